@@ -1,0 +1,39 @@
+# Two commands do everything on a fresh machine: `make demo` runs the main job, `make test` passes all tests.
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python -m
+
+.PHONY: demo test lint unit contract crash embedded bench-deploy clean
+
+demo: $(VENV)/.ready
+	$(BIN)/bulletproof demo $(ARGS)
+
+test: lint $(VENV)/.ready-dev
+	$(RUN) pytest -n 2 --dist loadgroup tests examples/datacharted/tests $(ARGS)
+
+lint: $(VENV)/.ready-dev
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(BIN)/lint-imports --no-cache
+
+# Each ring of tests alone.
+unit contract crash embedded: $(VENV)/.ready-dev
+	$(RUN) pytest tests/$@ $(ARGS)
+
+bench-deploy: $(VENV)/.ready-dev
+	$(RUN) bench.deploy $(ARGS)
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	python3 -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Bulletproof needs Python 3.11 or newer")'
+	python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check uv -c constraints.txt
+	$(BIN)/uv pip install --quiet --python $(VENV) -c constraints.txt --editable .
+	touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(BIN)/uv pip install --quiet --python $(VENV) -c constraints.txt --group dev
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

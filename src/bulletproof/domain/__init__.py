@@ -1,0 +1,1 @@
+"""What Bulletproof knows: pure values and decisions, no effect on the world."""

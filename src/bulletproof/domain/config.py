@@ -1,0 +1,138 @@
+"""AppConfig: the frozen, validated meaning of bulletproof.toml."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+# The descriptions are what a person reads when a value does not fit: "`name` must be <description>, not ...".
+# A pattern ends in `$(?!\n)` because Python's `$` alone lets a line end pass; JSON Schema reads both the same.
+
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z][a-z0-9-]{0,30}[a-z0-9]$(?!\n)",
+        description="2 to 32 lower case letters, digits and dashes, a letter first and no dash last",
+    ),
+]
+Entry = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*:[A-Za-z_]\w*(\(\))?$(?!\n)",
+        description='"module:object" or "module:factory()"',
+    ),
+]
+"""What a server loads; it becomes a word of the server's command line, so it cannot begin like an option."""
+Folder = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?!/)(?!(.*/)?\.{1,2}(/|$))(?!.*//)[^\x00-\x1f]+$(?!\n)",
+        max_length=200,
+        description='a folder inside the source, such as "uploads"',
+    ),
+]
+HealthPath = Annotated[
+    str, Meta(pattern=r"^/[^\s]*$(?!\n)", max_length=500, description='a path that begins with /, such as "/up"')
+]
+SettingName = Annotated[
+    str,
+    Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)", description="the name of an environment variable"),
+]
+FileName = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?!\.{1,2}$)[^/\x00-\x1f]+$(?!\n)",
+        max_length=100,
+        description='the name of a file, without a folder, such as "app.db"',
+    ),
+]
+Seconds = Annotated[float, Meta(gt=0, le=3600)]
+Mebibytes = Annotated[int, Meta(ge=0, le=1 << 30)]
+
+
+class Server(StrEnum):
+    """The program that runs the app's code."""
+
+    GUNICORN = "gunicorn"
+    UVICORN = "uvicorn"
+
+
+class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the app is run."""
+
+    entry: Entry | None = None
+    """`module:object` or `module:factory()`; found in the source when missing."""
+    server: Server = Server.GUNICORN
+    workers: Annotated[int, Meta(ge=1, le=64)] = 3
+    threads: Annotated[int, Meta(ge=1, le=64)] = 1
+    """Threads per gunicorn worker; more than one means gunicorn's `gthread` worker."""
+    timeout_seconds: Annotated[float, Meta(ge=1, le=3600)] = 30.0
+    """A gunicorn worker that is silent for longer is restarted; gunicorn counts whole seconds, and 0 is never."""
+    persistent: tuple[Folder, ...] = ()
+    """Folders of the source that users fill; they live in the data folder and every release has a link to them."""
+
+
+class Health(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a release is healthy."""
+
+    paths: tuple[HealthPath, ...] = ()
+    """What must answer 2xx or 3xx; empty means `/up`, or `/` when the app has no `/up`."""
+    passes: Annotated[int, Meta(ge=1, le=20)] = 3
+    """How many good answers in a row."""
+    deadline_seconds: Seconds = 30.0
+    """All passes must be there this long after the start."""
+    timeout_seconds: Seconds = 5.0
+    """One answer may take this long."""
+
+
+class Database(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The app's single database."""
+
+    setting: SettingName = "DATABASE_URL"
+    """The environment variable that tells the app its database's URL."""
+    file: FileName = "app.db"
+    """Name of the SQLite file in the data folder."""
+
+
+class Proxy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What listens for the public."""
+
+    port: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    """Port on 127.0.0.1; the first free one from 8000 when missing."""
+
+
+class Drain(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an instance ends."""
+
+    seconds: Seconds = 30.0
+    """Requests in flight may take this long after the cutover."""
+    stop_seconds: Seconds = 10.0
+    """The processes may take this long after SIGTERM; then SIGKILL."""
+
+
+class Keep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is kept for a rollback."""
+
+    releases: Annotated[int, Meta(ge=2, le=100)] = 5
+
+
+class Require(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the host must have before a deployment begins."""
+
+    free_disk_mib: Mebibytes = 256
+    free_memory_mib: Mebibytes = 128
+
+
+class AppConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that bulletproof.toml can say; each key but the name has a default."""
+
+    name: Name
+    app: App = App()
+    health: Health = Health()
+    database: Database = Database()
+    proxy: Proxy = Proxy()
+    drain: Drain = Drain()
+    keep: Keep = Keep()
+    require: Require = Require()

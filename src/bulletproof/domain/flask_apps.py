@@ -1,0 +1,208 @@
+"""Which names of a source stand for a Flask app or for a function that makes one, followed from file to file."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from bulletproof.domain.python_module import Binding, Imported, Module
+
+OBJECT_NAMES = ("app", "application")
+"""What an app is usually called, and what Flask and gunicorn look for."""
+FACTORY_NAMES = ("create_app", "make_app")
+
+_FLASK_CLASSES = {"flask.Flask", "flask.app.Flask", "apiflask.APIFlask", "flask_openapi3.OpenAPI"}
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an app is made; what leads to the same origin is the same app."""
+
+    module: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What an expression names: something that is bound in a module of the source, or a thing from outside."""
+
+    module: Module | None
+    name: str
+    """The name in the module; of a thing from outside the whole dotted name."""
+
+
+class Apps:
+    """The apps of a source's modules."""
+
+    def __init__(self, modules: Sequence[Module]) -> None:
+        self.modules: dict[str, Module] = {}
+        """By name; where a package and a file beside it share one, Python imports the package."""
+        for module in sorted(modules, key=lambda one: (not one.is_package, one.path)):
+            self.modules.setdefault(module.name, module)
+        self._known: dict[tuple[str, str], Origin | None] = {}
+
+    def object(self, module: Module, name: str) -> Origin | None:
+        """The app that the name stands for in the module, if it stands for one."""
+        bindings = module.bindings.get(name, [])
+        apps = (self._bound_app(binding, name, module) for binding in bindings)
+        return self._once((module.path, name), lambda: next(filter(None, apps), None))
+
+    def factory(self, module: Module, name: str) -> Origin | None:
+        """The app that calling this name makes, if the module defines or imports such a function."""
+        made = (self._bound_factory(binding, module) for binding in module.bindings.get(name, [])[::-1])
+        return self._once((module.path, f"{name}()"), lambda: next(filter(None, made), None))
+
+    def made_by(self, expression: ast.expr, module: Module) -> Origin | None:
+        """The app that the expression makes or names."""
+        return self._app(expression, module, {}, may_wrap=False)
+
+    def is_run(self, expression: ast.expr, module: Module) -> bool:
+        """Whether the expression starts a server: `app.run()` or `socketio.run(app)`."""
+        match expression:
+            case ast.Call(func=ast.Attribute(value=base, attr="run"), args=args):
+                return any(self.made_by(one, module) for one in (base, *args))
+        return False
+
+    def _once(self, key: tuple[str, str], find: Callable[[], Origin | None]) -> Origin | None:
+        """Find it the first time only; names that lead to one another come to an end so, at nothing."""
+        if key not in self._known:
+            self._known[key] = None
+            self._known[key] = find()
+        return self._known[key]
+
+    def _bound_app(self, binding: Binding, name: str, module: Module) -> Origin | None:
+        if isinstance(binding, ast.expr):
+            return self._app(binding, module, {}, may_wrap=name in OBJECT_NAMES)
+        if isinstance(binding, Imported) and binding.name and (other := self.modules.get(binding.module)):
+            return self.object(other, binding.name)
+        return None
+
+    def _app(
+        self, expression: ast.expr, module: Module, local: Mapping[str, ast.expr], *, may_wrap: bool
+    ) -> Origin | None:
+        """The app behind an expression; `may_wrap` lets it be an argument too, as in `ProxyFix(app)`."""
+        match expression:
+            case ast.Call(func=func):
+                made = self._called(func, module, expression.lineno)
+                return made or (self._wrapped(expression, module, local) if may_wrap else None)
+            case ast.IfExp(body=body, orelse=orelse):
+                options = (self._app(one, module, local, may_wrap=may_wrap) for one in (body, orelse))
+                return next(filter(None, options), None)
+            case ast.Name(id=name) if name in local:
+                others = {key: value for key, value in local.items() if key != name}
+                return self._app(local[name], module, others, may_wrap=may_wrap)
+            case ast.Name() | ast.Attribute():
+                target = self._target(expression, module)
+                return self.object(target.module, target.name) if target and target.module else None
+        return None
+
+    def _wrapped(self, call: ast.Call, module: Module, local: Mapping[str, ast.expr]) -> Origin | None:
+        arguments = [*call.args, *(keyword.value for keyword in call.keywords)]
+        bare = (one.value if isinstance(one, ast.Attribute) and one.attr == "wsgi_app" else one for one in arguments)
+        return next(filter(None, (self._app(one, module, local, may_wrap=True) for one in bare)), None)
+
+    def _called(self, func: ast.expr, module: Module, line: int) -> Origin | None:
+        """The app that calling this makes."""
+        if self._is_flask(func, module):
+            return Origin(module.name, line)
+        target = self._target(func, module)
+        return self.factory(target.module, target.name) if target and target.module else None
+
+    def _bound_factory(self, binding: Binding, module: Module) -> Origin | None:
+        if isinstance(binding, ast.FunctionDef | ast.AsyncFunctionDef):
+            return self._made_in(binding, module)
+        if isinstance(binding, Imported) and binding.name and (other := self.modules.get(binding.module)):
+            return self.factory(other, binding.name)
+        return None
+
+    def _made_in(self, function: Function, module: Module) -> Origin | None:
+        """The app that the function returns; a factory by name or annotation is believed when that cannot be seen."""
+        local = {**dict(_assigned(function)), **_parameters(function)}
+        returned = [node.value for node in ast.walk(function) if isinstance(node, ast.Return) and node.value]
+        is_factory_name = function.name in FACTORY_NAMES
+        for expression in returned:
+            if origin := self._app(expression, module, local, may_wrap=is_factory_name):
+                return origin
+        is_annotated = function.returns is not None and self._is_flask(function.returns, module)
+        is_believed = is_annotated or (is_factory_name and self._uses_flask(module))
+        return Origin(module.name, function.lineno) if returned and is_believed else None
+
+    def _uses_flask(self, module: Module) -> bool:
+        every = (binding for bindings in module.bindings.values() for binding in bindings)
+        return any(isinstance(one, Imported) and one.module.partition(".")[0].startswith("flask") for one in every)
+
+    def _is_flask(self, expression: ast.expr, module: Module) -> bool:
+        """Whether the expression names the class Flask, or a class of the source made from it."""
+        if isinstance(expression, ast.Constant) and isinstance(expression.value, str):
+            expression = _quoted(expression.value)
+        target = self._target(expression, module)
+        if target is None or target.module is None:
+            return target is not None and target.name in _FLASK_CLASSES
+        bindings = target.module.bindings.get(target.name, [])
+        return any(self._is_flask_class(binding, target.module) for binding in bindings)
+
+    def _is_flask_class(self, binding: Binding, module: Module) -> bool:
+        if isinstance(binding, ast.ClassDef):
+            return any(self._is_flask(base, module) for base in binding.bases if _dotted(base) != [binding.name])
+        return isinstance(binding, Imported) and f"{binding.module}.{binding.name}" in _FLASK_CLASSES
+
+    def _target(self, expression: ast.expr, module: Module) -> _Target | None:
+        """What a name or a dotted name means in the module."""
+        parts = _dotted(expression)
+        if not parts:
+            return None
+        bindings = module.bindings.get(parts[0]) or module.inner_imports.get(parts[0], [])
+        imports = [one for one in bindings if isinstance(one, Imported)]
+        if not imports:
+            return _Target(module, parts[0]) if len(parts) == 1 else None
+        first = imports[-1]
+        *path, name = [*first.module.split("."), *([first.name] if first.name else []), *parts[1:]]
+        other = self.modules.get(".".join(path))
+        return _Target(other, name) if other else _Target(None, ".".join([*path, name]))
+
+
+def takes_no_argument(function: Function) -> bool:
+    """Whether the function can be called with nothing in the parentheses, and answers at once."""
+    arguments = function.args
+    positional = len(arguments.posonlyargs) + len(arguments.args) - len(arguments.defaults)
+    is_async = isinstance(function, ast.AsyncFunctionDef)
+    return positional == 0 and None not in arguments.kw_defaults and not is_async
+
+
+def _assigned(function: Function) -> Iterator[tuple[str, ast.expr]]:
+    """What the function's own names are assigned; of several the first, which makes what the later ones wrap."""
+    seen: set[str] = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            for target in targets:
+                if isinstance(target, ast.Name) and target.id not in seen:
+                    seen.add(target.id)
+                    yield target.id, node.value
+
+
+def _parameters(function: Function) -> dict[str, ast.expr]:
+    """The function's parameters: whatever they are, they are not the module's things of the same name."""
+    arguments = function.args
+    every = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
+    return {one.arg: ast.Constant(None) for one in every}
+
+
+def _quoted(annotation: str) -> ast.expr:
+    """What an annotation in quotes says."""
+    try:
+        return ast.parse(annotation, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ast.Constant(None)
+
+
+def _dotted(expression: ast.expr) -> list[str]:
+    """`a.b.c` as its parts; nothing for any other expression."""
+    parts: list[str] = []
+    while isinstance(expression, ast.Attribute):
+        parts.insert(0, expression.attr)
+        expression = expression.value
+    return [expression.id, *parts] if isinstance(expression, ast.Name) else []

@@ -1,0 +1,44 @@
+"""The health gate: probes become a verdict by a pure policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_HEALTHY = range(200, 400)
+_NOT_FOUND = 404
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one probe saw: an HTTP status, or why there was none (`status` is 0 then)."""
+
+    status: int
+    seconds: float
+    words: str = ""
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the app answered 2xx or 3xx. Not to have measured is not healthy."""
+        return self.status in _HEALTHY
+
+    def __str__(self) -> str:
+        return f"{self.status} after {self.seconds:.1f} s" if self.status else self.words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateProgress:
+    """How far an instance has come at the gate; `passed` good rounds in a row."""
+
+    passed: int = 0
+    rounds: int = 0
+    last: str = "it never answered"
+
+    def after(self, path: str, answer: Answer) -> GateProgress:
+        """The progress after one more round; one bad answer begins the count again."""
+        passed = self.passed + 1 if answer.is_healthy else 0
+        return GateProgress(passed=passed, rounds=self.rounds + 1, last=f"{path} answered {answer}")
+
+
+def falls_back_to_root(paths: tuple[str, ...], answer: Answer) -> bool:
+    """Whether `/` is to be asked instead: nobody configured paths and the app has no `/up`."""
+    return not paths and answer.status == _NOT_FOUND

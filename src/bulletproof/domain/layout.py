@@ -1,0 +1,161 @@
+"""Where everything lies: each path is a pure function of (root, app, release or deployment number)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+SOCKET_PATH_BYTES = 107
+"""Longest path of a unix socket on Linux: sun_path has 108 bytes with its closing zero (unix(7))."""
+
+_LONGEST_SOCKET = f"{'a' * 32}/9999999/web.sock"
+"""The longest name below the runtime folder: apps have at most 32 characters, numbers at most seven digits."""
+
+
+def runtime_folder(root: Path, user_id: int) -> Path:
+    """The folder for sockets under `root`, or a short one in /tmp when their paths would be too long to bind.
+
+    It depends on nothing but its arguments, so that every process of this user finds the same folder.
+    """
+    inside = root / "run" / "bulletproof"
+    if len(bytes(inside / _LONGEST_SOCKET)) <= SOCKET_PATH_BYTES:
+        return inside
+    digest = hashlib.sha256(bytes(root)).hexdigest()[:12]
+    return Path(f"/tmp/bulletproof-{user_id}") / digest  # noqa: S108  owner and mode are checked before use
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The tree of one app below `root` ("/" on a server); `runtime` is the folder for sockets of that root."""
+
+    root: Path
+    app: str
+    runtime: Path
+
+    @property
+    def home(self) -> Path:
+        """The app's code: its releases and nothing that users made."""
+        return self.root / "opt" / self.app
+
+    @property
+    def releases(self) -> Path:
+        """The folder of all releases."""
+        return self.home / "releases"
+
+    def release(self, release: str) -> Path:
+        """The immutable folder of a release."""
+        return self.releases / release
+
+    def source(self, release: str) -> Path:
+        """The source tree of a release."""
+        return self.release(release) / "source"
+
+    def venv(self, release: str) -> Path:
+        """The virtual environment of a release, shared with no other."""
+        return self.release(release) / "venv"
+
+    def manifest(self, release: str) -> Path:
+        """What the release is: revision, configuration and lock, as JSON."""
+        return self.release(release) / "release.json"
+
+    @property
+    def current(self) -> Path:
+        """A symlink to the live release, for people to look at; nothing reads it."""
+        return self.home / "current"
+
+    @property
+    def data(self) -> Path:
+        """What users made: the database and the persistent folders."""
+        return self.root / "var" / "lib" / self.app
+
+    @property
+    def state(self) -> Path:
+        """What Bulletproof knows of the app; private to its owner."""
+        return self.root / "var" / "lib" / "bulletproof" / self.app
+
+    @property
+    def journal(self) -> Path:
+        """The journal of deployments."""
+        return self.state / "journal.db"
+
+    @property
+    def lock(self) -> Path:
+        """The deployment lock."""
+        return self.state / "lock"
+
+    @property
+    def port(self) -> Path:
+        """The port that the proxy listens on, chosen once."""
+        return self.state / "port"
+
+    @property
+    def frozen_settings(self) -> Path:
+        """The folder of each deployment's own copy of the settings."""
+        return self.state / "settings"
+
+    def settings(self, number: int) -> Path:
+        """The settings as deployment `number` runs with them."""
+        return self.frozen_settings / f"{number}.json"
+
+    @property
+    def environment(self) -> Path:
+        """The settings that the next deployment takes."""
+        return self.root / "etc" / "bulletproof" / self.app / "env.json"
+
+    @property
+    def set_aside(self) -> Path:
+        """Where data goes that nobody may delete: outside the app, so that `destroy` leaves it."""
+        return self.root / "var" / "lib" / "bulletproof-set-aside"
+
+    @property
+    def cache(self) -> Path:
+        """What can be made again: locks of requirements and pristine virtual environments."""
+        return self.root / "var" / "cache" / "bulletproof"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of all logs."""
+        return self.root / "var" / "log" / self.app
+
+    def web_log(self, number: int) -> Path:
+        """What the app's processes of deployment `number` print."""
+        return self.logs / f"web-{number}.log"
+
+    @property
+    def access_log(self) -> Path:
+        """One JSON line per request, written by the proxy."""
+        return self.logs / "access.log"
+
+    @property
+    def deployment_log(self) -> Path:
+        """One line per deployment, for people and `tail`."""
+        return self.logs / "deployment.log"
+
+    @property
+    def sockets(self) -> Path:
+        """The folder of the app's sockets; the app's own processes write only below their number."""
+        return self.runtime / self.app
+
+    @property
+    def app_socket(self) -> Path:
+        """The one path that the proxy dials: a symlink, whose rename is the cutover."""
+        return self.sockets / "app.sock"
+
+    @property
+    def hold_socket(self) -> Path:
+        """The parking relay's socket: requests sent here wait."""
+        return self.sockets / "hold.sock"
+
+    @property
+    def supervisor_socket(self) -> Path:
+        """The control socket of the embedded supervisor."""
+        return self.sockets / "supervisor.sock"
+
+    def instance(self, number: int) -> Path:
+        """The runtime folder of deployment `number`'s instance, its own."""
+        return self.sockets / str(number)
+
+    def web_socket(self, number: int) -> Path:
+        """The socket that deployment `number`'s instance binds."""
+        return self.instance(number) / "web.sock"

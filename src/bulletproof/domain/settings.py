@@ -1,0 +1,32 @@
+"""Settings: the environment variables that a person gives the app, and what Bulletproof lays over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+Settings = dict[str, str]
+
+RESERVED = "BULLETPROOF_"
+"""Names that begin so are Bulletproof's own."""
+
+
+def changed(settings: Mapping[str, str], values: Mapping[str, str], removed: Iterable[str]) -> Settings:
+    """The settings with `values` set and `removed` unset."""
+    gone = set(removed)
+    return {key: value for key, value in sorted({**settings, **values}.items()) if key not in gone}
+
+
+def missing(today: Mapping[str, str], previously: Mapping[str, str]) -> tuple[str, ...]:
+    """Names that the live deployment runs with and that today's settings lack."""
+    return tuple(sorted(set(previously) - set(today)))
+
+
+def database_url(given: str | None, file: str) -> str | None:
+    """The URL that points the app at its one database, or None when the app's own URL is not SQLite's.
+
+    The dialect that the app asked for (`sqlite+aiosqlite`) is kept, only the path is ours.
+    """
+    scheme, separator, _ = (given or "sqlite://").partition("://")
+    if not separator or scheme.split("+")[0] != "sqlite":
+        return None
+    return f"{scheme}:////{file.lstrip('/')}"
