@@ -1,0 +1,1 @@
+"""Mechanism without policy: files, processes, locks and probes."""

@@ -1,0 +1,101 @@
+"""Which Python a release is built with."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import sysconfig
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from bulletproof.effects.process import run_checked
+from bulletproof.effects.uv import Uv
+from bulletproof.errors import StepFailed
+
+_ASK = "import json, sys, sysconfig; print(json.dumps([sys.version.split()[0], sysconfig.get_config_var('SOABI')]))"
+_PINNED = ".python-version"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interpreter:
+    """A Python of this machine, no virtual environment."""
+
+    path: Path
+    version: str
+    """Such as `3.11.7`."""
+    tag: str
+    """Its ABI and platform, such as `cpython-311-x86_64-linux-gnu`: what decides which wheels fit."""
+
+
+def choose_interpreter(uv: Uv, source: Path) -> Interpreter:
+    """The Python that the source asks for in .python-version or requires-python; ours when it may be that one.
+
+    Nothing is downloaded. Raises StepFailed in words when this machine has none that fits.
+    """
+    pinned, allowed = _pinned(source), _allowed(source)
+    chosen = running_interpreter()
+    if pinned is not None and not _is(chosen.version, pinned):
+        chosen = _find(uv, source, pinned, asked_by=_PINNED)
+    elif pinned is None and not allowed.contains(chosen.version, prereleases=True):
+        chosen = _find(uv, source, str(allowed), asked_by="requires-python in pyproject.toml")
+    if not allowed.contains(chosen.version, prereleases=True):
+        raise StepFailed(
+            "python-missing",
+            f"{_PINNED} asks for Python {pinned}, and pyproject.toml requires {allowed}",
+            hint=f"correct {_PINNED}, then: bulletproof deploy",
+        )
+    return chosen
+
+
+def running_interpreter() -> Interpreter:
+    """The Python below the virtual environment that we run in."""
+    version = sys.version.split()[0]
+    named = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    path = named if named.exists() else Path(sys.executable)
+    return Interpreter(path=path, version=version, tag=str(sysconfig.get_config_var("SOABI")))
+
+
+def _pinned(source: Path) -> str | None:
+    file = source / _PINNED
+    if not file.is_file():
+        return None
+    lines = (line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines())
+    return next((line for line in lines if line and not line.startswith("#")), None)
+
+
+def _allowed(source: Path) -> SpecifierSet:
+    """What pyproject.toml says of the Pythons that will do; anything when it does not."""
+    file = source / "pyproject.toml"
+    if not file.is_file():
+        return SpecifierSet()
+    try:
+        said = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {}).get("requires-python", "")
+        return SpecifierSet(said)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, InvalidSpecifier, AttributeError, TypeError) as error:
+        raise StepFailed(
+            "pyproject-unusable", f"pyproject.toml cannot be read: {error}", hint="correct it, then: bulletproof deploy"
+        ) from error
+
+
+def _is(version: str, pinned: str) -> bool:
+    return bool(re.fullmatch(r"\d+(\.\d+)*", pinned)) and f"{version}.".startswith(f"{pinned}.")
+
+
+def _find(uv: Uv, source: Path, wish: str, *, asked_by: str) -> Interpreter:
+    found = uv.run("python", "find", "--system", "--no-project", "--no-python-downloads", "--", wish, folder=source)
+    path = Path(found.output.strip())
+    if found.status != 0 or not path.is_absolute():
+        raise StepFailed(
+            "python-missing",
+            f"the app asks for Python {wish} ({asked_by}), and this machine has none",
+            hint="install that Python (uv python install, apt, pyenv), then: bulletproof deploy",
+        )
+    answer = run_checked(
+        (path, "-I", "-c", _ASK), folder=source, reference="python-missing", failure=f"{path} does not run"
+    )
+    version, tag = json.loads(answer.output)
+    return Interpreter(path=path, version=version, tag=str(tag))

@@ -1,0 +1,48 @@
+"""Signals as an exception while a step can be undone, and kept waiting when it must not be disturbed."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+from typing import Self
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(BaseException):
+    """A person or the system asked us to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.number = number
+
+
+class Interrupts:
+    """While entered, the first SIGINT, SIGTERM or SIGHUP raises Interrupted in the main thread; later ones do not.
+
+    After `shield` none does any more: an undo or a finish is not to be disturbed.
+    """
+
+    def __init__(self) -> None:
+        self._is_shielded = False
+        self._before: dict[int, object] = {}
+
+    def shield(self) -> None:
+        """From now on no signal interrupts us."""
+        self._is_shielded = True
+
+    def __enter__(self) -> Self:
+        for number in _SIGNALS:
+            self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal itself returned
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        if not self._is_shielded:
+            self._is_shielded = True
+            raise Interrupted(number)

@@ -1,0 +1,85 @@
+"""A source tree on disk: its Python files, read and never run, and the entry that they lead to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bulletproof.domain.entry import EntrySearch, search, the_one
+from bulletproof.domain.python_module import BrokenModule, Module, read_module
+from bulletproof.effects.env_file import read_env_file
+from bulletproof.errors import StepFailed
+
+_ENVIRONMENTS = {"venv", "env", "node_modules", "__pycache__", "site-packages", "build", "dist"}
+_NOT_SERVED = {"migrations", "tests", "test"}
+_NO_MODULES = {"conftest.py", "setup.py", "noxfile.py"}
+_ENVIRONMENT_MARK = "pyvenv.cfg"
+_FILES_READ = 3000
+"""More than any app of its own has; what lies deeper is left out first."""
+_LARGEST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceTree:
+    """The Python files of a source that belong to the app itself, the topmost first."""
+
+    modules: tuple[Module, ...]
+    broken: tuple[BrokenModule, ...]
+
+
+def find_entry(source: Path) -> str:
+    """The `module:object` or `module:factory()` that a server loads from this source tree.
+
+    Raises StepFailed `entry-not-found` or `entry-ambiguous`, both with the line to write.
+    """
+    return the_one(search_entry(source, read_source(source))).entry
+
+
+def search_entry(source: Path, tree: SourceTree) -> EntrySearch:
+    """All entries that the tree offers; FLASK_APP in `.env`, then in `.flaskenv`, is the project's own word on it."""
+    files = (read_env_file(source / ".env"), read_env_file(source / ".flaskenv"))
+    wishes = (file.flask_app for file in files if file)
+    return search(tree.modules, tree.broken, next(filter(None, wishes), ""))
+
+
+def read_source(source: Path) -> SourceTree:
+    """Read the app's own Python files; environments, migrations, tests and hidden folders are not looked into.
+
+    Raises StepFailed `source-unreadable`.
+    """
+    paths = sorted(_python_files(source), key=lambda path: (len(path.parts), path))[:_FILES_READ]
+    has_package = (source / "src" / "__init__.py").is_file()
+    try:
+        contents = {path.relative_to(source).as_posix(): path.read_bytes() for path in paths}
+    except OSError as error:
+        words = f"{error.filename} cannot be read: {error.strerror}"
+        raise StepFailed("source-unreadable", words, hint=f"ls -l {error.filename}") from error
+    read = [read_module(path, content, has_source_package=has_package) for path, content in contents.items()]
+    return SourceTree(
+        modules=tuple(one for one in read if isinstance(one, Module)),
+        broken=tuple(one for one in read if isinstance(one, BrokenModule)),
+    )
+
+
+def _python_files(source: Path) -> Iterator[Path]:
+    for name, folders, files in os.walk(source):
+        folder = Path(name)
+        folders[:] = [one for one in folders if not _is_left_out(folder / one)]
+        for file in files:
+            path = folder / file
+            is_ours = file.endswith(".py") and file.isprintable() and not _is_test(file)
+            if is_ours and path.is_file() and path.stat().st_size <= _LARGEST_BYTES:
+                yield path
+
+
+def _is_left_out(folder: Path) -> bool:
+    if folder.name.startswith(".") or not folder.name.isprintable() or folder.name in _ENVIRONMENTS | _NOT_SERVED:
+        return True
+    # What may not be looked into, such as the files of a database's container, cannot be imported either.
+    return not os.access(folder, os.R_OK | os.X_OK) or (folder / _ENVIRONMENT_MARK).exists()
+
+
+def _is_test(file: str) -> bool:
+    return file in _NO_MODULES or file.startswith((".", "test_")) or file.endswith("_test.py")
