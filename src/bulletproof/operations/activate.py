@@ -1,0 +1,201 @@
+"""Deploy, rollback, restart, changed settings, start and stop: choose the pipeline, run it, say how it ended."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bulletproof.domain.deployment import Kind, Live, Outcome, built_by, release_id
+from bulletproof.domain.process import PROXY, web_name
+from bulletproof.effects.interrupts import Interrupted
+from bulletproof.engine import pipeline as engine
+from bulletproof.engine.journal import Beginning, Entry, Journal, utc_now
+from bulletproof.engine.pipeline import Failure, Outcomes, Pipeline, Surroundings
+from bulletproof.errors import BulletproofError, NeedsPerson, StepFailed, UsageError
+from bulletproof.operations import pipelines
+from bulletproof.operations.attempt import Attempt, Order
+from bulletproof.operations.steps import verify_through_proxy
+from bulletproof.ports import Host
+
+OUTCOMES = Outcomes(done=Outcome.DEPLOYED, undone=Outcome.UNDONE, refused=Outcome.REFUSED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """All that an operation works with: the host, its journal, and who watches. The lock is held."""
+
+    host: Host
+    journal: Journal
+    around: Surroundings
+    begun: Callable[[Entry], None]
+    """Told of each deployment when it begins: to name it in the lock and on the screen."""
+    started_by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a deployment ended and what serves now."""
+
+    outcome: Outcome
+    number: int
+    release: str
+    serving: Live | None
+    seconds: float
+    step: str = ""
+    """The step that failed."""
+    cause: BaseException | None = None
+
+
+def activate(session: Session, order: Order) -> Result:
+    """Make a release live as ordered; what should be serving and is not is brought back first.
+
+    Raises UsageError for an order that cannot be begun, and NeedsPerson when the host could not be made whole.
+    """
+    recover(session)
+    live = session.journal.live()
+    if order.kind is not Kind.DEPLOY and live is None:
+        raise UsageError("nothing-deployed", "this app was never deployed on this host", hint="bulletproof deploy")
+    serves = order.kind is not Kind.START and live is not None and bring_back(session, live)
+    return _run(session, order, choose(order, is_first=live is None, serves=serves))
+
+
+def stop(session: Session, kind: Kind = Kind.STOP) -> Result:
+    """Stop the app, its proxy and its supervisor, so that they stay stopped; or, for DESTROY, remove it."""
+    recover(session)
+    return _run(session, Order(kind=kind), pipelines.DESTROY if kind is Kind.DESTROY else pipelines.STOP)
+
+
+def recover(session: Session) -> Entry | None:
+    """Finish or undo what a killed deployment left; tells which it was. Does nothing on a whole host."""
+    entry = session.journal.unfinished()
+    if entry is None:
+        return None
+    session.begun(entry)
+    attempt = Attempt(host=session.host, deployment=entry.deployment, lived=session.journal.lived())
+    record = session.journal.record(entry.deployment.number)
+    engine.recover(pipelines.pipeline_named(entry.pipeline), attempt, record, session.around, OUTCOMES)
+    return session.journal.entry(entry.deployment.number)
+
+
+def bring_back(session: Session, live: Live) -> bool:
+    """Whether the live release serves; after a reboot or a killed supervisor it is let serve again first.
+
+    False when a person stopped it, or when it cannot be started any more: then nothing serves that could be kept.
+    """
+    if not session.journal.wants_running():
+        return False
+    session.host.supervisor.ensure_running()
+    return (
+        is_up(session.host, live) or _run(session, Order(kind=Kind.START), pipelines.START).outcome is Outcome.DEPLOYED
+    )
+
+
+def is_up(host: Host, live: Live) -> bool:
+    """Whether the supervisor has the proxy and the live instance in its care."""
+    return {PROXY, web_name(live.number)} <= set(host.supervisor.names())
+
+
+def choose(order: Order, *, is_first: bool, serves: bool) -> Pipeline[Attempt]:
+    """The pipeline for an order: what exists already, and whether anything serves, decides."""
+    if order.kind is Kind.DEPLOY and is_first:
+        return pipelines.FIRST
+    if order.kind is Kind.DEPLOY:
+        return pipelines.DEPLOY if serves else pipelines.COLD
+    return pipelines.ACTIVATE if serves else pipelines.START
+
+
+def _run(session: Session, order: Order, pipeline: Pipeline[Attempt]) -> Result:
+    begun = session.around.clock()
+    entry = session.journal.begin(_beginning(session, order, pipeline))
+    session.begun(entry)
+    attempt = Attempt(host=session.host, deployment=entry.deployment, lived=session.journal.lived(), order=order)
+    outcome, step = Outcome.DEPLOYED, ""
+    cause: BaseException | None = None
+    try:
+        engine.run(pipeline, attempt, session.journal.record(attempt.number), session.around, OUTCOMES)
+        if order.kind.makes_live:
+            verify_through_proxy(attempt)
+    except StepFailed as failed:
+        # Committed, drained, and yet the site does not answer: never an exit 0 over that.
+        outcome, step, cause = Outcome.FAILED, "verify", failed
+    except Failure as failure:
+        outcome = Outcome.UNDONE if failure.touched else Outcome.REFUSED
+        step, cause = failure.step, failure.cause
+    result = Result(
+        outcome=outcome,
+        number=attempt.number,
+        release=attempt.deployment.release,
+        serving=session.journal.live() if session.journal.wants_running() else None,
+        seconds=session.around.clock() - begun,
+        step=step,
+        cause=cause,
+    )
+    if order.kind is not Kind.DESTROY:
+        session.host.chronicle(_line(session, order, result))
+    return result
+
+
+def _line(session: Session, order: Order, result: Result) -> str:
+    """A deployment in the deployment log."""
+    why = f" at {result.step}: {words_of(result.cause).message}" if result.cause else ""
+    return (
+        f"{utc_now()} deployment {result.number} ({order.kind} {result.release}) by {session.started_by}:"
+        f" {result.outcome} in {result.seconds:.1f} s{why}".replace("\n", " ")
+    )
+
+
+def _beginning(session: Session, order: Order, pipeline: Pipeline[Attempt]) -> Beginning:
+    source = order.source
+    release = order.release or _live_release(session)
+    known = session.host.releases.manifest(release) if release and not source else None
+    return Beginning(
+        kind=order.kind,
+        pipeline=pipeline.name,
+        release=lambda number: release_id(number, source.revision) if source else release,
+        revision=source.revision if source else (known.revision if known else ""),
+        title=source.title if source else (known.title if known else ""),
+        started_by=session.started_by,
+    )
+
+
+def _live_release(session: Session) -> str:
+    live = session.journal.live()
+    return live.release if live else ""
+
+
+def rollback_target(journal: Journal, wish: str) -> str:
+    """The release to roll back to: the one asked for, or the one that was live before. Raises UsageError in words."""
+    lived = [live.release for live in journal.lived()]
+    if not lived:
+        raise UsageError("nothing-deployed", "this app was never deployed on this host", hint="bulletproof deploy")
+    earlier = sorted((release for release in lived if built_by(release) < built_by(lived[-1])), key=built_by)
+    if not wish:
+        if not earlier:
+            raise UsageError("no-earlier-release", f"no release older than {lived[-1]} was ever live")
+        return earlier[-1]
+    found = sorted({release for release in lived if release == wish or wish in release.split("-", 1)})
+    if len(found) != 1:
+        raise UsageError(
+            "release-unknown",
+            f"{wish} names {len(found) or 'none'} of the releases that were live",
+            hint="bulletproof releases",
+        )
+    return found[0]
+
+
+def words_of(cause: BaseException | None) -> BulletproofError:
+    """The error to show for whatever made a step fail."""
+    match cause:
+        case BulletproofError():
+            return cause
+        case Interrupted():
+            return StepFailed("interrupted", f"{cause} before it was committed")
+        case OSError(errno=errno.ENOSPC):
+            return StepFailed("disk-full", "the disk is full", hint="free some space and deploy again")
+        case OSError():
+            return StepFailed("system-error", f"the system refused: {cause}")
+        case _:
+            return NeedsPerson(
+                "internal-error", f"{type(cause).__name__}: {cause}", hint="report this with --json output"
+            )

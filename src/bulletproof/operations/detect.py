@@ -1,0 +1,269 @@
+"""What an app is, told by its folder: entry, settings, database, migrations, health route; nothing of it is run."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bulletproof.domain.entry import the_one
+from bulletproof.domain.python_traits import Sighting, database_use, health_route, imported_packages
+from bulletproof.effects.env_file import EnvFile, read_env_file
+from bulletproof.effects.git_marks import is_ignored, is_tracked
+from bulletproof.effects.requirements import REQUIREMENTS, read_requirements
+from bulletproof.effects.source import resolve
+from bulletproof.effects.source_tree import SourceTree, find_entry, read_source, search_entry
+from bulletproof.errors import BulletproofError, Refused, StepFailed
+
+__all__ = ["DatabaseFound", "Findings", "Found", "GitFound", "detect", "find_entry"]
+
+CONFIG_FILE = "bulletproof.toml"
+
+_OTHER_FRAMEWORKS = {
+    "fastapi": ("FastAPI", "uvicorn"),
+    "starlette": ("Starlette", "uvicorn"),
+    "quart": ("Quart", "uvicorn"),
+    "litestar": ("Litestar", "uvicorn"),
+    "django": ("Django", "gunicorn"),
+}
+"""Packages that are no Flask: what people call them, and the server that runs their apps."""
+_MIGRATIONS = (
+    "migrations/env.py",
+    "alembic/env.py",
+    "*/migrations/env.py",
+    "*/alembic/env.py",
+    "src/*/migrations/env.py",
+)
+_DATABASE_FILES = ("*.db", "*.sqlite", "*.sqlite3", "instance/*.db", "instance/*.sqlite", "instance/*.sqlite3")
+_SQLITE_HEADER = b"SQLite format 3\x00"
+"""How every SQLite database begins (sqlite.org/fileformat.html)."""
+_PACKAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_LONGEST_NAME = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Something that was found, and where."""
+
+    what: str
+    where: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseFound:
+    """The app's database, as far as its source and its dotenv files tell."""
+
+    kind: str
+    """Such as `sqlite`; empty when nothing tells."""
+    setting: str
+    """The environment variable that holds its URL; empty when the URL is written in the source."""
+    where: str
+    files: tuple[str, ...] = ()
+    """SQLite databases that lie in the folder: somebody's data, which no deployment uses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GitFound:
+    """The folder's git repository."""
+
+    is_repository: bool
+    is_env_tracked: bool = False
+    is_config_ignored: bool = False
+    problem: str = ""
+    """Why the last commit cannot be deployed, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What `init` needs to know of an app, each with its reason."""
+
+    folder: str
+    name: Found
+    entry: Found
+    import_folder: str
+    """The folder of the source that must be on Python's path for the entry: `src`, or empty for the source itself."""
+    packages: tuple[str, ...]
+    """Names in requirements.txt and the files it includes."""
+    requirements_problem: str
+    """Why the packages cannot be installed from there, in words."""
+    env: EnvFile | None
+    """`.env`"""
+    env_example: EnvFile | None
+    """`.env.example`"""
+    database: DatabaseFound | None
+    migrations: Found | None
+    """Their folder; `what` is `flask-migrate` or `alembic`."""
+    health: Found | None
+    """The route made for a health check."""
+    python: Found | None
+    """The version that the project asks for."""
+    git: GitFound
+
+
+def detect(folder: Path, *, entry: str | None = None) -> Findings:
+    """Look at everything in the folder; with `entry` that one is taken and not searched for.
+
+    Raises StepFailed `entry-not-found`, `entry-ambiguous` and `folder-unreadable`, and Refused `framework-not-yet` for
+    an app that is recognised and not Flask.
+    """
+    try:
+        return _detect(folder, entry)
+    except OSError as error:
+        words = f"{error.filename} cannot be read: {error.strerror}"
+        raise StepFailed("folder-unreadable", words, hint=f"ls -ld {error.filename}") from error
+
+
+def _detect(folder: Path, entry: str | None) -> Findings:
+    tree = read_source(folder)
+    packages = imported_packages(tree.modules)
+    env, example = read_env_file(folder / ".env"), read_env_file(folder / ".env.example")
+    pyproject = _pyproject(folder)
+    found, import_folder = (Found(what=entry, where="--entry"), "") if entry else _entry(folder, tree, packages)
+    names, problem = _requirements(folder)
+    health = health_route(tree.modules)
+    return Findings(
+        folder=str(folder),
+        name=_name(folder, pyproject),
+        entry=found,
+        import_folder=import_folder,
+        packages=names,
+        requirements_problem=problem,
+        env=env,
+        env_example=example,
+        database=_database(folder, tree, [file for file in (env, example) if file]),
+        migrations=_migrations(folder, packages),
+        health=Found(what=health.what, where=health.where) if health else None,
+        python=_python(folder, pyproject),
+        git=_git(folder),
+    )
+
+
+def valid_name(wish: str) -> str:
+    """The nearest name that an app can have; empty when nothing of the wish can be kept."""
+    plain = unicodedata.normalize("NFKD", wish.casefold()).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^a-z0-9]+", "-", plain).lstrip("-0123456789")[:_LONGEST_NAME].strip("-")
+    return name if len(name) > 1 else f"{name}-app" if name else ""
+
+
+def _name(folder: Path, pyproject: Mapping[str, object]) -> Found:
+    declared = pyproject.get("name")
+    if isinstance(declared, str) and (name := valid_name(declared)):
+        return Found(what=name, where="pyproject.toml")
+    return Found(what=valid_name(folder.resolve().name) or "app", where="the folder's name")
+
+
+def _entry(folder: Path, tree: SourceTree, packages: Mapping[str, Sighting]) -> tuple[Found, str]:
+    found = search_entry(folder, tree)
+    others = [package for package in _OTHER_FRAMEWORKS if package in packages]
+    if not found.candidates and others and "flask" not in packages:
+        raise _other_framework(folder, packages[others[0]])
+    candidate = the_one(found, hint="bulletproof init --entry MODULE:APP")
+    return Found(what=candidate.entry, where=candidate.reason), candidate.import_folder
+
+
+def _other_framework(folder: Path, seen: Sighting) -> Refused:
+    framework, server = _OTHER_FRAMEWORKS[seen.what]
+    name = valid_name(folder.resolve().name) or "app"
+    return Refused(
+        "framework-not-yet",
+        f"this is a {framework} app ({seen.where}), and init knows only Flask so far; nothing was written",
+        hint=f"write {CONFIG_FILE} by hand, with the three lines above and your own module for MODULE",
+        context=(f'name = "{name}"', 'app.entry = "MODULE:app"', f'app.server = "{server}"'),
+    )
+
+
+def _requirements(folder: Path) -> tuple[tuple[str, ...], str]:
+    """The packages that requirements.txt names, and why they cannot be installed."""
+    try:
+        entries = read_requirements(folder).entries
+    except BulletproofError as error:
+        return (), _in_words(error)
+    names = (match[0] for entry in entries if (match := _PACKAGE_NAME.match(entry)))
+    return tuple(dict.fromkeys(names)), "" if entries else f"{REQUIREMENTS} names no package"
+
+
+def _database(folder: Path, tree: SourceTree, files: list[EnvFile]) -> DatabaseFound | None:
+    """What the source says, and what the dotenv files add: they hold the URL that the app really gets."""
+    use = database_use(tree.modules)
+    told = {name: (kind, file.name) for file in reversed(files) for name, kind in file.databases.items()}
+    setting = use.setting if use else next(iter(told), "")
+    if not use and not setting:
+        return None
+    kind, where = told.get(setting, ("", ""))
+    kind = kind or (use.kind if use else "")
+    return DatabaseFound(
+        kind=kind,
+        setting=setting,
+        where=f"{use.path}:{use.line}" if use else where,
+        files=tuple(_sqlite_files(folder)) if kind in {"", "sqlite"} else (),
+    )
+
+
+def _sqlite_files(folder: Path) -> Iterator[str]:
+    for path in sorted(path for pattern in _DATABASE_FILES for path in folder.glob(pattern)):
+        if path.is_file() and _is_sqlite(path):
+            yield path.relative_to(folder).as_posix()
+
+
+def _is_sqlite(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_SQLITE_HEADER)) == _SQLITE_HEADER
+    except PermissionError:
+        return True  # somebody else's file: its name has to do
+
+
+def _migrations(folder: Path, packages: Mapping[str, Sighting]) -> Found | None:
+    tool = "flask-migrate" if "flask_migrate" in packages else "alembic"
+    for pattern in _MIGRATIONS:
+        for script in sorted(folder.glob(pattern)):
+            place = script.parent.relative_to(folder)
+            if not place.parts[0].startswith(".") and "alembic" in script.read_text(encoding="utf-8", errors="replace"):
+                return Found(what=tool, where=place.as_posix())
+    return None
+
+
+def _pyproject(folder: Path) -> Mapping[str, object]:
+    """The `[project]` of pyproject.toml; empty when it has none or is broken, which is for its own tools to say."""
+    path = folder / "pyproject.toml"
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else {}
+    except (ValueError, RecursionError):
+        return {}
+    project = document.get("project")
+    return project if isinstance(project, dict) else {}
+
+
+def _python(folder: Path, pyproject: Mapping[str, object]) -> Found | None:
+    path = folder / ".python-version"
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").split() if path.is_file() else []
+    if lines:
+        return Found(what=lines[0], where=path.name)
+    asked = pyproject.get("requires-python")
+    return Found(what=asked, where="pyproject.toml") if isinstance(asked, str) and asked.strip() else None
+
+
+def _git(folder: Path) -> GitFound:
+    """What git says of the folder; what it cannot say is a finding too, since the first deployment asks the same."""
+    problem = ""
+    try:
+        if resolve(folder).revision == "files":
+            return GitFound(is_repository=False)
+    except BulletproofError as error:
+        if error.reference != "no-commits":
+            return GitFound(is_repository=True, problem=_in_words(error))
+        problem = _in_words(error)
+    return GitFound(
+        is_repository=True,
+        is_env_tracked=is_tracked(folder, ".env"),
+        is_config_ignored=is_ignored(folder, CONFIG_FILE),
+        problem=problem,
+    )
+
+
+def _in_words(error: BulletproofError) -> str:
+    """An error that only a deployment would stop at, with what helps."""
+    return f"{error.message}: {error.hint}" if error.hint else error.message

@@ -1,0 +1,239 @@
+"""`init`: look at an app, write its bulletproof.toml, and tell what was found and what follows from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import msgspec
+
+from bulletproof.domain import toml
+from bulletproof.domain.config import AppConfig
+from bulletproof.effects.durable import write_file
+from bulletproof.effects.env_file import EnvFile
+from bulletproof.effects.project import TABLE, find_config, read_config
+from bulletproof.errors import UsageError
+from bulletproof.operations.detect import DatabaseFound, Findings, Found, detect
+
+_HEAD = """\
+# Bulletproof's configuration of this app. Only the name is needed: every other line can be deleted.
+# A line behind a # shows what holds without it; take the # away to say something else.
+
+"""
+_COMMENTS = {
+    "name": "of the app on its host",
+    "app.entry": "what the server loads",
+    "app.server": 'or "uvicorn", for an ASGI app',
+    "app.workers": "processes that answer requests",
+    "app.threads": "in each of them",
+    "app.timeout_seconds": "a worker that is silent for longer is restarted",
+    "app.persistent": 'folders that users fill, such as ["uploads"]',
+    "health.paths": "must answer before a release serves; none means /up, or / if there is no /up",
+    "health.passes": "good answers in a row",
+    "health.deadline_seconds": "until all of them are there",
+    "health.timeout_seconds": "for one of them",
+    "database.setting": "the environment variable that holds its URL",
+    "database.file": "an SQLite database's name in the data folder",
+    "proxy.port": "on 127.0.0.1; otherwise the first free one from 8000",
+    "drain.seconds": "for requests in flight when a new release serves",
+    "drain.stop_seconds": "for a process after SIGTERM",
+    "keep.releases": "for a rollback",
+    "require.free_disk_mib": "or no deployment begins",
+    "require.free_memory_mib": "likewise",
+}
+_FIRST_PORT = 8000
+_COMMENT_COLUMN = 36
+_KINDS = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB", "oracle": "Oracle"}
+_TOOLS = {"flask-migrate": "Flask-Migrate", "alembic": "Alembic"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Initialised:
+    """What `init` did."""
+
+    findings: Findings
+    config: AppConfig
+    """What the written file says, read back from it."""
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One finding for a person: a topic, what was found, and where or what follows."""
+
+    topic: str
+    what: str
+    why: str
+
+
+def initialise(
+    folder: Path, *, name: str | None = None, entry: str | None = None, is_forced: bool = False
+) -> Initialised:
+    """Find out what the app in the folder needs and write it down.
+
+    `name` and `entry` are taken instead of what would be found. Raises UsageError when there is a configuration
+    already (and not `is_forced`), and all that `detect` raises; nothing was written then.
+    """
+    path = folder / toml.FILE_NAME
+    _refuse_to_overwrite(folder, is_forced=is_forced)
+    if name is not None:
+        _refuse_misfit("--name", f"name = {json.dumps(name)}")
+    if entry is not None:
+        _refuse_misfit("--entry", f'name = "app"\napp.entry = {json.dumps(entry)}')
+    findings = detect(folder, entry=entry)
+    try:
+        write_file(path, toml_text(findings, name or findings.name.what))
+    except OSError as error:
+        words = f"{path} cannot be written: {error.strerror}"
+        raise UsageError("config-unwritable", words, hint=f"ls -ld {folder}") from error
+    return Initialised(findings=findings, config=read_config(path), path=path)
+
+
+def _refuse_to_overwrite(folder: Path, *, is_forced: bool) -> None:
+    if not folder.is_dir():
+        raise UsageError("folder-missing", f"{folder} is no folder", hint="cd into the folder of your app")
+    found = find_config(folder)
+    if found and found.name != toml.FILE_NAME:
+        words = f"{found} configures this app already, in its table [{'.'.join(TABLE)}]; nothing was written"
+        raise UsageError("config-exists", words, hint="bulletproof deploy")
+    if found and not is_forced:
+        hint = "bulletproof deploy, or bulletproof init --force to write it anew"
+        raise UsageError("config-exists", f"{found} is there already; nothing was written", hint=hint)
+
+
+def _refuse_misfit(option: str, text: str) -> None:
+    """Judge an option's value as the configuration that it would become."""
+    try:
+        toml.parse(text, option)
+    except UsageError as error:
+        _, _, words = error.message.partition(": ")
+        raise UsageError("option-invalid", f"{option}: {words}", hint="bulletproof init --help") from error
+
+
+def toml_text(findings: Findings, name: str) -> str:
+    """The text of the bulletproof.toml: what was found as lines that hold, every other key as a comment."""
+    holding = {"name": name, "app.entry": findings.entry.what, **_other_than_default(findings)}
+    defaults = {**_defaults(), "proxy.port": _FIRST_PORT}
+    comments = {**_COMMENTS, "app.entry": findings.entry.where}
+    lines = []
+    for key, default in defaults.items():
+        value = holding.get(key, default)
+        line = f"{'' if key in holding else '# '}{key} = {_toml_value(value)}"
+        lines.append(f"{line:{_COMMENT_COLUMN}}  # {comments[key]}\n")
+    return _HEAD + "".join(lines)
+
+
+def _other_than_default(findings: Findings) -> dict[str, object]:
+    """What was found and what the defaults would get wrong."""
+    found: dict[str, object] = {}
+    if findings.health and findings.health.what != "/up":
+        found["health.paths"] = [findings.health.what]
+    if findings.database and findings.database.setting not in {"", AppConfig(name="app").database.setting}:
+        found["database.setting"] = findings.database.setting
+    return found
+
+
+def _defaults() -> dict[str, object]:
+    """Every key of the configuration, dotted, with what holds without it."""
+    defaults: dict[str, object] = {}
+    for key, value in msgspec.to_builtins(AppConfig(name="app")).items():
+        inner = value.items() if isinstance(value, dict) else ()
+        defaults.update({f"{key}.{name}": default for name, default in inner} if inner else {key: value})
+    return defaults
+
+
+def _toml_value(value: object) -> str:
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
+    return json.dumps(whole, ensure_ascii=False)
+
+
+def describe(findings: Findings) -> Iterator[Line]:
+    """What was found, topic by topic, as a person reads it."""
+    yield Line(topic="entry", what=findings.entry.what, why=findings.entry.where)
+    if findings.packages:
+        what = f"{len(findings.packages)} in requirements.txt"
+        yield Line(topic="packages", what=what, why="installed for each release, apart from all others")
+    yield _settings_line(findings.env, findings.env_example)
+    if findings.database:
+        yield _database_line(findings.database)
+    if findings.migrations:
+        why = f"{_TOOLS[findings.migrations.what]}; the first deployment runs them on a new database"
+        yield Line(topic="migrations", what=f"{findings.migrations.where}/", why=why)
+    yield _health_line(findings.health)
+    if findings.python:
+        yield Line(topic="python", what=findings.python.what, why=f"asked for in {findings.python.where}")
+    if findings.git.is_repository:
+        yield Line(topic="source", what="git", why="a deployment takes the last commit, or the one you name")
+    else:
+        yield Line(topic="source", what="this folder", why="there is no git repository, so files are taken as they are")
+
+
+def _settings_line(env: EnvFile | None, example: EnvFile | None) -> Line:
+    if env and env.names:
+        why = f"{', '.join(env.names)}: taken by the first deployment, afterwards changed by `bulletproof env`"
+        return Line(topic="settings", what=f"{len(env.names)} in {env.name}", why=why)
+    if example and example.names:
+        why = f"{example.name} asks for {', '.join(example.names)}: write them into .env before the first deployment"
+        return Line(topic="settings", what="none yet", why=why)
+    return Line(topic="settings", what="none", why="there is no .env; later: `bulletproof env set NAME=VALUE`")
+
+
+def _database_line(database: DatabaseFound) -> Line:
+    kind = _KINDS.get(database.kind, database.kind)
+    told = f"its URL is in {database.setting} ({database.where})" if database.setting else f"seen in {database.where}"
+    if not kind:
+        why = f"{told}; SQLite in the data folder, unless you set that to another"
+        return Line(topic="database", what="not told", why=why)
+    if database.kind != "sqlite":
+        return Line(topic="database", what=kind, why=f"{told}, and stays where that leads")
+    files = ", ".join(database.files)
+    unused = f"; {files} in this folder {'is' if len(database.files) == 1 else 'are'} not used and not touched"
+    return Line(topic="database", what=kind, why=f"{told}; it will live in the data folder{unused if files else ''}")
+
+
+def _health_line(health: Found | None) -> Line:
+    if health:
+        return Line(topic="health", what=health.what, why=f"{health.where}; must answer well before a release serves")
+    return Line(
+        topic="health", what="/", why="no route /up was found, so the front page must answer before a release serves"
+    )
+
+
+def warnings(findings: Findings) -> Iterator[str]:
+    """What a person should put right, each with how."""
+    if findings.git.is_env_tracked:
+        yield ".env is tracked by git, so the repository holds the secrets: git rm --cached .env, then change them"
+    if findings.git.is_config_ignored:
+        yield f"git ignores {toml.FILE_NAME}: take it out of .gitignore and commit it"
+    if findings.git.problem:
+        yield findings.git.problem
+    if findings.requirements_problem:
+        yield findings.requirements_problem
+    elif not any(name.lower() == "flask" for name in findings.packages):
+        yield "requirements.txt does not name Flask"
+    yield from _settings_warnings(findings.env, findings.env_example)
+    if findings.database and not findings.database.setting:
+        yield (
+            f"{findings.database.where} says where the database is: read that from DATABASE_URL,"
+            " or every release has a database of its own"
+        )
+
+
+def _settings_warnings(env: EnvFile | None, example: EnvFile | None) -> Iterator[str]:
+    if env and env.problem:
+        yield f"{env.problem}; the first deployment will refuse it"
+    if env and env.empty:
+        yield f".env gives no value to {', '.join(env.empty)}"
+    if env and example and (missing := [name for name in example.names if name not in env.names]):
+        yield f"{example.name} asks for {', '.join(missing)}, which .env does not have"
+
+
+def as_json(done: Initialised) -> dict[str, object]:
+    """The findings as `--json` prints them; of settings the names alone."""
+    found = asdict(done.findings)
+    for file in (found["env"], found["env_example"]):
+        if file:
+            del file["flask_app"]
+    return {**found, "warnings": list(warnings(done.findings)), "written": str(done.path)}

@@ -1,0 +1,95 @@
+"""The way of a deployment, as data: which steps, in which order, and where the commit point lies."""
+
+from __future__ import annotations
+
+from bulletproof.engine.pipeline import Pipeline, Step
+from bulletproof.errors import NeedsPerson
+from bulletproof.operations.attempt import Attempt
+from bulletproof.operations.preflight import check_host
+from bulletproof.operations.steps import (
+    adopt_settings,
+    build_release,
+    check_schema,
+    close_host,
+    create_database,
+    cut_back,
+    cut_over,
+    discard_release,
+    discard_settings,
+    drain_previous,
+    fetch_source,
+    freeze_settings,
+    leave_closed,
+    open_host,
+    pass_health_gate,
+    prune,
+    remove_database,
+    set_data_aside,
+    start_instance,
+    stop_instance,
+    verify_through_proxy,
+    wipe_app,
+)
+
+_PREFLIGHT = Step("preflight", check_host)
+_FETCH = Step("fetch", fetch_source, undo=discard_release)
+_BUILD = Step("build", build_release, undo=discard_release)
+_SETTINGS = Step("settings", freeze_settings, undo=discard_settings)
+_SCHEMA = Step("schema", check_schema)
+_DATABASE = Step("database", create_database, undo=remove_database)
+_OPEN = Step("open", open_host, undo=leave_closed)
+_START = Step("start", start_instance, undo=stop_instance)
+_GATE = Step("gate", pass_health_gate)
+_CUTOVER = Step("cutover", cut_over, undo=cut_back)
+_VERIFY = Step("verify", verify_through_proxy)
+_ADOPT = Step("adopt", adopt_settings)
+_DRAIN = Step("drain", drain_previous)
+_PRUNE = Step("prune", prune)
+_CLOSE = Step("close", close_host)
+
+_FINISH = (_ADOPT, _DRAIN, _PRUNE)
+
+# The old release serves until one verified request went through the proxy to the new one: the commit comes late.
+DEPLOY = Pipeline(
+    "deploy",
+    before=(_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _SCHEMA, _START, _GATE, _CUTOVER, _VERIFY),
+    after=_FINISH,
+)
+# The same for a release that exists: rollback, restart, changed settings.
+ACTIVATE = Pipeline(
+    "activate",
+    before=(_PREFLIGHT, _SETTINGS, _SCHEMA, _START, _GATE, _CUTOVER, _VERIFY),
+    after=_FINISH,
+)
+# Nothing serves: requests wait at the parking relay until the commit is on disk, so that no write is acknowledged
+# that an undo would have to take back.
+FIRST = Pipeline(
+    "first",
+    before=(_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _DATABASE, _OPEN, _START, _GATE),
+    after=(_CUTOVER, *_FINISH),
+)
+COLD = Pipeline(
+    "cold",
+    before=(_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _SCHEMA, _OPEN, _START, _GATE),
+    after=(_CUTOVER, *_FINISH),
+)
+START = Pipeline(
+    "start",
+    before=(_PREFLIGHT, _SETTINGS, _SCHEMA, _OPEN, _START, _GATE),
+    after=(_CUTOVER, *_FINISH),
+)
+STOP = Pipeline("stop", before=(), after=(_CLOSE,))
+DESTROY = Pipeline("destroy", before=(), after=(_CLOSE, Step("set-aside", set_data_aside), Step("wipe", wipe_app)))
+
+_ALL = {pipeline.name: pipeline for pipeline in (DEPLOY, ACTIVATE, FIRST, COLD, START, STOP, DESTROY)}
+
+
+def pipeline_named(name: str) -> Pipeline[Attempt]:
+    """The pipeline of a journal's entry. Raises NeedsPerson for one that this version does not know."""
+    if name not in _ALL:
+        raise NeedsPerson(
+            "pipeline-unknown",
+            f"the journal speaks of a pipeline {name!r} that this version of Bulletproof does not know",
+            hint="pip install --upgrade bulletproof",
+        )
+    return _ALL[name]

@@ -1,0 +1,55 @@
+"""Preflight: read-only checks before the first effect, each with the sentence that helps."""
+
+from __future__ import annotations
+
+from bulletproof.domain.config import AppConfig
+from bulletproof.domain.settings import changed, missing
+from bulletproof.errors import Refused
+from bulletproof.operations.attempt import Attempt
+
+_MIB = 1 << 20
+
+
+def check_host(attempt: Attempt) -> str:
+    """Refuse, in words, what could not end well: space, memory, port, settings, database, a damaged release."""
+    config = _config(attempt)
+    check_space(attempt, config)
+    attempt.host.proxy.port()
+    check_settings(attempt)
+    database = attempt.host.database
+    return database.check() if database.exists() else "no database yet"
+
+
+def check_space(attempt: Attempt, config: AppConfig) -> None:
+    """Refuse when disk or memory is below what the configuration requires."""
+    have = attempt.host.resources()
+    for what, free, required, key in (
+        ("disk", have.free_disk, config.require.free_disk_mib, "free_disk_mib"),
+        ("memory", have.free_memory, config.require.free_memory_mib, "free_memory_mib"),
+    ):
+        if free < required * _MIB:
+            raise Refused(
+                f"{what}-low",
+                f"{free // _MIB} MiB of {what} are free, {required} MiB are required",
+                hint=f"free some, or lower [require] {key} in bulletproof.toml",
+            )
+
+
+def check_settings(attempt: Attempt) -> None:
+    """Refuse when a setting that the live deployment runs with is gone from today's."""
+    order, store, previous = attempt.ordered, attempt.host.settings, attempt.deployment.previous
+    if previous is None:
+        return
+    today = changed(store.today(), order.set_values, ())
+    lost = [name for name in missing(today, store.frozen(previous.number)) if name not in order.unset_names]
+    if lost:
+        raise Refused(
+            "settings-missing",
+            f"the live release runs with {', '.join(lost)}, which today's settings lack",
+            hint=f"bulletproof env set {lost[0]}=…",
+        )
+
+
+def _config(attempt: Attempt) -> AppConfig:
+    """The configuration to judge by: the project's for a new release, the release's own otherwise."""
+    return attempt.ordered.config or attempt.manifest.config

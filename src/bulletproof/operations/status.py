@@ -1,0 +1,64 @@
+"""Status: what runs now and what happened before, read without changing anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bulletproof.domain.deployment import Live
+from bulletproof.domain.process import PROXY, RELAY, ProcessState, web_name
+from bulletproof.effects import lock
+from bulletproof.effects.processes import Family, family_of
+from bulletproof.engine.journal import Entry, Journal
+from bulletproof.ports import Host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """An app as it stands."""
+
+    app: str
+    live: Live | None
+    """What the journal says is live."""
+    wants_running: bool
+    """False after a person stopped it."""
+    is_supervised: bool
+    web: ProcessState
+    proxy: ProcessState
+    relay: ProcessState
+    family: Family | None
+    target: int | None
+    """The instance that the proxy routes to; None when requests are held or go nowhere."""
+    address: str
+    last: Entry | None
+    unfinished: Entry | None
+    holder: lock.Holder | None
+    """Who holds the deployment lock, or died with it."""
+    workers: int = 0
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether the live instance runs and gets the requests."""
+        return self.live is not None and self.web.pid is not None and self.target == self.live.number
+
+
+def status(host: Host, journal: Journal) -> Status:
+    """Read everything; changes nothing."""
+    live = journal.live()
+    web = host.supervisor.state(web_name(live.number if live else 0))
+    entries = journal.entries()
+    return Status(
+        app=host.layout.app,
+        live=live,
+        wants_running=journal.wants_running(),
+        is_supervised=host.supervisor.is_running(),
+        web=web,
+        proxy=host.supervisor.state(PROXY),
+        relay=host.supervisor.state(RELAY),
+        family=family_of(web.pid) if web.pid else None,
+        target=host.proxy.target(),
+        address=f"http://127.0.0.1:{host.proxy.port()}" if journal.wants_running() else "",
+        last=entries[-1] if entries else None,
+        unfinished=journal.unfinished(),
+        holder=lock.peek(host.layout.lock),
+        workers=host.releases.manifest(live.release).config.app.workers if live else 0,
+    )

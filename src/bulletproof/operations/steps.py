@@ -1,0 +1,282 @@
+"""The steps of a deployment: what each does and how it is undone, in the words of the ports."""
+
+from __future__ import annotations
+
+from bulletproof.domain.health import GateProgress, falls_back_to_root
+from bulletproof.domain.process import PROXY, RELAY, Phase, web_name
+from bulletproof.domain.retention import releases_to_remove
+from bulletproof.domain.settings import changed
+from bulletproof.domain.web import web_process
+from bulletproof.errors import StepFailed
+from bulletproof.operations.attempt import Attempt
+from bulletproof.ports import Host
+
+_POLL_SECONDS = 0.1
+_OPEN_SECONDS = 15.0
+"""Caddy listens after 0.1-0.3 s on an idle machine; a loaded one may need longer."""
+_SETTLE_SECONDS = 0.2
+"""After the rename a proxy may still connect where it looked a moment ago; 0 of 27,768 requests failed with it."""
+_UNDO_DRAIN_SECONDS = 30.0
+"""An undo knows nothing but the journal: not even the configuration of a release that may be gone already."""
+_LOG_LINES = 15
+_KEPT_SETTINGS = 10
+"""Settings of the last deployments that were live, to tell which names a release needs."""
+_KEPT_LOGS = 30
+"""Logs of the last deployments, the rejected ones included, so that their hint leads somewhere."""
+
+
+def fetch_source(attempt: Attempt) -> str:
+    """Lay the source tree of the new release."""
+    order = attempt.ordered
+    if order.source is None or order.config is None:
+        raise StepFailed("source-missing", "nothing was named to take the source from")
+    attempt.host.releases.fetch(attempt.deployment.release, order.source, order.config)
+    return f"{order.source.revision[:12]} {order.source.title}".strip()
+
+
+def build_release(attempt: Attempt) -> str:
+    """Build its virtual environment, its own and shared with no other release."""
+    manifest = attempt.host.releases.build(attempt.deployment.release)
+    return f"{manifest.packages} packages, Python {manifest.python}, {manifest.entry}"
+
+
+def discard_release(attempt: Attempt) -> None:
+    """The release is not, neither whole nor in part."""
+    attempt.host.releases.discard(attempt.deployment.release)
+
+
+def freeze_settings(attempt: Attempt) -> str:
+    """Give the deployment its own copy of the settings."""
+    order, store = attempt.ordered, attempt.host.settings
+    imported = order.first_settings if attempt.deployment.previous is None else {}
+    frozen = changed({**imported, **store.today()}, order.set_values, order.unset_names)
+    store.freeze(attempt.number, frozen)
+    return f"{len(frozen)} settings" if len(frozen) != 1 else "1 setting"
+
+
+def discard_settings(attempt: Attempt) -> None:
+    """The deployment's copy is not."""
+    attempt.host.settings.discard(attempt.number)
+
+
+def adopt_settings(attempt: Attempt) -> str:
+    """What this deployment runs with is what the next one takes."""
+    attempt.host.settings.write(attempt.host.settings.frozen(attempt.number))
+    return ""
+
+
+def check_schema(attempt: Attempt) -> str:
+    """Refuse a release whose schema is not the database's: its migration cannot be rehearsed yet."""
+    manifest = attempt.manifest
+    state = attempt.host.migrator.state(manifest, attempt.settings)
+    if state.unknown:
+        raise StepFailed(
+            "schema-newer",
+            f"the database is at {', '.join(state.unknown)}, which release {manifest.release} does not know",
+            hint="bulletproof releases",
+        )
+    if state.pending:
+        raise StepFailed(
+            "migration-pending",
+            f"the release would change the live database ({'; '.join(state.pending)}), and Bulletproof cannot yet"
+            " rehearse and undo that",
+            hint="deploy a release without a new migration",
+        )
+    return f"fits ({state.tool})" if state.tool != "none" else "no schema"
+
+
+def create_database(attempt: Attempt) -> str:
+    """Make the database of a first deployment, where there is nothing to lose."""
+    if attempt.host.database.exists():
+        return check_schema(attempt)
+    return attempt.host.migrator.create(attempt.manifest, attempt.settings)
+
+
+def remove_database(attempt: Attempt) -> None:
+    """The database is not: no request ever reached it, since none was let on before the commit."""
+    attempt.host.database.remove()
+
+
+def open_host(attempt: Attempt) -> str:
+    """Supervisor, parking relay and proxy run, and requests wait."""
+    host = attempt.host
+    host.supervisor.ensure_running()
+    host.proxy.hold()
+    host.supervisor.start(host.proxy.relay())
+    host.supervisor.start(host.proxy.process())
+    deadline = host.clock() + _OPEN_SECONDS
+    while not host.proxy.is_listening():
+        state = host.supervisor.state(PROXY)
+        if state.restarts or host.clock() >= deadline:
+            raise StepFailed(
+                "proxy-not-listening", f"the proxy does not listen on port {host.proxy.port()}: {state.words}"
+            )
+        host.sleep(_POLL_SECONDS)
+    return f"http://127.0.0.1:{host.proxy.port()}"
+
+
+def close_host(attempt: Attempt) -> str:
+    """Nothing runs: requests in flight are finished first, requests that only wait are turned away."""
+    host = attempt.host
+    if host.proxy.target() is None:
+        host.supervisor.stop(RELAY)
+    host.supervisor.stop(PROXY)
+    for name in host.supervisor.names():
+        if name != RELAY:
+            host.supervisor.stop(name)
+    host.supervisor.shutdown()
+    host.proxy.close()
+    return "stopped"
+
+
+def leave_closed(attempt: Attempt) -> None:
+    """The host is closed, as it was before."""
+    close_host(attempt)
+
+
+def start_instance(attempt: Attempt) -> str:
+    """The new release runs beside the old one, on a socket of its own that nobody knows yet."""
+    manifest, layout = attempt.manifest, attempt.host.layout
+    process = web_process(
+        layout,
+        attempt.number,
+        manifest.release,
+        manifest.config,
+        manifest.entry,
+        gunicorn=manifest.gunicorn,
+        database=attempt.database_setting,
+    )
+    attempt.host.supervisor.start(process)
+    return f"{manifest.config.app.server} with {manifest.config.app.workers} workers"
+
+
+def stop_instance(attempt: Attempt) -> None:
+    """The new release does not run."""
+    attempt.host.supervisor.stop(web_name(attempt.number))
+
+
+def pass_health_gate(attempt: Attempt) -> str:
+    """Ask the new instance, as the proxy would, until it was healthy so many times in a row."""
+    host, config = attempt.host, attempt.manifest.config.health
+    begun = host.clock()
+    deadline = begun + config.deadline_seconds
+    paths = config.paths or ("/up",)
+    progress = GateProgress()
+    while progress.passed < config.passes:
+        _fail_when_crashed(attempt)
+        for path in paths:
+            answer = host.ask_instance(
+                attempt.number, path, max(_POLL_SECONDS, min(config.timeout_seconds, deadline - host.clock()))
+            )
+            progress = progress.after(path, answer)
+            if falls_back_to_root(config.paths, answer):
+                paths = ("/",)
+            if not answer.is_healthy:
+                break
+        if progress.passed < config.passes and host.clock() + _POLL_SECONDS >= deadline:
+            raise _not_healthy(attempt, progress, host.clock() - begun)
+        if progress.passed < config.passes:
+            host.sleep(_POLL_SECONDS)
+    return f"{', '.join(paths)} healthy {config.passes} times in a row"
+
+
+def cut_over(attempt: Attempt) -> str:
+    """New requests go to the new instance, from one instant on."""
+    attempt.host.proxy.route_to(attempt.number)
+    attempt.host.releases.point_current_at(attempt.deployment.release)
+    return ""
+
+
+def cut_back(attempt: Attempt) -> None:
+    """New requests go to what was live before; those that reached the new instance meanwhile are finished."""
+    previous = attempt.deployment.previous
+    if previous is not None:
+        attempt.host.proxy.route_to(previous.number)
+        attempt.host.releases.point_current_at(previous.release)
+        _drain(attempt.host, attempt.number, seconds=_UNDO_DRAIN_SECONDS)
+
+
+def verify_through_proxy(attempt: Attempt) -> str:
+    """One request through the proxy, answered by the new instance."""
+    host, config = attempt.host, attempt.manifest.config.health
+    path = (config.paths or ("/up",))[0]
+    answer = host.ask_public(path, config.timeout_seconds)
+    if falls_back_to_root(config.paths, answer):
+        path = "/"
+        answer = host.ask_public(path, config.timeout_seconds)
+    if not answer.is_healthy or host.proxy.target() != attempt.number:
+        raise StepFailed(
+            "not-verified",
+            f"{path} through the proxy answered {answer}",
+            context=host.log_tail(attempt.number, _LOG_LINES),
+        )
+    return f"{path} answered {answer}"
+
+
+def drain_previous(attempt: Attempt) -> str:
+    """Requests in flight at the old instance are finished, then it is stopped."""
+    previous = attempt.deployment.previous
+    if previous is None or previous.number == attempt.number:
+        return ""
+    left = _drain(attempt.host, previous.number, seconds=attempt.manifest.config.drain.seconds)
+    attempt.host.supervisor.stop(web_name(previous.number))
+    return f"{left} requests outlasted the drain and were cut" if left else ""
+
+
+def prune(attempt: Attempt) -> str:
+    """Only as many releases as the configuration keeps, and only the settings of deployments that were live."""
+    host = attempt.host
+    lived = [live.release for live in attempt.lived if live.number != attempt.number] + [attempt.deployment.release]
+    gone = releases_to_remove(host.releases.existing(), lived, attempt.manifest.config.keep.releases)
+    for release in gone:
+        host.releases.discard(release)
+    kept = {attempt.number, *(live.number for live in attempt.lived[-_KEPT_SETTINGS:])}
+    for number in host.settings.numbers():
+        if number not in kept:
+            host.settings.discard(number)
+    host.prune_logs(min(min(kept), attempt.number - _KEPT_LOGS))
+    return f"removed {', '.join(gone)}" if gone else ""
+
+
+def set_data_aside(attempt: Attempt) -> str:
+    """What users made moves to where nobody deletes it."""
+    return attempt.host.set_data_aside(attempt.deployment.started_at)
+
+
+def wipe_app(attempt: Attempt) -> str:
+    """Releases, settings and logs are not; the journal goes last, when it is closed."""
+    attempt.host.wipe()
+    return ""
+
+
+def _drain(host: Host, number: int, *, seconds: float) -> int:
+    """Wait until the instance has no connection, for two looks in a row; tells how many outlasted `seconds`."""
+    deadline = host.clock() + seconds
+    quiet = 0
+    while quiet < 2:  # noqa: PLR2004  one look may fall into the instant of a connect
+        left = host.proxy.connections(number)
+        quiet = quiet + 1 if left == 0 else 0
+        if left and host.clock() >= deadline:
+            return left
+        host.sleep(_SETTLE_SECONDS / 2)
+    return 0
+
+
+def _fail_when_crashed(attempt: Attempt) -> None:
+    state = attempt.host.supervisor.state(web_name(attempt.number))
+    if state.restarts or state.phase is not Phase.RUNNING:
+        raise StepFailed(
+            "crashed-at-boot",
+            f"the app of release {attempt.deployment.release} {state.words or 'does not run'}",
+            context=attempt.host.log_tail(attempt.number, _LOG_LINES),
+            hint=f"bulletproof logs {attempt.deployment.release}",
+        )
+
+
+def _not_healthy(attempt: Attempt, progress: GateProgress, seconds: float) -> StepFailed:
+    return StepFailed(
+        "health-gate-failed",
+        f"release {attempt.deployment.release} was not healthy within {seconds:.0f} seconds: {progress.last}",
+        context=attempt.host.log_tail(attempt.number, _LOG_LINES),
+        hint=f"bulletproof logs {attempt.deployment.release}",
+    )

@@ -1,0 +1,233 @@
+"""The ports: what an operation may ask of a host, in words only, and the Host that carries them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from bulletproof.domain.config import AppConfig
+from bulletproof.domain.health import Answer
+from bulletproof.domain.layout import Layout
+from bulletproof.domain.process import ProcessSpec, ProcessState
+from bulletproof.domain.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What is to be deployed: a folder and, when it is a git repository, the commit to take from it."""
+
+    folder: Path
+    revision: str
+    """A full commit id, or `worktree` (tracked and untracked files as they are), or `files` (a folder without git)."""
+    title: str = ""
+    """The commit's subject."""
+
+    @property
+    def is_commit(self) -> bool:
+        """Whether a commit is taken, and not the files as they lie there."""
+        return self.revision not in {"worktree", "files"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a release is, as written in its release.json when it was fetched and completed when it was built."""
+
+    release: str
+    revision: str
+    title: str
+    config: AppConfig
+    entry: str
+    """`module:object` or `module:factory()`, as found or configured."""
+    python: str = ""
+    """The interpreter's version that it was built with."""
+    lock: str = ""
+    """sha256 of its lock of requirements."""
+    packages: int = 0
+    gunicorn: str = ""
+    """Version of gunicorn in it, empty when there is none."""
+    is_built: bool = False
+
+
+class Releases(Protocol):
+    """The immutable releases on disk."""
+
+    def fetch(self, release: str, source: Source, config: AppConfig) -> Manifest:
+        """Lay the source tree of a new release; whole or not at all. Raises StepFailed in words."""
+
+    def build(self, release: str) -> Manifest:
+        """Make its virtual environment and bytecode, then seal it. Raises StepFailed with the builder's last lines."""
+
+    def discard(self, release: str) -> None:
+        """Make it so that the release is not; also what a killed fetch or build left of it."""
+
+    def manifest(self, release: str) -> Manifest:
+        """What the release is. Raises StepFailed when it is missing or not whole."""
+
+    def existing(self) -> tuple[str, ...]:
+        """The ids of all releases that are on disk and built."""
+
+    def point_current_at(self, release: str) -> None:
+        """Let `current`, which is for people to look at, name the live release."""
+
+
+class Supervisor(Protocol):
+    """What runs the app's processes, restarts them when they crash, and is the only one that may."""
+
+    def ensure_running(self) -> None:
+        """The supervisor runs when this returns. Raises StepFailed when it cannot."""
+
+    def shutdown(self) -> None:
+        """Stop every process, then the supervisor itself; idempotent."""
+
+    def is_running(self) -> bool:
+        """Whether the supervisor answers."""
+
+    def start(self, process: ProcessSpec) -> None:
+        """Run it, and run it again whenever it crashes; idempotent by name. Raises StepFailed."""
+
+    def stop(self, name: str) -> None:
+        """SIGTERM, then after its `stop_seconds` SIGKILL to all that it started; idempotent.
+
+        It returns when nothing of the process is left and its runtime folder is gone.
+        """
+
+    def state(self, name: str) -> ProcessState:
+        """What is known of the process; phase ABSENT when it was never asked for or the supervisor does not run."""
+
+    def names(self) -> tuple[str, ...]:
+        """The processes that it was asked to run."""
+
+
+class Proxy(Protocol):
+    """What listens for the public and dials one path, and the switch of where that path leads."""
+
+    def process(self) -> ProcessSpec:
+        """The proxy's process, its configuration written durably."""
+
+    def relay(self) -> ProcessSpec:
+        """The parking relay's process."""
+
+    def port(self) -> int:
+        """The port it listens on, chosen once and kept. Raises Refused when the wished one is taken."""
+
+    def is_listening(self) -> bool:
+        """Whether something accepts connections on the port."""
+
+    def route_to(self, number: int) -> None:
+        """The cutover: new requests go to deployment `number`'s instance, from one instant on."""
+
+    def hold(self) -> None:
+        """New requests wait at the parking relay."""
+
+    def close(self) -> None:
+        """The path leads nowhere."""
+
+    def target(self) -> int | None:
+        """The number of the instance that gets new requests; None when they are held or go nowhere."""
+
+    def connections(self, number: int) -> int:
+        """How many connections to deployment `number`'s instance are open or waiting to be accepted."""
+
+
+class Database(Protocol):
+    """The app's single database."""
+
+    def exists(self) -> bool:
+        """Whether there is one; a file of zero bytes is none."""
+
+    def check(self) -> str:
+        """Read it through and say what it is in a few words. Raises Refused when it is not reachable or not whole."""
+
+    def remove(self) -> None:
+        """Make it so that it is not, with what belongs to it; only for one that never served."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaState:
+    """How a release's schema stands to the database."""
+
+    tool: str
+    """`flask-migrate`, `create-all` or `none`."""
+    current: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
+    """What the release would do to the database, in order, in its tool's words; empty when they fit."""
+    unknown: tuple[str, ...] = ()
+    """Revisions that the database has and the release does not know: it is older than the data."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the release can serve this database as it is."""
+        return not self.pending and not self.unknown
+
+
+class Migrator(Protocol):
+    """What brings a database to the schema that a release needs."""
+
+    def state(self, manifest: Manifest, settings: Mapping[str, str]) -> SchemaState:
+        """Compare, touching nothing. Raises StepFailed when it cannot tell."""
+
+    def create(self, manifest: Manifest, settings: Mapping[str, str]) -> str:
+        """Make the schema in a database that does not exist yet and say what was done. Raises StepFailed."""
+
+
+class SettingsStore(Protocol):
+    """The settings, 0600 and outside every release; each deployment has a copy of its own."""
+
+    def today(self) -> Settings:
+        """What the next deployment takes; empty when nothing was ever set."""
+
+    def write(self, settings: Settings) -> None:
+        """Replace what the next deployment takes."""
+
+    def freeze(self, number: int, settings: Settings) -> None:
+        """Write deployment `number`'s own copy."""
+
+    def frozen(self, number: int) -> Settings:
+        """Deployment `number`'s own copy; empty when there is none."""
+
+    def discard(self, number: int) -> None:
+        """Make it so that the copy is not."""
+
+    def numbers(self) -> tuple[int, ...]:
+        """The deployments that have a copy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What the host has left, in bytes."""
+
+    free_disk: int
+    free_memory: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """A server (or a folder that stands for one) with one app's ports."""
+
+    layout: Layout
+    releases: Releases
+    supervisor: Supervisor
+    proxy: Proxy
+    database: Database
+    migrator: Migrator
+    settings: SettingsStore
+    resources: Callable[[], Resources]
+    ask_instance: Callable[[int, str, float], Answer]
+    """GET a path of an instance on its private socket as the proxy would: (number, path, time-out in seconds)."""
+    ask_public: Callable[[str, float], Answer]
+    """GET a path through the proxy: (path, time-out in seconds)."""
+    log_tail: Callable[[int, int], tuple[str, ...]]
+    """The last lines that an instance printed: (number, how many)."""
+    set_data_aside: Callable[[str], str]
+    """Move what users made to where nothing deletes it, under a name with this time in it; idempotent; says where."""
+    wipe: Callable[[], None]
+    """Make it so that nothing of the app is left but its data and its journal; idempotent."""
+    chronicle: Callable[[str], None]
+    """Append a line to the deployment log, for people and `tail`."""
+    prune_logs: Callable[[int], None]
+    """Remove the logs of instances whose deployment came before this number."""
+    clock: Callable[[], float]
+    """Monotonic seconds."""
+    sleep: Callable[[float], None]

@@ -1,0 +1,148 @@
+"""The model lane: the real engine and pipelines over a host in memory, killed at every boundary, and killed again."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import random
+from collections import Counter
+
+import pytest
+
+from crash_model import SCENARIOS, Lane, Scenario, Violation
+from planted import Bug, planted
+
+FRESH = ("bulletproof.engine", "bulletproof.operations")
+pytestmark = pytest.mark.xdist_group("model")
+
+SEED = int(os.environ.get("BULLETPROOF_SEED", "20261127"))
+
+
+def lane() -> Lane:
+    """A lane over the engine and the operations as they are imported now."""
+    return Lane(
+        activate=importlib.import_module("bulletproof.operations.activate"),
+        journal=importlib.import_module("bulletproof.engine.journal"),
+    )
+
+
+@functools.cache
+def schedules(scenario: Scenario) -> Counter[str]:
+    """What the host became in each schedule of a scenario, counted."""
+    return Counter(lane().exhaust(scenario, random.Random(SEED)))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
+def test_a_killed_deployer_leaves_the_host_entirely_old_or_entirely_new(scenario: Scenario) -> None:
+    """Killed at any boundary, and its recovery killed at any boundary, the host becomes whole, and no request fails."""
+    outcomes = schedules(scenario)
+
+    assert outcomes
+    assert set(outcomes) <= {"old", "new"}
+    assert "old" in outcomes or scenario.only_forward
+    assert "new" in outcomes or scenario.fails
+
+
+def test_the_lane_runs_ten_thousand_schedules() -> None:
+    """The lane is exhaustive over two kills, and that is at least 10,000 schedules at every change."""
+    assert sum(schedules(scenario).total() for scenario in SCENARIOS) >= 10_000
+
+
+BUGS = (
+    Bug(
+        "intent after effect",
+        "bulletproof.engine.pipeline",
+        "    record.intend(step.name)\n    around.tell(StepStarted(step=step.name))\n    try:\n        note = step.do(target)\n",
+        "    around.tell(StepStarted(step=step.name))\n    try:\n        note = step.do(target)\n        record.intend(step.name)\n",
+    ),
+    Bug(
+        "forward-order undo", "bulletproof.engine.pipeline", "for step in reversed(pipeline.before):", "for step in pipeline.before:"
+    ),
+    Bug("no commit record", "bulletproof.engine.pipeline", "        record.commit()\n", "        pass\n"),
+    Bug(
+        "closed before it is undone",
+        "bulletproof.engine.pipeline",
+        '            touched = _undo(pipeline, target, record, around)\n            record.close(outcomes.undone if touched else outcomes.refused, "the deployer was killed")',
+        '            record.close(outcomes.undone, "the deployer was killed")\n            touched = _undo(pipeline, target, record, around)',
+    ),
+    Bug(
+        "recovery finishes what was not committed",
+        "bulletproof.engine.pipeline",
+        "        case Phase.OPEN:\n",
+        "        case Phase.OPEN if False:\n",
+    ),
+    Bug(
+        "finishes nothing after a kill",
+        "bulletproof.engine.pipeline",
+        "        case Phase.COMMITTED:\n            _finish(pipeline, target, record, around, outcomes)",
+        '        case Phase.COMMITTED:\n            record.close(outcomes.done, "")',
+    ),
+    Bug(
+        "requests let on before the commit",
+        "bulletproof.operations.pipelines",
+        "    before=(_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _DATABASE, _OPEN, _START, _GATE),\n",
+        "    before=(_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _DATABASE, _OPEN, _START, _GATE, _CUTOVER),\n",
+    ),
+    Bug(
+        "old instance stopped before the cutover",
+        "bulletproof.operations.pipelines",
+        "_SCHEMA, _START, _GATE, _CUTOVER, _VERIFY),\n    after=_FINISH,\n)\n# The same",
+        "_SCHEMA, _START, _GATE, _DRAIN, _CUTOVER, _VERIFY),\n    after=_FINISH,\n)\n# The same",
+    ),
+    Bug(
+        "gate accepts 500",
+        "bulletproof.operations.steps",
+        "            progress = progress.after(path, answer)\n",
+        "            progress = progress.after(path, type(answer)(status=200, seconds=0.0))\n",
+    ),
+    Bug(
+        "undo needs the release it removed",
+        "bulletproof.operations.steps",
+        "seconds=_UNDO_DRAIN_SECONDS)",
+        "seconds=attempt.manifest.config.drain.seconds)",
+    ),
+    Bug(
+        "undo does not cut back",
+        "bulletproof.operations.steps",
+        "        attempt.host.proxy.route_to(previous.number)\n",
+        "",
+    ),
+    Bug(
+        "prune removes the release that a rollback needs",
+        "bulletproof.operations.steps",
+        "attempt.manifest.config.keep.releases)",
+        "1)",
+    ),
+    Bug(
+        "settings kept although the deployment was undone",
+        "bulletproof.operations.steps",
+        "    store.freeze(attempt.number, frozen)\n",
+        "    store.freeze(attempt.number, frozen)\n    store.write(frozen)\n",
+    ),
+)
+
+CAUGHT_BY = {
+    "intent after effect": "deployment",
+    "forward-order undo": "not verified through the proxy",
+    "no commit record": "deployment",
+    "closed before it is undone": "deployment",
+    "recovery finishes what was not committed": "deployment",
+    "finishes nothing after a kill": "first deployment",
+    "requests let on before the commit": "first deployment",
+    "old instance stopped before the cutover": "deployment",
+    "gate accepts 500": "answers 500",
+    "undo needs the release it removed": "not verified through the proxy",
+    "undo does not cut back": "not verified through the proxy",
+    "prune removes the release that a rollback needs": "third deployment prunes",
+    "settings kept although the deployment was undone": "settings that break",
+}
+"""The scenario that breaks over each bug."""
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=str)
+def test_a_planted_bug_is_caught(bug: Bug) -> None:
+    """The lane has teeth: each bug breaks a promise in at least one schedule of the scenario named for it."""
+    (scenario,) = (scenario for scenario in SCENARIOS if scenario.name == CAUGHT_BY[bug.name])
+    with planted(bug, FRESH), pytest.raises(Violation):
+        lane().exhaust(scenario, random.Random(SEED))

@@ -1,0 +1,376 @@
+"""A host in memory that dies at a chosen boundary, a client that asks it after every effect, and an oracle."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import random
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from bulletproof.domain.config import AppConfig, Keep
+from bulletproof.domain.deployment import Kind
+from bulletproof.domain.health import Answer
+from bulletproof.domain.layout import Layout
+from bulletproof.domain.process import PROXY, RELAY, Phase, web_name
+from bulletproof.errors import BulletproofError, StepFailed
+from bulletproof.ports import Host, Resources, Source
+from fakes.database import FakeDatabase
+from fakes.migrator import FakeMigrator
+from fakes.proxy import FakeProxy
+from fakes.releases import FakeReleases
+from fakes.settings import FakeSettings
+from fakes.supervisor import FakeSupervisor
+
+LAYOUT = Layout(root=Path("/model"), app="app", runtime=Path("/model/run"))
+CONFIG = AppConfig(name="app", keep=Keep(releases=2))
+READS = frozenset({
+    "manifest", "existing", "is_running", "state", "names", "target", "connections", "is_listening", "exists", "check",
+    "today", "frozen", "numbers", "port", "process", "relay", "history",
+})  # fmt: skip
+"""What only looks: no boundary lies in it."""
+
+
+class Violation(AssertionError):  # noqa: N818  a promise was broken
+    """A promise was broken."""
+
+
+class Killed(BaseException):
+    """The deployer is dead."""
+
+
+@dataclass
+class Death:
+    """Dies at the boundary that is so many away."""
+
+    at: int | None = None
+    passed: int = 0
+    is_dead: bool = False
+
+    def boundary(self) -> None:
+        """One point at which the deployer may die; once dead it does nothing any more."""
+        if self.is_dead:
+            raise Killed
+        self.passed += 1
+        if self.passed == self.at:
+            self.is_dead = True
+            raise Killed
+
+
+class Mortal:
+    """A port whose effects have a boundary before and after, each followed by a client's request."""
+
+    def __init__(self, port: object, world: World, reads: frozenset[str]) -> None:
+        self._port = port
+        self._world = world
+        self._reads = reads
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._port, name)
+        if name in self._reads:
+            return method
+
+        def effect(*values: object, **named: object) -> object:
+            self._world.death.boundary()
+            self._world.refuse(name)
+            result = method(*values, **named)
+            self._world.ask()
+            self._world.death.boundary()
+            return result
+
+        return effect
+
+
+@dataclass
+class World:
+    """The state that outlives a deployer, and what its users are promised."""
+
+    releases: FakeReleases = field(default_factory=FakeReleases)
+    supervisor: FakeSupervisor = field(default_factory=FakeSupervisor)
+    proxy: FakeProxy = field(default_factory=FakeProxy)
+    database: FakeDatabase = field(default_factory=FakeDatabase)
+    settings: FakeSettings = field(default_factory=FakeSettings)
+    migrator: FakeMigrator = field(init=False)
+    death: Death = field(default_factory=Death)
+    bad: frozenset[str] = frozenset()
+    """What is wrong with every instance from `bad_from` on: crash, 500, public."""
+    bad_from: int = 1_000_000
+    seconds: float = 0.0
+    must_serve: bool = False
+    """Whether a request may not fail now: the app serves, and nobody stopped it."""
+    failed: list[str] = field(default_factory=list)
+    acknowledged: int = 0
+    rows: int = 0
+    """Writes that the database holds; an acknowledged one that it does not hold is lost."""
+
+    def __post_init__(self) -> None:
+        self.migrator = FakeMigrator(self.database, known={f"{number}-fffffff": ("0001",) for number in range(1, 20)})
+
+    def refuse(self, effect: str) -> None:
+        """Fail the effects that the scenario says fail."""
+        if effect in self.bad:
+            raise StepFailed(f"{effect}-failed", "as the scenario wants it")
+
+    def ask(self) -> None:
+        """A user's request: it may wait in a hold; where it must be served, it may not meet a dead instance."""
+        if not self.database.exists():
+            self.rows = 0
+        number = self.proxy.target()
+        if PROXY not in self.supervisor.names() or number is None:
+            return
+        if self.answers(number):
+            self.rows += 1
+            self.acknowledged += 1
+        elif self.must_serve:
+            self.failed.append(f"a request met instance {number}, which does not answer")
+
+    def answers(self, number: int) -> bool:
+        """Whether the instance answers well."""
+        return self.is_up(number) and not (number >= self.bad_from and self.bad & {"crash", "500"})
+
+    def is_up(self, number: int) -> bool:
+        """Whether the instance runs."""
+        return self.supervisor.state(web_name(number)).phase is Phase.RUNNING
+
+    def answer(self, number: int) -> Answer:
+        """What an instance answers on its own socket."""
+        if not self.is_up(number):
+            return Answer(status=0, seconds=0.0, words="no answer: refused")
+        return Answer(status=200 if self.answers(number) else 500, seconds=0.0)
+
+    def public(self) -> Answer:
+        """What is answered through the proxy."""
+        number = self.proxy.target()
+        if PROXY not in self.supervisor.names() or number is None:
+            return Answer(status=0, seconds=0.0, words="no answer: refused")
+        if "public" in self.bad and number >= self.bad_from:
+            return Answer(status=502, seconds=0.0)
+        return self.answer(number)
+
+    def sleep(self, seconds: float) -> None:
+        """Time passes for the model alone."""
+        self.seconds += seconds
+
+    def host(self) -> Host:
+        """The host as a deployer sees it."""
+        mortal: Any = {
+            name: Mortal(getattr(self, name), self, READS - {"state"} if name == "migrator" else READS)
+            for name in ("releases", "supervisor", "proxy", "database", "settings", "migrator")
+        }
+        return Host(
+            layout=LAYOUT,
+            resources=lambda: Resources(free_disk=1 << 40, free_memory=1 << 40),
+            ask_instance=lambda number, _path, _seconds: self.answer(number),
+            ask_public=lambda _path, _seconds: self.public(),
+            log_tail=lambda _number, _lines: (),
+            set_data_aside=lambda _name: "",
+            wipe=lambda: None,
+            chronicle=lambda _line: None,
+            prune_logs=lambda _number: None,
+            clock=lambda: self.seconds,
+            sleep=self.sleep,
+            **mortal,
+        )
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A host, what is asked of it, and what may come of that."""
+
+    name: str
+    kind: Kind = Kind.DEPLOY
+    before: tuple[Kind, ...] = (Kind.DEPLOY,)
+    """What was done before, undisturbed."""
+    bad: frozenset[str] = frozenset()
+    """What is wrong with the new release or instance."""
+    reboot: bool = False
+    """The machine was rebooted before: nothing runs."""
+    set_values: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def fails(self) -> bool:
+        """Whether it can only end undone."""
+        return bool(self.bad)
+
+    @property
+    def brings_back(self) -> bool:
+        """Whether what was live is started by a deployment of its own first."""
+        return self.reboot and self.kind is not Kind.START
+
+    @property
+    def only_forward(self) -> bool:
+        """Whether there is nothing to undo."""
+        return self.kind is Kind.STOP
+
+
+_TWO = (Kind.DEPLOY, Kind.DEPLOY)
+SCENARIOS = (
+    Scenario("first deployment", before=()),
+    Scenario("first deployment crashes", before=(), bad=frozenset({"crash"})),
+    Scenario("deployment"),
+    Scenario("third deployment prunes", before=_TWO),
+    Scenario("build fails", bad=frozenset({"build"})),
+    Scenario("crashes at boot", bad=frozenset({"crash"})),
+    Scenario("answers 500", bad=frozenset({"500"})),
+    Scenario("not verified through the proxy", bad=frozenset({"public"})),
+    Scenario("schema cannot be compared", bad=frozenset({"state"})),
+    Scenario("rollback", kind=Kind.ROLLBACK, before=_TWO),
+    Scenario("rollback to a release that crashes", kind=Kind.ROLLBACK, before=_TWO, bad=frozenset({"crash"})),
+    Scenario("restart", kind=Kind.RESTART),
+    Scenario("settings", kind=Kind.SETTINGS, set_values=(("KEY", "new"),)),
+    Scenario("settings that break", kind=Kind.SETTINGS, set_values=(("KEY", "bad"),), bad=frozenset({"500"})),
+    Scenario("stop", kind=Kind.STOP),
+    Scenario("start", kind=Kind.START, before=(Kind.DEPLOY, Kind.STOP)),
+    Scenario("start after a reboot", kind=Kind.START, reboot=True),
+    Scenario("deployment after a stop", before=(Kind.DEPLOY, Kind.STOP)),
+    Scenario("deployment after a reboot", reboot=True),
+)
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Runs schedules over the operations as they are imported, planted bug or not."""
+
+    activate: ModuleType
+    journal: ModuleType
+
+    def exhaust(self, scenario: Scenario, chance: random.Random) -> list[str]:
+        """Every boundary killed, then every boundary of the recovery, then a second recovery at one by chance.
+
+        Returns what the host became in each schedule. Raises Violation when a promise is broken.
+        """
+        outcomes = []
+        prepared = self._prepare(scenario)
+        for first in itertools.count(1):
+            world, journal = copy.deepcopy(prepared[0]), self._copy(prepared[1])
+            if not self._is_killed(world, Death(at=first), lambda: self._ask_for(scenario, world, journal)):
+                return [*outcomes, self._judge(scenario, world, journal, f"{scenario}, not killed")]
+            for second in itertools.count(1):
+                where = f"{scenario}, killed at {first}, its recovery at {second}"
+                one, its_journal = copy.deepcopy(world), self._copy(journal)
+                is_killed_again = self._is_killed(one, Death(at=second), lambda: self._recover(one, its_journal))
+                if is_killed_again and self._is_killed(
+                    one, Death(at=chance.randint(1, 30)), lambda: self._recover(one, its_journal)
+                ):
+                    self._is_killed(one, Death(), lambda: self._recover(one, its_journal))
+                outcomes.append(self._judge(scenario, one, its_journal, where))
+                if not is_killed_again:
+                    break
+        raise AssertionError
+
+    def _prepare(self, scenario: Scenario) -> tuple[World, Any]:
+        """The host before the scenario: what was done undisturbed, perhaps a reboot."""
+        world, journal = World(), self.journal.Journal.in_memory(lambda: "2026-01-01T00:00:00.000+00:00")
+        for kind in scenario.before:
+            self._ask_for(Scenario("before", kind=kind), world, journal)
+        if scenario.reboot:
+            world.supervisor = FakeSupervisor()
+        live = journal.live()
+        world.must_serve = bool(live) and journal.wants_running() and not scenario.reboot and scenario.kind is not Kind.STOP
+        world.bad, world.bad_from = scenario.bad, len(journal.entries()) + (2 if scenario.brings_back else 1)
+        return world, journal
+
+    def _is_killed(self, world: World, death: Death, act: Callable[[], None]) -> bool:
+        """Act until the end or death; whether it was death."""
+        world.death = death
+        try:
+            act()
+        except Killed:
+            pass
+        killed, world.death = death.is_dead, Death()
+        return killed
+
+    def _ask_for(self, scenario: Scenario, world: World, journal: Any) -> None:
+        """What a person asks for; that it ends undone is no surprise here."""
+        session = self._session(world, journal)
+        if scenario.kind is Kind.STOP:
+            self.activate.stop(session)
+            return
+        live = journal.live()
+        order = self.activate.Order(
+            kind=scenario.kind,
+            source=Source(folder=Path("/project"), revision="f" * 40) if scenario.kind is Kind.DEPLOY else None,
+            config=CONFIG if scenario.kind is Kind.DEPLOY else None,
+            release=self.activate.rollback_target(journal, "") if scenario.kind is Kind.ROLLBACK and live else "",
+            set_values=dict(scenario.set_values),
+        )
+        self.activate.activate(session, order)
+
+    def _recover(self, world: World, journal: Any) -> None:
+        try:
+            self.activate.recover(self._session(world, journal))
+        except BulletproofError as error:
+            raise Violation(f"a recovery could not end: {error}") from error
+
+    def _session(self, world: World, journal: Any) -> Any:
+        """A deployer's session on the world; its journal has boundaries too."""
+        mortal = copy.copy(journal)
+        mortal.begin = _mortal(journal.begin, world)
+        mortal.append = _mortal(journal.append, world)
+        return self.activate.Session(
+            host=world.host(),
+            journal=mortal,
+            around=self.activate.Surroundings(
+                tell=lambda _event: None, clock=lambda: world.seconds, shield=lambda: None
+            ),
+            begun=lambda _entry: None,
+            started_by="model",
+        )
+
+    def _copy(self, journal: Any) -> Any:
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        journal._connection.backup(connection)
+        return self.journal.Journal(connection, journal._now)
+
+    def _judge(self, scenario: Scenario, world: World, journal: Any, where: str) -> str:
+        """The oracle: says what the host became, old or new. Raises Violation when it is neither."""
+
+        def promise(kept: object, words: str) -> None:
+            if not kept:
+                raise Violation(f"{where}: {words}")
+
+        live, wants_running = journal.live(), journal.wants_running()
+        promise(journal.unfinished() is None, "the journal is not closed")
+        promise(not world.failed, "; ".join(world.failed))
+        running = set(world.supervisor.names())
+        if wants_running and scenario.reboot and not running:
+            # A recovery does not start what a reboot stopped: `start` does.
+            self._ask_for(Scenario("start", kind=Kind.START), world, journal)
+            live, running = journal.live(), set(world.supervisor.names())
+        if wants_running and live:
+            promise(running == {PROXY, RELAY, web_name(live.number)}, f"{running} run, {live.number} is live")
+            promise(world.proxy.target() == live.number, f"the proxy leads to {world.proxy.target()}")
+            promise(world.answers(live.number), "the live instance does not answer well")
+            promise(world.settings.today() == world.settings.frozen(live.number), "the settings are not the live ones")
+        else:
+            promise(not running, f"{running} run although nothing should")
+            promise(not world.supervisor.is_running(), "the supervisor runs although nothing should")
+            promise(world.proxy.target() is None, "the proxy leads somewhere")
+        lived = journal.lived()
+        promise(world.rows == world.acknowledged, f"{world.acknowledged - world.rows} acknowledged writes are lost")
+        promise(world.database.exists() == bool(lived), "the database is there without a release, or gone with one")
+        on_disk = set(world.releases.existing())
+        promise(on_disk <= {one.release for one in lived}, f"releases nobody needs: {on_disk}")
+        kept = list(dict.fromkeys(one.release for one in reversed(lived)))[: CONFIG.keep.releases]
+        promise(set(kept) <= on_disk, f"{kept} are needed, only {on_disk} are there")
+        promise(set(world.settings.numbers()) <= {one.number for one in lived}, "settings of a deployment that never lived")
+        if scenario.kind is Kind.STOP:
+            return "old" if wants_running else "new"
+        return "new" if world.bad_from in {one.number for one in lived} else "old"
+
+
+def _mortal(effect: Callable[..., Any], world: World) -> Callable[..., Any]:
+    def dying(*values: object, **named: object) -> Any:
+        world.death.boundary()
+        result = effect(*values, **named)
+        world.death.boundary()
+        return result
+
+    return dying

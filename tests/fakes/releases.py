@@ -1,0 +1,80 @@
+"""Releases in memory: what is fetched, what is built, and which of them shall fail."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from bulletproof.domain.config import AppConfig
+from bulletproof.errors import StepFailed
+from bulletproof.ports import Manifest, Source
+
+
+@dataclass
+class FakeReleases:
+    """ports.Releases without a disk; it says what its callers may rely on, and nothing of how a build goes."""
+
+    fetched: dict[str, Manifest] = field(default_factory=dict)
+    """Laid but not yet built."""
+    built: dict[str, Manifest] = field(default_factory=dict)
+    current: str = ""
+    failures: dict[str, StepFailed] = field(default_factory=dict)
+    """Errors by the name of the method that raises them, after its work was half done."""
+
+    def fetch(self, release: str, source: Source, config: AppConfig) -> Manifest:
+        """Lay the source tree of a new release."""
+        if release in self.built:
+            raise StepFailed("release-exists", f"there is a release {release} already")
+        self.fetched.pop(release, None)
+        self._fail("fetch")
+        manifest = Manifest(
+            release=release,
+            revision=source.revision,
+            title=source.title,
+            config=config,
+            entry=config.app.entry or "app:app",
+        )
+        self.fetched[release] = manifest
+        return manifest
+
+    def build(self, release: str) -> Manifest:
+        """Build what was fetched; once built it stays as it is."""
+        if release in self.built:
+            return self.built[release]
+        if release not in self.fetched:
+            raise _damaged(release)
+        self._fail("build")
+        made = dataclasses.replace(
+            self.fetched.pop(release), python="3.11.7", lock="0" * 64, packages=2, gunicorn="23.0.0", is_built=True
+        )
+        self.built[release] = made
+        return made
+
+    def discard(self, release: str) -> None:
+        """Forget the release, fetched or built."""
+        self.fetched.pop(release, None)
+        self.built.pop(release, None)
+        if self.current == release:
+            self.current = ""
+
+    def manifest(self, release: str) -> Manifest:
+        """What a built release is."""
+        if release not in self.built:
+            raise _damaged(release)
+        return self.built[release]
+
+    def existing(self) -> tuple[str, ...]:
+        """The built releases by their numbers."""
+        return tuple(sorted(self.built, key=lambda release: (int(release.partition("-")[0]), release)))
+
+    def point_current_at(self, release: str) -> None:
+        """Remember which release is for people to look at."""
+        self.current = release
+
+    def _fail(self, method: str) -> None:
+        if method in self.failures:
+            raise self.failures[method]
+
+
+def _damaged(release: str) -> StepFailed:
+    return StepFailed("release-damaged", f"release {release} cannot be used: it is not there")
