@@ -1,0 +1,1 @@
+"""The real implementations of the ports; each stands alone and only wiring knows them."""

@@ -1,0 +1,1 @@
+"""The embedded host: a supervisor of its own instead of systemd."""

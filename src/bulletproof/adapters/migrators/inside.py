@@ -1,0 +1,135 @@
+"""A release seen from inside: its own python, run with its own packages, told of the database that we choose."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from bulletproof.domain.settings import database_url
+from bulletproof.domain.web import surroundings
+from bulletproof.effects.process import Completed, last_lines, run
+from bulletproof.errors import StepFailed
+from bulletproof.ports import Manifest
+
+SCRIPT = Path(__file__).parents[1] / "inside" / "answer.py"
+
+_TROUBLES = {
+    "revisions": ("migrations-not-readable", "reading the migrations"),
+    "models": ("app-not-loaded", "loading the app"),
+    "create": ("migration-failed", "db.create_all()"),
+}
+"""By question: the reference of its failure, and what was being done."""
+
+T = TypeVar("T")
+
+
+class _Trouble(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of an answer that says why there is no other."""
+
+    error: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inside:
+    """A release and what its python is run with."""
+
+    manifest: Manifest
+    source: Path
+    venv: Path
+    home: Path
+    settings: Mapping[str, str] = field(repr=False)
+    timeout_seconds: float
+
+    def has(self, package: str) -> bool:
+        """Whether the release has a package, by its import name."""
+        return any(self.venv.glob(f"lib/python*/site-packages/{package}/__init__.py"))
+
+    @contextmanager
+    def aside(self, statements: tuple[str, ...] = ()) -> Iterator[tuple[Inside, Path]]:
+        """The same, told of a scratch database that `statements` made, and that file; both are gone afterwards.
+
+        Raises StepFailed when the app's database is not SQLite's.
+        """
+        setting = self.manifest.config.database.setting
+        with _temporary_folder() as folder:
+            file = folder / "scratch.db"
+            url = database_url(self.settings.get(setting), str(file))
+            if url is None:
+                raise StepFailed(
+                    "database-not-supported",
+                    f"{setting} leads to a database that is not SQLite's, which cannot be looked after yet",
+                    hint=f"bulletproof env unset {setting}",
+                )
+            with closing(sqlite3.connect(file)) as connection:
+                for statement in statements:
+                    connection.execute(statement)
+            yield replace(self, home=folder, settings={**self.settings, setting: url}), file
+
+    def run(self, *arguments: str | Path, reference: str, doing: str) -> Completed:
+        """Run the release's python as the app is served; a .env file in its source has no say here either.
+
+        Raises StepFailed(reference) when it takes longer than it may.
+        """
+        ours = {"FLASK_APP": self.manifest.entry, "FLASK_SKIP_DOTENV": "1"}
+        try:
+            return run(
+                (self.venv / "bin" / "python", *arguments),
+                folder=self.source,
+                environment={**self.settings, **surroundings(self.venv, self.home), **ours},
+                timeout_seconds=self.timeout_seconds,
+            )
+        except StepFailed as error:
+            if error.reference != "program-too-slow":
+                raise
+            words = f"{doing} did not end within {self.timeout_seconds:.0f} seconds and was killed"
+            raise self._failed(reference, words) from error
+
+    def ask(self, question: str, kind: type[T], *arguments: str) -> T:
+        """Ask `inside/answer.py`, which answers in a file. Raises StepFailed when there is no answer, saying why."""
+        reference, doing = _TROUBLES[question]
+        with _temporary_folder() as folder:
+            file = folder / "answer.json"
+            completed = self.run(SCRIPT, question, file, self.source, *arguments, reference=reference, doing=doing)
+            answer = file.read_bytes() if file.exists() else b""
+        context = last_lines(completed.errors)
+        if not answer:
+            raise self._failed(reference, f"{doing} ended the process with status {completed.status}", context)
+        trouble = msgspec.json.decode(answer, type=_Trouble)
+        if trouble.kind == "setting-ignored":
+            raise self._setting_ignored(trouble.error)
+        if trouble.kind == "tool-missing":
+            raise self._failed("migration-tool-missing", "the source holds migrations, but Alembic is not installed")
+        if trouble.error:
+            raise self._failed(reference, f"{doing} failed: {trouble.error}", context)
+        return msgspec.json.decode(answer, type=kind)
+
+    def _failed(self, reference: str, words: str, context: tuple[str, ...] = ()) -> StepFailed:
+        return StepFailed(reference, f"release {self.manifest.release}: {words}", context=context)
+
+    def _setting_ignored(self, url: str) -> StepFailed:
+        setting = self.manifest.config.database.setting
+        return StepFailed(
+            "setting-ignored",
+            f"release {self.manifest.release}: the app does not take the address of its database from {setting}, but"
+            f" uses {url}",
+            hint=f'let its configuration read os.environ["{setting}"]',
+        )
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """A private folder for the time being; what an app's stray process puts there later does not matter to us."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="bulletproof-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise StepFailed("scratch-not-made", f"no temporary folder could be made: {error.strerror or error}") from error
+    with folder as name:
+        yield Path(name)

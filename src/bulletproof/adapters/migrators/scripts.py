@@ -1,0 +1,78 @@
+"""Where a release keeps its Alembic migrations, and the commands that a person would use for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bulletproof.errors import StepFailed
+
+_DEEP = 3
+"""How many folders below the source migrations are looked for, when they are not where they usually are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scripts:
+    """A release's migrations; paths are seen from its source."""
+
+    tool: str
+    """`flask-migrate` or `alembic`."""
+    ini: str
+    folder: str = ""
+    """The folder of the scripts, when it is not the one that the ini names."""
+
+    @property
+    def upgrade(self) -> tuple[str, ...]:
+        """What runs all migrations: a module of Python and its arguments."""
+        if self.tool == "flask-migrate":
+            return ("flask", "db", "upgrade", *(() if self.folder == "migrations" else ("--directory", self.folder)))
+        return ("alembic", "-c", self.ini, "upgrade", "head")
+
+    @property
+    def merge(self) -> str:
+        """What joins several ends."""
+        return "flask db merge heads" if self.tool == "flask-migrate" else "alembic merge heads"
+
+
+def find_scripts(source: Path, *, has_flask_migrate: bool) -> Scripts | None:
+    """The migrations of the app in `source`: the usual places first, then anywhere; None when there are none.
+
+    Raises StepFailed when several folders could be meant.
+    """
+    usual = source / "migrations"
+    if has_flask_migrate and _holds_scripts(usual) and ((usual / "alembic.ini").is_file() or not _has_ini(source)):
+        return Scripts(tool="flask-migrate", ini="migrations/alembic.ini", folder="migrations")
+    if _has_ini(source):
+        return Scripts(tool="alembic", ini="alembic.ini")
+    folders = sorted(str(folder.relative_to(source)) for folder in _folders(source) if _holds_scripts(folder))
+    if len(folders) > 1:
+        raise StepFailed(
+            "several-migration-folders",
+            f"there are migrations in {' and in '.join(folders)}, and nothing says which are the app's",
+            hint=f"git mv {folders[0]} migrations",
+        )
+    if not folders:
+        return None
+    tool = "flask-migrate" if has_flask_migrate else "alembic"
+    return Scripts(tool=tool, ini=f"{folders[0]}/alembic.ini", folder=folders[0])
+
+
+def _has_ini(source: Path) -> bool:
+    """Whether Alembic is configured in the source's own folder."""
+    pyproject = source / "pyproject.toml"
+    text = pyproject.read_text(encoding="utf-8", errors="replace") if pyproject.is_file() else ""
+    return (source / "alembic.ini").is_file() or "[tool.alembic]" in text
+
+
+def _holds_scripts(folder: Path) -> bool:
+    return (folder / "env.py").is_file() and ((folder / "alembic.ini").is_file() or (folder / "versions").is_dir())
+
+
+def _folders(source: Path) -> Iterator[Path]:
+    """The folders of the source, without hidden ones, other people's packages, and what symlinks lead to."""
+    for name, folders, _ in os.walk(source):
+        depth = len(Path(name).relative_to(source).parts)
+        folders[:] = [one for one in folders if not one.startswith(".") and one != "node_modules" and depth < _DEEP]
+        yield from (Path(name) / one for one in folders)

@@ -1,0 +1,308 @@
+"""Releases built on this machine: source, locked virtual environment and bytecode in one folder, sealed by a rename."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from bulletproof.domain.config import AppConfig
+from bulletproof.domain.layout import Layout
+from bulletproof.effects import durable, tree
+from bulletproof.effects.cache import BuildCache, Use
+from bulletproof.effects.interpreter import Interpreter, choose_interpreter
+from bulletproof.effects.requirements import locked, read_requirements
+from bulletproof.effects.source import lay_source
+from bulletproof.effects.uv import Uv, find_uv
+from bulletproof.effects.venv import (
+    Blueprint,
+    add_server,
+    compile_bytecode,
+    has_module,
+    lay_environment,
+    make_lock,
+    site_packages,
+    versions,
+)
+from bulletproof.errors import StepFailed
+from bulletproof.ports import Manifest, Source
+
+LOCK = "requirements.lock"
+_MANIFEST = "release.json"
+_HEADER = "# made from "
+_INPUTS = re.compile(rf"{_HEADER}([0-9a-f]{{64}})\n")
+"""The first line of a release's lock: the digest of what it was made from."""
+
+_RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltReleases:
+    """The releases below `layout`, implementing ports.Releases.
+
+    A release is built in a folder beside, named after it, and appears by one rename. `find_entry` tells the app's
+    `module:object` from its source when the configuration does not. `downloads` is uv's cache, when it is to be shared.
+    """
+
+    layout: Layout
+    find_entry: Callable[[Path], str]
+    downloads: Path | None = None
+
+    def fetch(self, release: str, source: Source, config: AppConfig) -> Manifest:
+        """Lay the source tree of a new release; whole or not at all. Raises StepFailed in words."""
+        with _in_words(f"the source of release {release} could not be laid"):
+            if self.layout.release(release).exists():
+                raise StepFailed("release-exists", f"there is a release {release} already")
+            self.discard(release)
+            beginning = self._beginning(release)
+            durable.make_folder(beginning)
+            lay_source(source, beginning / "source", outside=self._outside())
+            manifest = Manifest(
+                release=release,
+                revision=source.revision,
+                title=source.title,
+                config=config,
+                entry=config.app.entry or self.find_entry(beginning / "source"),
+            )
+            _write(beginning, manifest)
+            # Not synced: a release that a power cut finds unsealed is undone, whatever is in it.
+            durable.rename(beginning, self._unsealed(release))
+        return manifest
+
+    def build(self, release: str) -> Manifest:
+        """Make its virtual environment and bytecode, then seal it. Raises StepFailed with the builder's last lines."""
+        if self.layout.release(release).exists():
+            return self.manifest(release)
+        with _in_words(f"release {release} could not be built"):
+            folder = self._unsealed(release)
+            manifest = self._install(release, _read(folder, release))
+            _require_entry(folder, manifest.entry)
+            self._link_persistent(release, manifest.config.app.persistent)
+            compile_bytecode(folder / "venv" / "bin" / "python", folder / "source")
+            _write(folder, manifest)
+            tree.seal(folder)
+            durable.sync_tree(folder)
+            durable.rename(folder, self.layout.release(release))
+        return manifest
+
+    def discard(self, release: str) -> None:
+        """Make it so that the release is not; also what a killed fetch or build left of it."""
+        _require_name(release)
+        current = self.layout.current
+        if current.is_symlink() and current.readlink().name == release:
+            durable.remove(current)
+        leftovers = (self._beginning(release), self._unsealed(release), self._moving(release))
+        for path in (self.layout.release(release), *leftovers, self._cache.scratch(release)):
+            durable.remove_tree(path)
+
+    def manifest(self, release: str) -> Manifest:
+        """What the release is. Raises StepFailed `release-damaged` when it is missing or not whole."""
+        manifest = _read(self.layout.release(release), release)
+        if not manifest.is_built or not self.layout.source(release).is_dir():
+            raise _damaged(release, "it is not whole")
+        if not (self.layout.venv(release) / "bin" / "python").exists():
+            raise _damaged(release, f"the Python {manifest.python} that it was built with is gone from this machine")
+        return manifest
+
+    def existing(self) -> tuple[str, ...]:
+        """The ids of all releases that are on disk and built, by their numbers."""
+        if not self.layout.releases.is_dir():
+            return ()
+        names = [path.parent.name for path in self.layout.releases.glob(f"*/{_MANIFEST}")]
+        return tuple(sorted((name for name in names if not name.startswith(".")), key=_by_number))
+
+    def point_current_at(self, release: str) -> None:
+        """Let `current`, which is for people to look at, name the live release."""
+        _require_name(release)
+        durable.replace_symlink(self.layout.current, Path("releases") / release)
+
+    def notes(self, release: str) -> tuple[str, ...]:
+        """What a person should know of how the release was built: its lock's remarks, such as an added server."""
+        lock = _INPUTS.sub("", _lock_in(self.layout.release(release)))
+        return tuple(line.removeprefix("# ") for line in lock.splitlines() if line.startswith("# "))
+
+    def prune_cache(self, *, keep: int = 3) -> int:
+        """Remove the locks and environments but those of the last `keep` builds; say how many entries went."""
+        return self._cache.prune(keep) if self._cache.environments.is_dir() else 0
+
+    def cache_bytes(self) -> int:
+        """What the cache takes of the disk, the downloads in it included."""
+        return self._cache.size()
+
+    def _install(self, release: str, manifest: Manifest) -> Manifest:
+        """Lay the release's lock and environment, and say in its manifest what is in them."""
+        folder, cache, scratch = self._unsealed(release), self._cache, self._cache.scratch(release)
+        cache.prepare()
+        for leftover in (folder / "venv", scratch):
+            durable.remove_tree(leftover)
+        durable.make_folder(scratch)
+        uv = find_uv(self.downloads or cache.folder / "uv")
+        python = choose_interpreter(uv, folder / "source")
+        lock, options = self._lock(uv, python, manifest)
+        blueprint = Blueprint(python=python, lock=_INPUTS.sub("", lock), options=options)
+        cache.note(Use(lock=_inputs(lock), environment=blueprint.key))
+        lay_environment(uv, cache, blueprint, folder / "venv", scratch)
+        durable.remove_tree(scratch)
+        installed = versions(folder / "venv")
+        return dataclasses.replace(
+            manifest,
+            python=python.version,
+            lock=hashlib.sha256(lock.encode()).hexdigest(),
+            packages=len(installed),
+            gunicorn=installed.get("gunicorn", ""),
+            is_built=True,
+        )
+
+    def _lock(self, uv: Uv, python: Interpreter, manifest: Manifest) -> tuple[str, tuple[str, ...]]:
+        """The release's lock, and the options to install from it.
+
+        It is the one that was made before from the same requirements, Python and platform, if there is one: packages
+        change when their list does, and never with the code alone.
+        """
+        folder, scratch = self._unsealed(manifest.release), self._cache.scratch(manifest.release)
+        server = manifest.config.app.server.value
+        requirements = read_requirements(folder / "source")
+        inputs = requirements.digest(python.tag, server)
+        lock = self._cache.lock(inputs) or self._lock_of_earlier(inputs)
+        if lock is None:
+            made = make_lock(uv, python, folder / "source", requirements)
+            if server not in locked(made):
+                made = add_server(uv, python, made, server, scratch)
+            lock = f"{_HEADER}{inputs}\n{made}"
+        self._cache.keep_lock(inputs, lock)
+        durable.write_file(folder / LOCK, lock)
+        return lock, tuple(requirements.options)
+
+    def _lock_of_earlier(self, inputs: str) -> str | None:
+        locks = (_lock_in(self.layout.release(release)) for release in reversed(self.existing()))
+        return next((lock for lock in locks if _inputs(lock) == inputs), None)
+
+    def _link_persistent(self, release: str, names: tuple[str, ...]) -> None:
+        """Let each persistent folder of the source be a link into the data, where what users made outlives releases."""
+        source = self._unsealed(release) / "source"
+        for path in _checked(names, source):
+            shipped, kept = source / path, self.layout.data / path
+            if shipped.is_dir() and not _has_something(kept):
+                self._move_into_data(release, shipped, kept)
+            durable.make_folder(kept, mode=0o750)
+            durable.remove_tree(shipped)
+            durable.make_folder(shipped.parent)
+            durable.replace_symlink(shipped, kept)
+
+    def _move_into_data(self, release: str, shipped: Path, kept: Path) -> None:
+        moving = self._moving(release)
+        durable.make_folder(kept.parent, mode=0o750)
+        durable.make_folder(moving.parent, mode=0o750)
+        durable.remove_tree(moving)
+        tree.copy_tree(shipped, moving)
+        durable.sync_tree(moving)
+        durable.rename(moving, kept)
+
+    @property
+    def _cache(self) -> BuildCache:
+        return BuildCache(folder=self.layout.cache, app=self.layout.app)
+
+    def _beginning(self, release: str) -> Path:
+        return self.layout.releases / f".bp-fetch-{release}"
+
+    def _unsealed(self, release: str) -> Path:
+        return self.layout.releases / f".bp-build-{release}"
+
+    def _moving(self, release: str) -> Path:
+        return self.layout.data / f".bp-build-{release}"
+
+    def _outside(self) -> frozenset[Path]:
+        """Our own folders, should they lie in the folder that is deployed."""
+        layout = self.layout
+        ours = (layout.root, layout.home, layout.data, layout.state, layout.cache, layout.logs, layout.runtime)
+        return frozenset(path.resolve() for path in ours)
+
+
+@contextlib.contextmanager
+def _in_words(failure: str) -> Iterator[None]:
+    """Turn the system's errors into StepFailed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise StepFailed("disk-full", f"{failure}: the disk is full", hint="df -h") from error
+        raise StepFailed("release-not-built", f"{failure}: {error}") from error
+
+
+def _read(folder: Path, release: str) -> Manifest:
+    try:
+        manifest = msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=Manifest)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _damaged(release, "it is not there") from error
+    except msgspec.DecodeError as error:
+        raise _damaged(release, f"its {_MANIFEST} cannot be read: {error}") from error
+    if manifest.release != release:
+        raise _damaged(release, f"its {_MANIFEST} tells of release {manifest.release}")
+    return manifest
+
+
+def _write(folder: Path, manifest: Manifest) -> None:
+    durable.write_file(folder / _MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+
+
+def _damaged(release: str, why: str) -> StepFailed:
+    return StepFailed("release-damaged", f"release {release} cannot be used: {why}", hint="bulletproof releases")
+
+
+def _lock_in(folder: Path) -> str:
+    try:
+        return (folder / LOCK).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise _damaged(folder.name, f"its {LOCK} is not there") from error
+
+
+def _inputs(lock: str) -> str:
+    """The digest of what a lock was made from, as its first line says."""
+    found = _INPUTS.match(lock)
+    return found.group(1) if found else ""
+
+
+def _require_name(release: str) -> None:
+    if not _RELEASE.fullmatch(release):
+        raise StepFailed("release-unknown", f"`{release}` is no id of a release", hint="bulletproof releases")
+
+
+def _require_entry(folder: Path, entry: str) -> None:
+    module = entry.partition(":")[0]
+    if not (has_module(folder / "source", module) or has_module(site_packages(folder / "venv"), module)):
+        raise StepFailed(
+            "entry-missing",
+            f"the entry `{entry}` names the module {module}, which neither the source nor its packages have",
+            hint="correct `entry` in bulletproof.toml, then: bulletproof deploy",
+        )
+
+
+def _checked(names: tuple[str, ...], source: Path) -> list[PurePosixPath]:
+    """The persistent folders as paths; raises StepFailed for one that cannot be a folder of its own in the source."""
+    paths = [PurePosixPath(name) for name in names]
+    for path in paths:
+        in_source = [source / part for part in (path, *path.parents)[:-1]]
+        is_inside_another = any(other in path.parents for other in paths)
+        if is_inside_another or any(part.is_symlink() or part.is_file() for part in in_source):
+            raise StepFailed(
+                "persistent-unusable",
+                f"`{path}` cannot be a persistent folder of the source",
+                hint="correct `persistent` in bulletproof.toml, then: bulletproof deploy",
+            )
+    return paths
+
+
+def _has_something(kept: Path) -> bool:
+    return kept.is_symlink() or (kept.exists() and (not kept.is_dir() or any(kept.iterdir())))
+
+
+def _by_number(release: str) -> tuple[int, str]:
+    number = release.partition("-")[0]
+    return (int(number) if number.isdecimal() else 0, release)
