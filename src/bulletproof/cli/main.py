@@ -1,0 +1,135 @@
+"""The command `bulletproof`: finds the verb's file, shows errors, sets the exit code; imports nothing heavy."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from bulletproof import __version__
+from bulletproof.errors import BulletproofError
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One verb: where its code is and what the help says; the code is imported only when the verb is used."""
+
+    group: str
+    summary: str
+    module: str = ""
+    """Below bulletproof.cli; the verb's own name when empty."""
+
+
+VERBS: dict[str, Verb] = {
+    "init": Verb("Begin", "Look at an app and write its bulletproof.toml"),
+    "demo": Verb("Begin", "Deploy a real app under load, break it in many ways, and show that nothing was lost"),
+    "deploy": Verb("Deploy", "Make a revision of the app live, without dropping a request"),
+    "rollback": Verb("Deploy", "Make an earlier release live again, with today's data and settings"),
+    "restart": Verb("Deploy", "Replace the running processes by new ones, without dropping a request"),
+    "env": Verb("Deploy", "Set, list and unset the app's settings"),
+    "status": Verb("Look", "What runs, since when, and where"),
+    "releases": Verb("Look", "Every deployment and how it ended"),
+    "logs": Verb("Look", "What the app prints"),
+    "run": Verb("Operate", "Run a command as the live release would: its packages, its settings, its data"),
+    "start": Verb("Operate", "Let serve again what was live"),
+    "stop": Verb("Operate", "Stop the app and keep it stopped"),
+    "recover": Verb("Operate", "Finish or undo what a killed deployment left (the supervisor does it by itself)"),
+    "destroy": Verb("Operate", "Remove the app from this host; its data is set aside, never deleted"),
+}
+
+_EXAMPLE = """\
+Deploy a Python web app on your own server:
+
+\b
+  cd myapp
+  bulletproof init
+  bulletproof deploy
+"""
+
+
+class _Verbs(click.Group):
+    """A group whose verbs are imported when they are used and listed by what they are for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        verb = VERBS.get(cmd_name)
+        if verb is None:
+            return None
+        module = importlib.import_module(f"bulletproof.cli.{verb.module or cmd_name}")
+        command = getattr(module, f"{cmd_name}_command")
+        assert isinstance(command, click.Command)  # noqa: S101  a verb's file that lacks its command is our bug
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0]
+        if word not in VERBS and not word.startswith("-"):
+            import difflib  # noqa: PLC0415  only for a typo
+
+            near = difflib.get_close_matches(word, VERBS, n=1)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"No such command {word!r}.{meant}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        width = max(map(len, VERBS))
+        for group in dict.fromkeys(verb.group for verb in VERBS.values()):
+            with formatter.section(group):
+                formatter.write_dl(
+                    [(name.ljust(width), verb.summary) for name, verb in VERBS.items() if verb.group == group]
+                )
+
+
+def default_root() -> Path:
+    """Where the embedded host lives when nobody says: the user's data directory."""
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "bulletproof"
+
+
+@click.group(
+    cls=_Verbs, help=_EXAMPLE, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="BULLETPROOF_ROOT",
+    help="The folder that holds the embedded host.  [default: the user's data directory]",
+)
+@click.version_option(__version__, message="bulletproof %(version)s")
+@click.pass_context
+def bulletproof(context: click.Context, root: Path | None) -> None:
+    """Keep the root for the verb."""
+    context.obj = (root or default_root()).absolute()
+
+
+def main() -> None:
+    """Run the command line; every error becomes words on stderr and an exit code."""
+    try:
+        bulletproof(standalone_mode=False, prog_name="bulletproof")
+    except BulletproofError as error:
+        from bulletproof.cli.words import show_error  # noqa: PLC0415  only when there is one
+
+        show_error(error)
+        sys.exit(error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; nothing was changed by this command", err=True)
+        sys.exit(130)
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output went away; there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

@@ -1,0 +1,34 @@
+"""`bulletproof recover`: finish or undo what a killed deployment left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bulletproof.cli.render import choose_renderer
+from bulletproof.cli.target import find_target, host_options, json_option, open_session, wait_option
+from bulletproof.operations.activate import recover
+
+
+@click.command("recover")
+@host_options
+@wait_option
+@json_option
+@click.pass_obj
+def recover_command(
+    root: Path, *, verb_root: Path | None, app_name: str | None, wait_seconds: float, as_json: bool
+) -> None:
+    """Finish or undo what a killed deployment left. On a whole host it does nothing.
+
+    The supervisor does the same by itself, within seconds of the deployer's death.
+    """
+    target = find_target(root, verb_root, app_name)
+    with open_session(
+        target, "recover", choose_renderer(target.app, as_json=as_json), wait_seconds=wait_seconds
+    ) as session:
+        entry = recover(session)
+    if entry is None:
+        click.echo("nothing to recover: the host is whole", err=True)
+    else:
+        click.echo(f"deployment {entry.deployment.number} ({entry.deployment.release}): {entry.outcome}", err=True)

@@ -1,0 +1,200 @@
+"""How a deployment is shown: a line per step on a terminal or in a log, or one JSON event per line."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from typing import Protocol
+
+import click
+
+from bulletproof.cli.words import show_error
+from bulletproof.domain.deployment import Kind, Live, Outcome
+from bulletproof.domain.events import Committed, Event, StepDone, StepFailed, StepStarted, StepUndone
+from bulletproof.engine.journal import Entry
+from bulletproof.errors import BulletproofError
+from bulletproof.operations.activate import Result, words_of
+
+_DOING = {
+    Kind.DEPLOY: "deploying",
+    Kind.ROLLBACK: "rolling back to",
+    Kind.RESTART: "restarting",
+    Kind.SETTINGS: "changing the settings of",
+    Kind.START: "starting",
+    Kind.STOP: "stopping",
+    Kind.DESTROY: "removing",
+}
+_DONE = {
+    Kind.DEPLOY: "deployed",
+    Kind.ROLLBACK: "rolled back to",
+    Kind.RESTART: "restarted",
+    Kind.SETTINGS: "changed the settings of",
+    Kind.START: "started",
+    Kind.STOP: "stopped",
+    Kind.DESTROY: "removed",
+}
+_NAME_WIDTH = 12
+_SILENT = {"adopt"}
+"""Steps that no person needs to read of when they went well."""
+
+
+class Renderer(Protocol):
+    """What shows a deployment as it goes."""
+
+    def begun(self, entry: Entry) -> None:
+        """A deployment begins, or one that a crash left is taken up."""
+
+    def event(self, event: Event) -> None:
+        """Something happened."""
+
+    def ended(self, result: Result, address: str) -> None:
+        """It ended as `result` says; the app is served at `address`."""
+
+    def failed(self, error: BulletproofError, serving: Live | None) -> None:
+        """It could not be begun, or could not be ended well."""
+
+
+class Lines:
+    """One line per step on stderr; on a terminal the running step is shown while it runs."""
+
+    def __init__(self, app: str, *, is_live: bool) -> None:
+        self._app = app
+        self._is_live = is_live
+        self._kind = Kind.DEPLOY
+        self._running = ""
+        self._undoing = False
+
+    def begun(self, entry: Entry) -> None:
+        """Say what is to be done to which release, and what serves meanwhile."""
+        deployment = entry.deployment
+        self._kind = deployment.kind
+        title = f" “{entry.title}”" if entry.title else ""
+        serves = f" ({deployment.previous.release} is live)" if deployment.previous else ""
+        what = deployment.release or "everything"
+        click.echo(f"{_DOING[self._kind]} {self._app} {click.style(what, bold=True)}{title}{serves}", err=True)
+
+    def event(self, event: Event) -> None:
+        """Show the step that runs, or how it ended."""
+        match event:
+            case StepStarted(step=step):
+                self._running = step
+                if self._is_live:
+                    click.secho(f"  {step.ljust(_NAME_WIDTH)}  …", dim=True, err=True, nl=False)
+            case StepDone(step=step, seconds=seconds, note=note):
+                self._replace_line()
+                if step not in _SILENT:
+                    self._step(step, seconds, note)
+            case StepFailed(step=step, seconds=seconds):
+                self._replace_line()
+                self._step(step, seconds, click.style("failed", fg="red"))
+            case StepUndone(step=step, seconds=seconds):
+                self._step(f"undo {step}", seconds, "")
+            case Committed():
+                pass
+
+    def ended(self, result: Result, address: str) -> None:
+        """Say how it ended, what serves now and what to type next."""
+        if result.outcome is Outcome.DEPLOYED:
+            where = f", serving at {click.style(address, bold=True)}" if result.serving else ""
+            click.secho(f"{_DONE[self._kind]} {result.release or self._app}", fg="green", nl=False, err=True)
+            click.echo(f" in {result.seconds:.1f} s{where}", err=True)
+            return
+        after = {
+            Outcome.UNDONE: "everything was undone; ",
+            Outcome.REFUSED: "nothing was changed; ",
+        }.get(result.outcome, "")
+        show_error(words_of(result.cause), after=after + _serves(result.serving, address))
+
+    def failed(self, error: BulletproofError, serving: Live | None) -> None:
+        """Show the error."""
+        self._replace_line()
+        show_error(error, after=_serves(serving, "") if serving else "")
+
+    def _step(self, name: str, seconds: float, note: str) -> None:
+        click.echo(f"  {name.ljust(_NAME_WIDTH)}  {seconds:5.1f} s  {note}".rstrip(), err=True)
+
+    def _replace_line(self) -> None:
+        if self._is_live and self._running:
+            click.echo("\r\x1b[2K", err=True, nl=False)
+        self._running = ""
+
+
+class JsonEvents:
+    """One JSON object per line on stdout; the last is the deployment's outcome."""
+
+    def __init__(self, app: str) -> None:
+        self._app = app
+        self._begun_at = time.monotonic()
+
+    def begun(self, entry: Entry) -> None:
+        """{"event": "begun", …}."""
+        deployment = entry.deployment
+        self._print(
+            "begun",
+            number=deployment.number,
+            kind=deployment.kind,
+            release=deployment.release,
+            revision=deployment.revision,
+            previous=deployment.previous.release if deployment.previous else None,
+        )
+
+    def event(self, event: Event) -> None:
+        """{"event": "step-started" | "step-done" | "step-failed" | "step-undone" | "committed", …}."""
+        names = {
+            StepStarted: "step-started",
+            StepDone: "step-done",
+            StepFailed: "step-failed",
+            StepUndone: "step-undone",
+            Committed: "committed",
+        }
+        self._print(names[type(event)], **asdict(event))
+
+    def ended(self, result: Result, address: str) -> None:
+        """{"event": "deployment", "outcome": …}, the last line."""
+        self._deployment(
+            result.outcome, result.release, result.serving, words_of(result.cause) if result.cause else None, address
+        )
+
+    def failed(self, error: BulletproofError, serving: Live | None) -> None:
+        """The same last line for a deployment that could not be begun or ended."""
+        outcome = Outcome.FAILED if error.exit_code in {4, 6} else Outcome.REFUSED
+        self._deployment(outcome, "", serving, error, "")
+
+    def _deployment(
+        self, outcome: Outcome, release: str, serving: Live | None, error: BulletproofError | None, address: str
+    ) -> None:
+        self._print(
+            "deployment",
+            outcome=outcome,
+            release=release or None,
+            serving=serving.release if serving else None,
+            address=address or None,
+            seconds=round(time.monotonic() - self._begun_at, 3),
+            error=_as_json(error) if error else None,
+        )
+
+    def _print(self, event: str, **values: object) -> None:
+        click.echo(json.dumps({"event": event, "app": self._app, **values}))
+
+
+def choose_renderer(app: str, *, as_json: bool) -> Renderer:
+    """The renderer for where the output goes."""
+    return JsonEvents(app) if as_json else Lines(app, is_live=sys.stderr.isatty())
+
+
+def _serves(serving: Live | None, address: str) -> str:
+    if serving is None:
+        return "nothing serves"
+    return f"{serving.release} serves" + (f" at {address}" if address else "")
+
+
+def _as_json(error: BulletproofError) -> dict[str, object]:
+    return {
+        "reference": error.reference,
+        "message": error.message,
+        "hint": error.hint,
+        "context": list(error.context),
+        "exit_code": error.exit_code,
+    }

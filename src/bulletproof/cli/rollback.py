@@ -1,0 +1,35 @@
+"""`bulletproof rollback`: make an earlier release live again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bulletproof.cli.deployments import carry_out
+from bulletproof.cli.target import find_target, host_options, json_option, wait_option
+from bulletproof.domain.deployment import Kind
+from bulletproof.operations.activate import Result, Session, activate, rollback_target
+from bulletproof.operations.attempt import Order
+
+
+@click.command("rollback")
+@click.argument("release", required=False)
+@host_options
+@wait_option
+@json_option
+@click.pass_obj
+def rollback_command(
+    root: Path, *, release: str | None, verb_root: Path | None, app_name: str | None, wait_seconds: float, as_json: bool
+) -> None:
+    """Make RELEASE (its id, number or short revision; the one before the live one when missing) live again.
+
+    It is the same way as a deployment, with today's data and settings. The data is not rolled back.
+    """
+    target = find_target(root, verb_root, app_name)
+
+    def act(session: Session) -> Result:
+        wished = rollback_target(session.journal, release or "")
+        return activate(session, Order(kind=Kind.ROLLBACK, release=wished))
+
+    carry_out(target, "rollback", act, as_json=as_json, wait_seconds=wait_seconds)

@@ -1,0 +1,47 @@
+"""`bulletproof run`: a command as the live release would run it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from bulletproof.cli.target import find_target, host_options
+from bulletproof.domain.web import database_setting, surroundings
+from bulletproof.errors import UsageError
+from bulletproof.wiring import config_of, connect_settings
+
+
+@click.command("run", context_settings={"ignore_unknown_options": True})
+@host_options
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_obj
+def run_command(root: Path, *, command: tuple[str, ...], verb_root: Path | None, app_name: str | None) -> None:
+    r"""Run COMMAND in the live release: its folder, its packages, its settings, its data.
+
+    \b
+      bulletproof run -- flask shell
+      bulletproof run -- python -c 'import sys; print(sys.prefix)'
+    """
+    target = find_target(root, verb_root, app_name)
+    journal = target.journal()
+    live = journal.live()
+    journal.close()
+    config = config_of(target.layout, live.release) if live else None
+    if live is None or config is None:
+        raise UsageError("nothing-deployed", f"no release of {target.app} is live", hint="bulletproof deploy")
+    layout = target.layout
+    settings = connect_settings(layout).frozen(live.number)
+    environment = {
+        **settings,
+        **database_setting(settings, layout, config),
+        **surroundings(layout.venv(live.release), layout.data),
+        "BULLETPROOF_RELEASE": live.release,
+        "TERM": os.environ.get("TERM", "dumb"),
+    }
+    os.chdir(layout.source(live.release))
+    try:
+        os.execvpe(command[0], list(command), environment)  # noqa: S606  the person's own command, without a shell
+    except FileNotFoundError as error:
+        raise UsageError("command-not-found", f"{command[0]} is in no folder of the release's PATH") from error

@@ -1,0 +1,120 @@
+"""`bulletproof status`: what runs, since when, and where."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from bulletproof.cli.target import Target, find_target, host_options, json_option
+from bulletproof.cli.wording import duration, size
+from bulletproof.operations.status import Status, status
+from bulletproof.wiring import config_of, connect
+
+
+@click.command("status")
+@host_options
+@json_option
+@click.pass_obj
+def status_command(root: Path, *, verb_root: Path | None, app_name: str | None, as_json: bool) -> None:
+    """What runs, since when, and where. Exit status 0 when the app serves, or was stopped by a person; 4 otherwise."""
+    target = find_target(root, verb_root, app_name)
+    found = read_status(target)
+    click.echo(json.dumps(_as_json(found)) if as_json else "\n".join(_lines(found)))
+    sys.exit(0 if found.is_serving or not found.wants_running else 4)
+
+
+def read_status(target: Target) -> Status:
+    """The app's status. Raises UsageError when it was never deployed here."""
+    journal = target.journal()
+    live = journal.live()
+    config = (config_of(target.layout, live.release) if live else None) or target.config
+    if config is None:
+        config = find_target(target.root, None, None).config
+    assert config is not None  # noqa: S101  find_target without a name gives the project's or raises
+    found = status(connect(target.root, target.app, config), journal)
+    journal.close()
+    return found
+
+
+def _lines(found: Status) -> list[str]:
+    return [line for line in (_headline(found), *_processes(found), *_deployments(found), _advice(found)) if line]
+
+
+def _headline(found: Status) -> str:
+    name = click.style(found.app, bold=True)
+    if found.live is None:
+        return f"{name} was never deployed well"
+    if not found.wants_running:
+        return f"{name} is stopped; {found.live.release} was live"
+    if found.is_serving:
+        return f"{name} serves {click.style(found.live.release, fg='green')} at {found.address}"
+    return f"{name} {click.style('does not serve', fg='red')}; {found.live.release} should, at {found.address}"
+
+
+def _processes(found: Status) -> list[str]:
+    if not found.wants_running:
+        return []
+    if not found.is_supervised:
+        return ["  supervisor  not running"]
+    lines = []
+    if found.family is not None:
+        since = duration(time.time() - found.family.started_at)
+        lines.append(
+            f"  app         {found.family.count} processes (1 + {found.workers} workers),"
+            f" {size(found.family.memory)}, for {since}{_crashes(found.web.restarts)}"
+        )
+    else:
+        lines.append(f"  app         {found.web.phase}: {found.web.words}")
+    for label, state in (("proxy", found.proxy), ("relay", found.relay)):
+        lines.append(f"  {label.ljust(10)}  {state.phase}{_crashes(state.restarts)}")
+    return lines
+
+
+def _deployments(found: Status) -> list[str]:
+    lines = []
+    if found.last is not None:
+        how = found.last.outcome or "not ended"
+        lines.append(
+            f"  last        deployment {found.last.deployment.number}"
+            f" ({found.last.deployment.kind} {found.last.deployment.release}): {how}"
+        )
+    if found.holder is not None:
+        lines.append(f"  lock        {found.holder.in_words()}")
+    return lines
+
+
+def _advice(found: Status) -> str:
+    hint = ""
+    if found.unfinished is not None and found.holder is None:
+        hint = "bulletproof recover"
+    elif found.wants_running and not found.is_serving:
+        hint = "bulletproof logs" if found.is_supervised and found.web.restarts else "bulletproof start"
+    return f"{click.style('hint:', fg='cyan')} {hint}" if hint else ""
+
+
+def _crashes(restarts: int) -> str:
+    return f", crashed {restarts} times" if restarts > 1 else ", crashed once" if restarts else ""
+
+
+def _as_json(found: Status) -> dict[str, object]:
+    return {
+        "app": found.app,
+        "serving": found.live.release if found.live and found.is_serving else None,
+        "live": found.live.release if found.live else None,
+        "deployment": found.live.number if found.live else None,
+        "wants_running": found.wants_running,
+        "address": found.address or None,
+        "supervisor": found.is_supervised,
+        "processes": found.family.count if found.family else 0,
+        "memory_bytes": found.family.memory if found.family else 0,
+        "web": {"phase": found.web.phase, "restarts": found.web.restarts, "words": found.web.words},
+        "proxy": found.proxy.phase,
+        "relay": found.relay.phase,
+        "last_outcome": found.last.outcome if found.last else None,
+        "unfinished": found.unfinished.deployment.number if found.unfinished else None,
+        "lock": found.holder.in_words() if found.holder else None,
+    }

@@ -1,0 +1,152 @@
+"""Which app on which root, and the session in which a verb may change it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from bulletproof.cli.render import Renderer
+from bulletproof.domain import toml
+from bulletproof.domain.config import AppConfig
+from bulletproof.domain.events import Event, StepStarted
+from bulletproof.domain.layout import Layout
+from bulletproof.effects import durable, lock
+from bulletproof.effects.interrupts import Interrupts
+from bulletproof.effects.project import find_project
+from bulletproof.engine.journal import Entry, Journal
+from bulletproof.engine.pipeline import Surroundings
+from bulletproof.errors import UsageError
+from bulletproof.operations.activate import Session
+from bulletproof.wiring import config_of, connect, layout_of
+
+F = TypeVar("F", bound=Callable[..., object])
+
+INHERITED_LOCK = "BULLETPROOF_LOCK_FD"
+"""The supervisor passes the lock of a dead deployer to `recover` by this descriptor."""
+
+
+def host_options(function: F) -> F:
+    """The options by which every verb finds its app."""
+    function = click.option("--app", "app_name", metavar="NAME", help="The app, when not in its folder.")(function)
+    return click.option(
+        "--root",
+        "verb_root",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="The folder that holds the embedded host.",
+    )(function)
+
+
+def wait_option(function: F) -> F:
+    """How long to wait for another deployment."""
+    return click.option(
+        "--wait",
+        "wait_seconds",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        metavar="SECONDS",
+        help="Wait so long for another deployment to end, instead of refusing at once.",
+    )(function)
+
+
+def json_option(function: F) -> F:
+    """Machine-readable output."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")(function)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """An app on a root, and its project when we stand in it."""
+
+    root: Path
+    app: str
+    config: AppConfig | None = None
+    folder: Path | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """Where everything of the app lies."""
+        return layout_of(self.root, self.app)
+
+    def journal(self) -> Journal:
+        """The app's journal, for reading. Raises UsageError when the app is not on this host."""
+        journal = Journal.read(self.layout.journal)
+        if journal is None:
+            raise UsageError(
+                "nothing-deployed",
+                f"{self.app} was never deployed on this host ({self.root})",
+                hint="bulletproof deploy",
+            )
+        return journal
+
+
+def find_target(root: Path, verb_root: Path | None, app_name: str | None) -> Target:
+    """The app that a verb is about: named, or the project's that we stand in.
+
+    Raises UsageError when there is none, or its configuration is wrong.
+    """
+    chosen = (verb_root or root).absolute()
+    if app_name:
+        return Target(root=chosen, app=toml.parse(f"name = {app_name!r}", "--app").name)
+    project = find_project(Path.cwd())
+    return Target(root=chosen, app=project.config.name, config=project.config, folder=project.folder)
+
+
+@contextmanager
+def open_session(target: Target, verb: str, renderer: Renderer, *, wait_seconds: float = 0.0) -> Iterator[Session]:
+    """Hold the lock and open everything that a changing verb needs.
+
+    The lock's note is emptied at the end only when nothing is left to finish or undo; otherwise it stays, and the
+    supervisor sees that its owner died, and recovers. Raises LockHeld when another deployment holds the lock.
+    """
+    layout = target.layout
+    durable.make_folder(layout.state, mode=0o700)
+    with Interrupts() as interrupts:
+        held = _lock(layout, lock.Holder.of_this_process(verb, step="begin"), wait_seconds)
+        journal = Journal.open(layout.journal)
+
+        def tell(event: Event) -> None:
+            if isinstance(event, StepStarted):
+                held.update(step=event.step)
+            renderer.event(event)
+
+        def begun(entry: Entry) -> None:
+            held.update(step="begin", deployment=entry.deployment.number)
+            renderer.begun(entry)
+
+        try:
+            yield Session(
+                host=connect(target.root, target.app, target.config or _last_config(target, journal)),
+                journal=journal,
+                around=Surroundings(tell=tell, clock=time.monotonic, shield=interrupts.shield),
+                begun=begun,
+                started_by=f"{getpass.getuser()}@{os.uname().nodename}",
+            )
+        finally:
+            interrupts.shield()
+            if journal.unfinished() is None:
+                held.release()
+            journal.close()
+
+
+def _lock(layout: Layout, holder: lock.Holder, wait_seconds: float) -> lock.HeldLock:
+    inherited = os.environ.pop(INHERITED_LOCK, "")
+    if not inherited:
+        return lock.acquire(layout.lock, holder, wait_seconds=wait_seconds)
+    held = lock.inherit(int(inherited), layout.lock)
+    held.announce(holder)
+    return held
+
+
+def _last_config(target: Target, journal: Journal) -> AppConfig:
+    """The configuration of the live release, for a verb that is not called in the project's folder."""
+    live = journal.live()
+    found = config_of(target.layout, live.release) if live else None
+    return found or AppConfig(name=target.app)

@@ -1,0 +1,19 @@
+"""Errors as a person reads them: what happened, what was seen, the next command."""
+
+from __future__ import annotations
+
+import click
+
+from bulletproof.errors import BulletproofError
+
+
+def show_error(error: BulletproofError, *, after: str = "") -> None:
+    """Print an error on stderr; `after` says what serves now."""
+    click.secho(f"error: {error.reference}", fg="red", bold=True, err=True)
+    click.echo(f"  {error.message}", err=True)
+    for line in error.context:
+        click.secho(f"  | {line}", dim=True, err=True)
+    if after:
+        click.echo(f"  {after}", err=True)
+    if error.hint:
+        click.echo(f"{click.style('hint:', fg='cyan')} {error.hint}", err=True)

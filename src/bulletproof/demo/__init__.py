@@ -1,0 +1,1 @@
+"""The demo: the main job run for real, under traffic, and judged from outside."""

@@ -1,0 +1,168 @@
+"""The demonstration: a real app under constant traffic, deployed, broken in many ways, killed and rolled back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bulletproof.demo.commands import Commands, Ended
+from bulletproof.demo.ledger import Report, duplicated_writes, lost_writes
+from bulletproof.demo.playground import Playground
+from bulletproof.demo.traffic import Load, Traffic
+from bulletproof.errors import BulletproofError
+
+RECOVERY_SECONDS = 10.0
+"""A killed deployer's host is whole again within this time: a promise."""
+_CALM_SECONDS = 0.5
+"""Before and after each scene, so that what it breaks lies inside its window."""
+_JUNK = "datacharted-junk.bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Something that happens to a live app, and how it has to end."""
+
+    title: str
+    words: tuple[str, ...]
+    outcome: str
+    reference: str = ""
+    """The error that must be told."""
+    kill_at: str = ""
+    """The step at which the deployer is killed with SIGKILL."""
+
+
+SCENES = (
+    Scene("deploy v2", ("deploy", "v2"), "deployed"),
+    Scene("a package that does not exist", ("deploy", "missing-dependency"), "undone", "dependencies-failed"),
+    Scene("an import that fails", ("deploy", "import-error"), "undone", "crashed-at-boot"),
+    Scene("a crash at boot", ("deploy", "crash-at-boot"), "undone", "crashed-at-boot"),
+    Scene("boots, but answers 500", ("deploy", "answers-500"), "undone", "health-gate-failed"),
+    Scene("never listens", ("deploy", "never-listens"), "undone", "health-gate-failed"),
+    Scene("answers too late", ("deploy", "too-slow"), "undone", "health-gate-failed"),
+    Scene("answers 500, ignores SIGTERM", ("deploy", "ignores-sigterm"), "undone", "health-gate-failed"),
+    Scene("fills the disk at boot", ("deploy", "fills-disk"), "undone", "crashed-at-boot"),
+    Scene("deployer killed at the gate", ("deploy", "v2"), "undone", kill_at="gate"),
+    Scene("deployer killed while draining", ("deploy", "v2"), "deployed", kill_at="drain"),
+    Scene("a good one that ignores SIGTERM", ("deploy", "stubborn"), "deployed"),
+    Scene("a setting is changed", ("env", "set", "GREETING=hello"), "deployed"),
+    Scene("roll back", ("rollback",), "deployed"),
+    Scene("restart", ("restart",), "deployed"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Take:
+    """What a scene came to, and what the users saw of it."""
+
+    scene: Scene
+    outcome: str
+    seconds: float
+    report: Report
+    surprise: str = ""
+    """How it ended otherwise than it has to; empty when it did not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Play:
+    """The whole demonstration."""
+
+    takes: tuple[Take, ...]
+    whole: Report
+    acknowledged: int
+    lost: int
+    duplicated: int
+
+    @property
+    def is_good(self) -> bool:
+        """No request failed, no write was lost or doubled, and every scene ended as it has to."""
+        return not (self.whole.failed or self.lost or self.duplicated or any(take.surprise for take in self.takes))
+
+
+def play(stage: Stage, scenes: tuple[Scene, ...], watch: Callable[[Take], None], load: Load | None = None) -> Play:
+    """Play the scenes under constant traffic; tells `watch` of each. Raises BulletproofError when it cannot go on."""
+    takes = []
+    with Traffic.start(stage.address, stage.folder, load) as traffic:
+        begun = traffic.mark()
+        for scene in scenes:
+            takes.append(_take(stage, scene, traffic))
+            watch(takes[-1])
+        whole = traffic.report(begun)
+    tokens = traffic.acknowledged()
+    return Play(
+        takes=tuple(takes),
+        whole=whole,
+        acknowledged=len(tokens),
+        lost=len(lost_writes(tokens, stage.database)),
+        duplicated=len(duplicated_writes(tokens, stage.database)),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """The app, deployed once and serving."""
+
+    folder: Path
+    commands: Commands
+    address: str
+
+    @property
+    def database(self) -> Path:
+        """The live database, which the ledger is held against."""
+        return self.commands.root / "var" / "lib" / "datacharted" / "app.db"
+
+
+@contextmanager
+def stage(folder: Path, tell: Callable[[str], None], *, keep: bool = False) -> Iterator[Stage]:
+    """The example app's first release, serving; stopped at the end unless it is to be kept."""
+    tell("laying the example's repository: v1, v2 and nine releases with a mishap")
+    playground = Playground.make(folder / "project")
+    commands = Commands(root=folder / "root", folder=playground.folder)
+    try:
+        tell("deploying v1, the first release: packages come from the index once")
+        first = commands.run("deploy", "v1")
+        if first.outcome != "deployed":
+            raise BulletproofError(
+                "demo-not-prepared", f"the first deployment ended as {first.outcome}: {first.events[-1:]}"
+            )
+        yield Stage(folder=folder, commands=commands, address=str(first.events[-1]["address"]))
+    except BaseException:
+        commands.run("stop")
+        raise
+    if not keep:
+        commands.run("stop")
+
+
+def _take(stage: Stage, scene: Scene, traffic: Traffic) -> Take:
+    """Play one scene inside its own window of the traffic."""
+    time.sleep(_CALM_SECONDS)
+    since = traffic.mark()
+    ended = stage.commands.run_and_kill(scene.words, at_step=scene.kill_at)
+    if scene.kill_at:
+        stage.commands.wait_until_whole(RECOVERY_SECONDS)
+    seconds = traffic.mark() - since
+    (stage.database.parent / _JUNK).unlink(missing_ok=True)
+    time.sleep(_CALM_SECONDS)
+    outcome = _last_outcome(stage) if scene.kill_at else ended.outcome
+    return Take(
+        scene=scene,
+        outcome=outcome,
+        seconds=seconds,
+        report=traffic.report(since),
+        surprise=_surprise(scene, outcome, ended),
+    )
+
+
+def _last_outcome(stage: Stage) -> str:
+    """How the journal says that the last deployment ended, told by a process of its own."""
+    return str(stage.commands.status()["last_outcome"])
+
+
+def _surprise(scene: Scene, outcome: str, ended: Ended) -> str:
+    if outcome != scene.outcome:
+        return f"ended as {outcome}, not as {scene.outcome} (exit {ended.status}, {ended.reference or 'no error'})"
+    if scene.reference and ended.reference != scene.reference:
+        return f"told {ended.reference}, not {scene.reference}"
+    return ""

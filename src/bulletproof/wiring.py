@@ -1,0 +1,106 @@
+"""The composition root: an app's name and a root in, a Host out; the only importer of adapters."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import psutil
+
+from bulletproof.adapters.caddy import CaddyProxy
+from bulletproof.adapters.embedded.client import EmbeddedSupervisor
+from bulletproof.adapters.migrators import Migrators
+from bulletproof.adapters.releases import BuiltReleases
+from bulletproof.adapters.settings import FileSettings
+from bulletproof.adapters.sqlite import SqliteDatabase
+from bulletproof.domain.config import AppConfig
+from bulletproof.domain.health import Answer
+from bulletproof.domain.layout import Layout, runtime_folder
+from bulletproof.effects import durable
+from bulletproof.effects.logs import tail
+from bulletproof.effects.probe import ask_port, ask_socket
+from bulletproof.operations.detect import find_entry
+from bulletproof.ports import Host, Resources, SettingsStore
+
+
+def layout_of(root: Path, app: str) -> Layout:
+    """Where everything of the app lies under `root`."""
+    return Layout(root=root, app=app, runtime=runtime_folder(root, os.getuid()))
+
+
+def config_of(layout: Layout, release: str) -> AppConfig | None:
+    """The configuration that a release was built with; None when the release is not there any more."""
+    releases = BuiltReleases(layout, find_entry)
+    return releases.manifest(release).config if release in releases.existing() else None
+
+
+def connect_settings(layout: Layout) -> SettingsStore:
+    """The settings alone, for a verb that only reads them."""
+    return FileSettings(layout)
+
+
+def connect(root: Path, app: str, config: AppConfig) -> Host:
+    """The embedded host of an app."""
+    layout = layout_of(root, app)
+    proxy = CaddyProxy(layout, config.proxy.port)
+    file = layout.data / config.database.file
+
+    def ask_instance(number: int, path: str, timeout_seconds: float) -> Answer:
+        return ask_socket(
+            layout.web_socket(number), path, host=f"127.0.0.1:{proxy.port()}", timeout_seconds=timeout_seconds
+        )
+
+    def ask_public(path: str, timeout_seconds: float) -> Answer:
+        return ask_port(proxy.port(), path, timeout_seconds=timeout_seconds)
+
+    def resources() -> Resources:
+        durable.make_folder(layout.home)
+        return Resources(free_disk=shutil.disk_usage(layout.home).free, free_memory=psutil.virtual_memory().available)
+
+    return Host(
+        layout=layout,
+        releases=BuiltReleases(layout, find_entry),
+        supervisor=EmbeddedSupervisor(layout),
+        proxy=proxy,
+        database=SqliteDatabase(file),
+        migrator=Migrators(layout, file),
+        settings=FileSettings(layout),
+        resources=resources,
+        ask_instance=ask_instance,
+        ask_public=ask_public,
+        log_tail=lambda number, lines: tail(layout.web_log(number), lines),
+        set_data_aside=lambda name: _set_data_aside(layout, name),
+        wipe=lambda: _wipe(layout),
+        chronicle=lambda line: durable.append_line(layout.deployment_log, line, mode=0o640),
+        prune_logs=lambda number: _prune_logs(layout, number),
+        clock=time.monotonic,
+        sleep=time.sleep,
+    )
+
+
+def _set_data_aside(layout: Layout, started_at: str) -> str:
+    """Move the data and the settings it needs under a name that cannot have been used before."""
+    stamp = "".join(letter for letter in started_at if letter.isdigit())[:14]
+    place = layout.set_aside / f"{layout.app}-{stamp}"
+    durable.make_folder(place, mode=0o700)
+    if layout.environment.exists():
+        durable.copy_file(layout.environment, place / "env.json", mode=0o600)
+    if layout.data.exists() and not (place / "data").exists():
+        durable.rename(layout.data, place / "data")
+    return f"data set aside in {place}"
+
+
+def _prune_logs(layout: Layout, before: int) -> None:
+    for log in layout.logs.glob("web-*.log*"):
+        number = log.name.removeprefix("web-").partition(".")[0]
+        if number.isdigit() and int(number) < before:
+            durable.remove(log)
+
+
+def _wipe(layout: Layout) -> None:
+    """Everything of the app but data that was set aside and the journal, which closes last."""
+    for path in (layout.home, layout.environment.parent, layout.logs, layout.sockets, layout.frozen_settings):
+        durable.remove_tree(path)
+    durable.remove(layout.port)
