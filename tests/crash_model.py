@@ -17,8 +17,9 @@ from bulletproof.domain.deployment import Kind
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.process import PROXY, RELAY, Phase, web_name
+from bulletproof.domain.source import Source
 from bulletproof.errors import BulletproofError, StepFailed
-from bulletproof.ports import Host, Resources, Source
+from bulletproof.ports import Host, Resources
 from fakes.database import FakeDatabase
 from fakes.migrator import FakeMigrator
 from fakes.proxy import FakeProxy
@@ -246,7 +247,7 @@ class Lane:
 
         Returns what the host became in each schedule. Raises Violation when a promise is broken.
         """
-        outcomes = []
+        outcomes: list[str] = []
         prepared = self._prepare(scenario)
         for first in itertools.count(1):
             world, journal = copy.deepcopy(prepared[0]), self._copy(prepared[1])
@@ -321,6 +322,7 @@ class Lane:
                 tell=lambda _event: None, clock=lambda: world.seconds, shield=lambda: None
             ),
             begun=lambda _entry: None,
+            taken_up=lambda _entry: None,
             started_by="model",
         )
 

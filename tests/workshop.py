@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,8 @@ from pathlib import Path
 from bulletproof.adapters.releases import BuiltReleases
 from bulletproof.domain.config import App, AppConfig
 from bulletproof.domain.layout import Layout
-from bulletproof.ports import Source
+from bulletproof.domain.source import Source
+from bulletproof.effects.source import lay_source
 
 APP = """\
 import itsdangerous
@@ -110,6 +112,50 @@ def release(releases: BuiltReleases, name: str, folder: Path, config: AppConfig 
     releases.fetch(name, Source(folder=folder, revision="files"), config)
     releases.build(name)
     return releases.layout.release(name)
+
+
+def run(*words: str | Path, folder: Path) -> str:
+    """Run a program of a release in its source, and return what it printed."""
+    done = subprocess.run(list(map(str, words)), cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def site(release: Path) -> Path:
+    """A release's installed packages."""
+    return next((release / "venv").glob("lib/*/site-packages"))
+
+
+def names_below(folder: Path) -> set[str]:
+    """Everything in a folder by name."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
+def append(file: Path, line: str) -> None:
+    """Alter a file that is read-only, as a mishap would."""
+    file.chmod(0o644)
+    with file.open("a") as opened:
+        opened.write(line)
+
+
+def assert_nothing_left(releases: BuiltReleases, release: str) -> None:
+    """After discarding the release nothing of it is anywhere, and nothing comes back."""
+    releases.discard(release)
+    root = releases.layout.root
+    for _ in range(2):
+        time.sleep(0.05)
+        assert [name for name in names_below(root) if ".bp-" in name or release in name] == []
+    assert releases.existing() == ()
+
+
+def laid(source: Source, destination: Path) -> dict[str, bytes | str]:
+    """Lay a source, and tell each file's content and each symlink's target by name."""
+    lay_source(source, destination)
+    found = (path for path in destination.rglob("*") if path.is_symlink() or path.is_file())
+    return {
+        path.relative_to(destination).as_posix(): str(path.readlink()) if path.is_symlink() else path.read_bytes()
+        for path in found
+    }
 
 
 @functools.cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from bulletproof.domain.config import AppConfig
@@ -12,22 +11,7 @@ from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.process import ProcessSpec, ProcessState
 from bulletproof.domain.settings import Settings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """What is to be deployed: a folder and, when it is a git repository, the commit to take from it."""
-
-    folder: Path
-    revision: str
-    """A full commit id, or `worktree` (tracked and untracked files as they are), or `files` (a folder without git)."""
-    title: str = ""
-    """The commit's subject."""
-
-    @property
-    def is_commit(self) -> bool:
-        """Whether a commit is taken, and not the files as they lie there."""
-        return self.revision not in {"worktree", "files"}
+from bulletproof.domain.source import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from typing import Protocol
 import pytest
 
 from bulletproof.adapters.sqlite import SqliteDatabase
-from bulletproof.effects import sqlite_file
+from bulletproof.effects import sqlite_file, sqlite_reader
 from bulletproof.effects.sqlite_file import read_schema
 from bulletproof.errors import Refused
 from bulletproof.ports import Database
@@ -199,6 +199,15 @@ class TestCheck:
 
         assert "3 tables" in _unchanged_by(file, check)
 
+    def test_a_shm_that_goes_away(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """When the -shm that was seen is gone as the file is opened, the file is read in the way without one."""
+        make(file, tables=3, is_killed=True)
+        ways = sqlite_reader._ways(file)
+        file.with_name("app.db-shm").unlink()
+        monkeypatch.setattr(sqlite_reader, "_ways", lambda _: ways)
+
+        assert len(sqlite_reader.answer(file, 5.0, is_whole=False)["tables"]) == 3
+
     def test_beside_a_living_writer(self, file: Path) -> None:
         """While an app has the database open, what it committed last is seen, and nothing is checkpointed."""
         make(file, tables=1)
@@ -249,6 +258,16 @@ class TestCheck:
         with closing(sqlite3.connect(file)) as connection:
             connection.execute("SELECT * FROM table_0").fetchall()
         assert "1 table" in SqliteDatabase(file).check()
+
+    def test_an_interrupted_change_of_mode(self, file: Path) -> None:
+        """A hot journal is not overlooked because the file's header says WAL already."""
+        make(file, tables=1, mode="DELETE")
+        _kill_in_the_middle(file)
+        with file.open("r+b") as opened:
+            opened.seek(18)
+            opened.write(b"\2\2")
+
+        assert _refusal(SqliteDatabase(file)) == "database-interrupted"
 
     def test_damage_is_quoted(self, file: Path) -> None:
         """What quick_check found is shown below the refusal, and the file stays as it was."""

@@ -542,7 +542,7 @@ class TestModels:
         """A missing table and a missing column are told in words; the app was given the live tables without rows."""
         house.sql("CREATE TABLE user (id INTEGER, Name TEXT); INSERT INTO user VALUES (1, 'Ada');")
         app = app_source(
-            models=f"{model('note')}\n{model('user', 'name', 'nickname')}",
+            models=f"{model('note')}\n{model('user', 'NAME', 'nickname')}",
             at_boot="assert db.session.execute(db.text('SELECT count(*) FROM user')).scalar() == 0",
         )
         state = house.state(house.release("1", {"wsgi.py": app}))

@@ -9,8 +9,9 @@ import pytest
 
 import workshop
 from bulletproof.adapters.releases import BuiltReleases
+from bulletproof.domain.source import Source
 from bulletproof.errors import StepFailed
-from bulletproof.ports import Releases, Source
+from bulletproof.ports import Releases
 from fakes.releases import FakeReleases
 
 

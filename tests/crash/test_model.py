@@ -81,8 +81,8 @@ BUGS = (
     Bug(
         "requests let on before the commit",
         "bulletproof.operations.pipelines",
-        "    before=(_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _DATABASE, _OPEN, _START, _GATE),\n",
-        "    before=(_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _DATABASE, _OPEN, _START, _GATE, _CUTOVER),\n",
+        "    before=(_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _VACANT, _DATABASE, _OPEN, _START, _GATE),\n",
+        "    before=(_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _VACANT, _DATABASE, _OPEN, _START, _GATE, _CUTOVER),\n",
     ),
     Bug(
         "old instance stopped before the cutover",
@@ -92,9 +92,9 @@ BUGS = (
     ),
     Bug(
         "gate accepts 500",
-        "bulletproof.operations.steps",
-        "            progress = progress.after(path, answer)\n",
-        "            progress = progress.after(path, type(answer)(status=200, seconds=0.0))\n",
+        "bulletproof.operations.gate",
+        "        progress = progress.after(path, answer)\n",
+        "        progress = progress.after(path, type(answer)(status=200, seconds=0.0))\n",
     ),
     Bug(
         "undo needs the release it removed",

@@ -6,8 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from bulletproof.domain.config import AppConfig
+from bulletproof.domain.source import Source
 from bulletproof.errors import StepFailed
-from bulletproof.ports import Manifest, Source
+from bulletproof.ports import Manifest
 
 
 @dataclass

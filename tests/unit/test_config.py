@@ -62,6 +62,44 @@ def test_every_key_is_taken() -> None:
     )
 
 
+LIMITS = [
+    ("app.workers", ["1", "64"], ["0", "65"]),
+    ("app.threads", ["1", "64"], ["0", "65"]),
+    ("app.timeout_seconds", ["1", "3600"], ["0.9", "3600.1"]),
+    (
+        "app.persistent",
+        ["[]", f'["{"a" * 200}"]', '["a/.b", "..c"]'],
+        [f'["{"a" * 201}"]', '["/a"]', '["a//b"]', '["."]'],
+    ),
+    ("health.passes", ["1", "20"], ["0", "21"]),
+    ("health.paths", [f'["/{"a" * 499}"]', "[]"], [f'["/{"a" * 500}"]', '["/a b"]', '["/a\\n"]']),
+    ("health.deadline_seconds", ["0.1", "3600"], ["0.0", "3601"]),
+    ("health.timeout_seconds", ["0.1", "3600"], ["0.0", "3601"]),
+    ("database.file", [f'"{"a" * 100}"', '"..."'], [f'"{"a" * 101}"', '".."', '"."', '""', '"a\\n"']),
+    ("database.setting", ['"_a1"'], ['"1a"', '""', '"A\\n"']),
+    ("proxy.port", ["1", "65535"], ["0", "65536"]),
+    ("drain.seconds", ["0.1", "3600"], ["0", "3601"]),
+    ("drain.stop_seconds", ["0.1", "3600"], ["0", "3601"]),
+    ("keep.releases", ["2", "100"], ["1", "101"]),
+    ("require.free_disk_mib", ["0", str(1 << 30)], ["-1", str((1 << 30) + 1)]),
+    ("require.free_memory_mib", ["0", str(1 << 30)], ["-1", str((1 << 30) + 1)]),
+    ("app.entry", ['"a-b.c_1:d"', '"a:b()"'], ['"a:b(1)"', '"a:b.c"', '"a..b:c"', '"1:a"', '"a:b\\n"']),
+    ("name", ['"ab"', f'"a{"-" * 30}9"'], ['"a-"', '"1a"', '"A1"', f'"a{"b" * 32}"']),
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "good", "bad"), LIMITS, ids=[f"{key} {number}" for number, (key, _, _) in enumerate(LIMITS)]
+)
+def test_the_limits_of_each_key_hold(key: str, good: list[str], bad: list[str]) -> None:
+    """The last value inside each limit is taken, the first outside is refused."""
+    name = "" if key == "name" else 'name = "aa"\n'
+    for value in good:
+        assert isinstance(parse(f"{name}{key} = {value}"), AppConfig)
+    for value in bad:
+        assert f"`{key.rpartition('.')[2]}` must be " in failure(f"{name}{key} = {value}").message
+
+
 def test_a_byte_order_mark_and_windows_line_ends_change_nothing() -> None:
     """What an editor of Windows saves is read like any other file, and errors keep their places."""
     assert parse('\ufeffname = "myapp"\r\n[app]\r\nworkers = 2\r\n') == AppConfig(name="myapp", app=App(workers=2))
@@ -241,6 +279,13 @@ def test_all_errors_of_a_file_are_told_at_once() -> None:
         'bulletproof.toml:1:1: `name` is missing; write name = "myapp" into the top of the file',
     )
     assert error.hint == "correct line 2 of bulletproof.toml"
+
+
+def test_a_line_is_shown_only_where_it_helps() -> None:
+    """Nothing is shown of an empty line, and of a very long one neither the line nor a mark far to the right."""
+    assert failure("\n\n").context == ()
+    assert failure(f'name = "{"a" * 200}"').context[0] == f'  1 | name = "{"a" * 92}'
+    assert failure(f'name = "aa"\nhealth = {{ paths = ["/{"a" * 90}", "b"] }}').context == ()
 
 
 def test_what_is_shown_of_a_broken_text_cannot_steer_a_terminal() -> None:
@@ -536,6 +581,9 @@ def test_outside_of_git_only_parents_below_the_home_folder_count(
     assert refusal(deep).reference == "config-missing"
     (home / "myapp" / "bulletproof.toml").write_text('name = "mine"\n')
     assert find_project(deep).config.name == "mine"
+    assert find_project(home).config.name == "stranger"
+    (home / "bulletproof.toml").unlink()
+    assert refusal(home).reference == "config-missing"
     shared = tmp_path / "shared"
     shared.mkdir()
     assert refusal(shared).reference == "config-missing"

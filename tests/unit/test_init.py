@@ -216,6 +216,87 @@ CLEAR: dict[str, tuple[Tree, str, str]] = {
         "wsgi:app",
         "wsgi.py:1: from run import app",
     ),
+    "imports from above and beside": (
+        {
+            "shop/__init__.py": "from .web.wsgi import app\n",
+            "shop/web/__init__.py": "",
+            "shop/web/wsgi.py": "from ..core.factory import create_app\napp = create_app()\n",
+            "shop/core/__init__.py": "",
+            "shop/core/factory.py": FACTORY,
+        },
+        "shop.web.wsgi:app",
+        "shop/web/wsgi.py:2: app = create_app()",
+    ),
+    "a factory that wsgi.py gets from a package that gets it from a module": (
+        {
+            "app/__init__.py": "from .factory import create_app\n",
+            "app/factory.py": FACTORY,
+            "wsgi.py": "import app as package\napplication = package.create_app()\n",
+        },
+        "wsgi:application",
+        "wsgi.py:2: application = package.create_app()",
+    ),
+    "a factory that passes its app on": (
+        {
+            "app/__init__.py": f"""{FLASK}
+
+def create_app():
+    made = first = Flask(__name__)
+    application = made
+    return application
+
+def helper():
+    return 3
+
+def init_app(app):
+    app.ready = True
+    return app
+
+def test_app():
+    app = object()
+    return app
+"""
+        },
+        "app:create_app()",
+        "app/__init__.py:4: def create_app():",
+    ),
+    "an app wrapped twice in its factory": (
+        {
+            "app/__init__.py": f"""{FLASK}
+
+def create_app():
+    app = Flask(__name__)
+    app.wsgi_app = print
+    return outer(inner(app, x=1), y=2)
+
+def other():
+    return outer(Flask(__name__))
+"""
+        },
+        "app:create_app()",
+        "app/__init__.py:4: def create_app():",
+    ),
+    "two apps in one file of which one has the usual name": (
+        {"app.py": f"{APP}admin = Flask('admin')\n"},
+        "app:app",
+        "app.py:2: app = Flask(__name__)",
+    ),
+    "a file that is imported inside a function": (
+        {
+            "run.py": "def load():\n    from shop import create_app\n    return create_app()\napp = load()\n",
+            "shop/__init__.py": FACTORY,
+        },
+        "run:app",
+        "run.py:4: app = load()",
+    ),
+    "one app or the other": (
+        {
+            "run.py": "from shop import create_app\napp = create_app() if x else create_app('test')\n",
+            "shop/__init__.py": FACTORY.replace("()", "(kind='live')"),
+        },
+        "run:app",
+        "run.py:2: app = create_app() if x else create_app('test')",
+    ),
     "a script that fills the database": (
         {"app/__init__.py": FACTORY, "seed_data.py": "from app import create_app\napp = create_app()\n"},
         "app:create_app()",
@@ -321,7 +402,9 @@ def test_the_entry_is_found_with_its_reason(folder: Path, case: str) -> None:
     assert find_entry(folder) == entry
 
 
-LOADABLE = [case for case in CLEAR if case != "a factory that is only annotated"]
+NOT_WHOLE = {"a factory that is only annotated", "an app wrapped twice in its factory", "one app or the other"}
+"""Trees that name things which they do not define."""
+LOADABLE = [case for case in CLEAR if case not in NOT_WHOLE]
 
 
 def test_python_itself_loads_every_entry_that_is_found(tmp_path: Path) -> None:
@@ -415,6 +498,18 @@ NONE: dict[str, tuple[Tree, tuple[str, ...]]] = {
     "a package that hides a file": (
         {"app.py": APP, "app/__init__.py": "", "app/models.py": ""},
         ("app.py:1: app/__init__.py has the same name and is the one that Python imports",),
+    ),
+    "a create_app that has nothing to do with Flask": (
+        {"app/__init__.py": "def create_app():\n    return object()\n", "other.py": "import flask\n"},
+        (),
+    ),
+    "an app that is made asynchronously": (
+        {"app.py": f"{FLASK}async def create_app():\n    return Flask(__name__)\n"},
+        (f"app.py:2: {NEEDS_ARGUMENTS}",),
+    ),
+    "names that are private or that no configuration could hold": (
+        {"app.py": f"{FLASK}def _make(): return Flask('x')\nápp = Flask('y')\n"},
+        (),
     ),
     "a syntax error": (
         {"app.py": f"{APP}\nif app\n    pass\n"},
@@ -622,6 +717,78 @@ def test_settings_are_told_by_their_names_alone(folder: Path) -> None:
     shown = [repr(done), json.dumps(as_json(done)), done.path.read_text(), *warnings(done.findings)]
     shown += [f"{line.what} {line.why}" for line in describe(done.findings)]
     assert not [text for text in shown if secret in text]
+
+
+@pytest.mark.parametrize(
+    ("tree", "what", "why"),
+    [
+        (
+            {".env": "B=1\nA=2\n"},
+            "2 in .env",
+            "B, A: taken by the first deployment, afterwards changed by `bulletproof env`",
+        ),
+        (
+            {".env.example": "A=\n"},
+            "none yet",
+            ".env.example asks for A: write them into .env before the first deployment",
+        ),
+        ({".env": "", ".env.example": "#\n"}, "none", "there is no .env; later: `bulletproof env set NAME=VALUE`"),
+    ],
+)
+def test_it_is_said_where_the_settings_come_from(folder: Path, tree: Tree, what: str, why: str) -> None:
+    """Settings in .env, only asked for by .env.example, or nowhere, each with what follows."""
+    planted(folder, {"app.py": APP, **tree})
+    (line,) = (line for line in describe(detect(folder)) if line.topic == "settings")
+    assert (line.what, line.why) == (what, why)
+
+
+@pytest.mark.parametrize(
+    ("source", "files", "what", "why"),
+    [
+        (
+            "os.environ['DB_URL']",
+            (),
+            "not told",
+            "its URL is in DB_URL (app.py:3); SQLite in the data folder, unless you set that to another",
+        ),
+        (
+            "os.getenv('DB_URL', 'oracle://h')",
+            (),
+            "Oracle",
+            "its URL is in DB_URL (app.py:3), and stays where that leads",
+        ),
+        (
+            "os.getenv('DB_URL', 'sqlite:///x')",
+            (),
+            "SQLite",
+            "its URL is in DB_URL (app.py:3); it will live in the data folder",
+        ),
+        (
+            "'sqlite:///x'",
+            ("a.db",),
+            "SQLite",
+            "seen in app.py:3; it will live in the data folder; a.db in this folder is not used and not touched",
+        ),
+        (
+            "'sqlite:///x'",
+            ("a.db", "b.db"),
+            "SQLite",
+            "seen in app.py:3; it will live in the data folder; a.db, b.db in this folder are not used and not touched",
+        ),
+    ],
+)
+def test_it_is_said_where_the_database_will_live(
+    folder: Path, source: str, files: tuple[str, ...], what: str, why: str
+) -> None:
+    """Each kind of database comes with what a deployment does about it."""
+    planted(
+        folder, {"app.py": f"{APP}SQLALCHEMY_DATABASE_URI = {source}\n", **dict.fromkeys(files, b"SQLite format 3\0")}
+    )
+    found = detect(folder)
+    (line,) = (line for line in describe(found) if line.topic == "database")
+    assert (line.what, line.why) == (what, why)
+    is_fixed = [warning for warning in warnings(found) if warning.startswith("app.py:3 says where the database is")]
+    assert bool(is_fixed) == source.startswith("'")
 
 
 def test_what_a_first_deployment_would_refuse_is_a_warning(folder: Path) -> None:

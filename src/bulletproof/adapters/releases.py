@@ -15,6 +15,7 @@ import msgspec
 
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.layout import Layout
+from bulletproof.domain.source import Source
 from bulletproof.effects import durable, tree
 from bulletproof.effects.cache import BuildCache, Use
 from bulletproof.effects.interpreter import Interpreter, choose_interpreter
@@ -32,7 +33,7 @@ from bulletproof.effects.venv import (
     versions,
 )
 from bulletproof.errors import StepFailed
-from bulletproof.ports import Manifest, Source
+from bulletproof.ports import Manifest
 
 LOCK = "requirements.lock"
 _MANIFEST = "release.json"
@@ -176,7 +177,8 @@ class BuiltReleases:
             if server not in locked(made):
                 made = add_server(uv, python, made, server, scratch)
             lock = f"{_HEADER}{inputs}\n{made}"
-        self._cache.keep_lock(inputs, lock)
+        if self._cache.lock(inputs) is None:
+            self._cache.keep_lock(inputs, lock)
         durable.write_file(folder / LOCK, lock)
         return lock, tuple(requirements.options)
 

@@ -40,9 +40,10 @@ def demo_command(*, keep: bool) -> None:
     for line in verdict(played):
         console.print(line)
     if keep:
-        click.echo(
-            f"still serving at {prepared.address}; to end it: bulletproof --root {folder / 'root'} stop --app datacharted"
-        )
-    else:
+        click.echo(f"still serving at {prepared.address}; to end it:")
+        click.echo(f"  bulletproof --root {folder / 'root'} stop --app datacharted && rm -r {folder}")
+    elif played.is_good:
         durable.remove_tree(folder)
+    else:
+        click.echo(f"logs and journal are kept in {folder}", err=True)
     sys.exit(0 if played.is_good else 1)

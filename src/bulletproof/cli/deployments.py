@@ -10,10 +10,15 @@ from bulletproof.cli.target import Target, open_session
 from bulletproof.domain.deployment import Live, Outcome
 from bulletproof.effects.interrupts import Interrupted
 from bulletproof.engine.journal import Journal
-from bulletproof.errors import BulletproofError, UsageError
+from bulletproof.errors import BulletproofError, NeedsPerson, Refused, Undone, UsageError
 from bulletproof.operations.activate import Result, Session, words_of
 
-EXIT_CODES = {Outcome.DEPLOYED: 0, Outcome.REFUSED: 1, Outcome.UNDONE: 3, Outcome.FAILED: 4}
+EXIT_CODES = {
+    Outcome.DEPLOYED: 0,
+    Outcome.REFUSED: Refused.exit_code,
+    Outcome.UNDONE: Undone.exit_code,
+    Outcome.FAILED: NeedsPerson.exit_code,
+}
 
 
 def carry_out(

@@ -36,7 +36,7 @@ _DONE = {
     Kind.DESTROY: "removed",
 }
 _NAME_WIDTH = 12
-_SILENT = {"adopt"}
+_SILENT = {"adopt", "vacant"}
 """Steps that no person needs to read of when they went well."""
 
 
@@ -44,7 +44,10 @@ class Renderer(Protocol):
     """What shows a deployment as it goes."""
 
     def begun(self, entry: Entry) -> None:
-        """A deployment begins, or one that a crash left is taken up."""
+        """A deployment begins."""
+
+    def taken_up(self, entry: Entry) -> None:
+        """A deployment that a crash left is finished or undone."""
 
     def event(self, event: Event) -> None:
         """Something happened."""
@@ -74,6 +77,11 @@ class Lines:
         serves = f" ({deployment.previous.release} is live)" if deployment.previous else ""
         what = deployment.release or "everything"
         click.echo(f"{_DOING[self._kind]} {self._app} {click.style(what, bold=True)}{title}{serves}", err=True)
+
+    def taken_up(self, entry: Entry) -> None:
+        """Say which deployment a crash left, and whether it is finished or undone."""
+        doing = "finishing" if entry.is_committed else "undoing"
+        click.echo(f"{doing} deployment {entry.deployment.number}, whose deployer was killed", err=True)
 
     def event(self, event: Event) -> None:
         """Show the step that runs, or how it ended."""
@@ -139,6 +147,10 @@ class JsonEvents:
             revision=deployment.revision,
             previous=deployment.previous.release if deployment.previous else None,
         )
+
+    def taken_up(self, entry: Entry) -> None:
+        """{"event": "taken-up", …}."""
+        self._print("taken-up", number=entry.deployment.number, committed=entry.is_committed)
 
     def event(self, event: Event) -> None:
         """{"event": "step-started" | "step-done" | "step-failed" | "step-undone" | "committed", …}."""

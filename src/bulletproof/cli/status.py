@@ -11,6 +11,7 @@ import click
 
 from bulletproof.cli.target import Target, find_target, host_options, json_option
 from bulletproof.cli.wording import duration, size
+from bulletproof.errors import NeedsPerson, RecoveryNeeded
 from bulletproof.operations.status import Status, status
 from bulletproof.wiring import config_of, connect
 
@@ -20,11 +21,21 @@ from bulletproof.wiring import config_of, connect
 @json_option
 @click.pass_obj
 def status_command(root: Path, *, verb_root: Path | None, app_name: str | None, as_json: bool) -> None:
-    """What runs, since when, and where. Exit status 0 when the app serves, or was stopped by a person; 4 otherwise."""
+    """What runs, since when, and where.
+
+    Exit status: 0 when the app serves or was stopped by a person, 6 when a killed deployment waits to be recovered, 4
+    when the app should serve and does not.
+    """
     target = find_target(root, verb_root, app_name)
     found = read_status(target)
     click.echo(json.dumps(_as_json(found)) if as_json else "\n".join(_lines(found)))
-    sys.exit(0 if found.is_serving or not found.wants_running else 4)
+    sys.exit(_exit_code(found))
+
+
+def _exit_code(found: Status) -> int:
+    if found.unfinished is not None and not found.is_held:
+        return RecoveryNeeded.exit_code
+    return 0 if found.is_serving or not found.wants_running else NeedsPerson.exit_code
 
 
 def read_status(target: Target) -> Status:
@@ -89,7 +100,7 @@ def _deployments(found: Status) -> list[str]:
 
 def _advice(found: Status) -> str:
     hint = ""
-    if found.unfinished is not None and found.holder is None:
+    if found.unfinished is not None and not found.is_held:
         hint = "bulletproof recover"
     elif found.wants_running and not found.is_serving:
         hint = "bulletproof logs" if found.is_supervised and found.web.restarts else "bulletproof start"

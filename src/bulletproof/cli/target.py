@@ -121,12 +121,17 @@ def open_session(target: Target, verb: str, renderer: Renderer, *, wait_seconds:
             held.update(step="begin", deployment=entry.deployment.number)
             renderer.begun(entry)
 
+        def taken_up(entry: Entry) -> None:
+            held.update(step="recover", deployment=entry.deployment.number)
+            renderer.taken_up(entry)
+
         try:
             yield Session(
                 host=connect(target.root, target.app, target.config or _last_config(target, journal)),
                 journal=journal,
                 around=Surroundings(tell=tell, clock=time.monotonic, shield=interrupts.shield),
                 begun=begun,
+                taken_up=taken_up,
                 started_by=f"{getpass.getuser()}@{os.uname().nodename}",
             )
         finally:

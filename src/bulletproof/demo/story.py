@@ -122,17 +122,22 @@ def stage(folder: Path, tell: Callable[[str], None], *, keep: bool = False) -> I
     commands = Commands(root=folder / "root", folder=playground.folder)
     try:
         tell("deploying v1, the first release: packages come from the index once")
-        first = commands.run("deploy", "v1")
-        if first.outcome != "deployed":
-            raise BulletproofError(
-                "demo-not-prepared", f"the first deployment ended as {first.outcome}: {first.events[-1:]}"
-            )
-        yield Stage(folder=folder, commands=commands, address=str(first.events[-1]["address"]))
+        yield Stage(folder=folder, commands=commands, address=_deploy_first(commands))
     except BaseException:
         commands.run("stop")
         raise
     if not keep:
         commands.run("stop")
+
+
+def _deploy_first(commands: Commands) -> str:
+    """Deploy v1 and return its address."""
+    first = commands.run("deploy", "v1")
+    if first.outcome != "deployed":
+        raise BulletproofError(
+            "demo-not-prepared", f"the first deployment ended as {first.outcome}: {first.events[-1:]}"
+        )
+    return str(first.events[-1]["address"])
 
 
 def _take(stage: Stage, scene: Scene, traffic: Traffic) -> Take:

@@ -38,12 +38,12 @@ def add_take(table: Table, take: Take) -> None:
 def verdict(play: Play) -> list[str]:
     """The sums, and what went wrong if anything did."""
     whole = play.whole
-    lines = [
+    seen = (
         f"{whole.requests} requests in {whole.window_seconds:.0f} s, {whole.failed} failed;"
         f" longest wait {whole.longest_wait_seconds:.2f} s,"
-        f" longest time without a success {whole.longest_gap_seconds:.2f} s",
-        f"{play.acknowledged} writes acknowledged, {play.lost} lost, {play.duplicated} doubled",
-    ]
+        f" longest time without a success {whole.longest_gap_seconds:.2f} s"
+    )
+    lines = [seen, f"{play.acknowledged} writes acknowledged, {play.lost} lost, {play.duplicated} doubled"]
     lines += [f"failed: {words}" for words in whole.failures]
     lines += [f"{take.scene.title}: {take.surprise}" for take in play.takes if take.surprise]
     return lines

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bulletproof.domain.python_module import Binding, Imported, Module
+from bulletproof.domain.python_module import Binding, Imported, Module, inner_imports
 
 OBJECT_NAMES = ("app", "application")
 """What an app is usually called, and what Flask and gunicorn look for."""
@@ -43,6 +43,7 @@ class Apps:
         for module in sorted(modules, key=lambda one: (not one.is_package, one.path)):
             self.modules.setdefault(module.name, module)
         self._known: dict[tuple[str, str], Origin | None] = {}
+        self._imported_inside: dict[str, dict[str, list[Binding]]] = {}
 
     def object(self, module: Module, name: str) -> Origin | None:
         """The app that the name stands for in the module, if it stands for one."""
@@ -72,6 +73,12 @@ class Apps:
             self._known[key] = None
             self._known[key] = find()
         return self._known[key]
+
+    def _inside(self, module: Module) -> dict[str, list[Binding]]:
+        """What the module imports inside its functions; read once, as it takes a walk through the whole file."""
+        if module.path not in self._imported_inside:
+            self._imported_inside[module.path] = inner_imports(module)
+        return self._imported_inside[module.path]
 
     def _bound_app(self, binding: Binding, name: str, module: Module) -> Origin | None:
         if isinstance(binding, ast.expr):
@@ -154,7 +161,7 @@ class Apps:
         parts = _dotted(expression)
         if not parts:
             return None
-        bindings = module.bindings.get(parts[0]) or module.inner_imports.get(parts[0], [])
+        bindings = module.bindings.get(parts[0]) or self._inside(module).get(parts[0], [])
         imports = [one for one in bindings if isinstance(one, Imported)]
         if not imports:
             return _Target(module, parts[0]) if len(parts) == 1 else None

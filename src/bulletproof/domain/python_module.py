@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 _MODULE_NAME = re.compile(r"[A-Za-z_][\w-]*")
+_INNER_IMPORT = re.compile(r"\s+(from|import)\s")
 _SOURCE_FOLDER = "src"
-_IMPORTS = (ast.Import, ast.ImportFrom)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +42,6 @@ class Module:
     bindings: dict[str, list[Binding]] = field(repr=False)
     script_bindings: dict[str, list[Binding]] = field(repr=False)
     """What is bound only when the file is run as a script."""
-    inner_imports: dict[str, list[Binding]] = field(repr=False)
-    """What imports bind anywhere in the file, also inside functions."""
 
     @property
     def is_package(self) -> bool:
@@ -89,7 +87,7 @@ def read_module(path: str, content: bytes, *, has_source_package: bool = False) 
     except (ValueError, RecursionError, MemoryError) as error:
         return BrokenModule(path=path, line=1, words=str(error) or "it is nested too deeply")
     name = module_name(path, has_source_package=has_source_package)
-    package = name if path.endswith("__init__.py") else name.rpartition(".")[0]
+    package = _package(name, path)
     return Module(
         path=path,
         name=name,
@@ -98,7 +96,6 @@ def read_module(path: str, content: bytes, *, has_source_package: bool = False) 
         lines=tuple(content.decode(errors="replace").splitlines()),
         bindings=_collected(_top_level(tree.body), package),
         script_bindings=_collected(_script_level(tree.body), package),
-        inner_imports=_collected((node for node in ast.walk(tree) if isinstance(node, _IMPORTS)), package),
     )
 
 
@@ -110,6 +107,19 @@ def module_name(path: str, *, has_source_package: bool) -> str:
     if len(parts) > 1 and parts[0] == _SOURCE_FOLDER and not has_source_package:
         parts = parts[1:]
     return ".".join(parts) if all(_MODULE_NAME.fullmatch(part) for part in parts) else ""
+
+
+def inner_imports(module: Module) -> dict[str, list[Binding]]:
+    """What imports bind anywhere in the file, also inside functions."""
+    if not any(_INNER_IMPORT.match(line) for line in module.lines):
+        return {}  # the walk through the whole tree takes as long as parsing it
+    imports = (node for node in ast.walk(module.tree) if isinstance(node, ast.Import | ast.ImportFrom))
+    return _collected(imports, _package(module.name, module.path))
+
+
+def _package(name: str, path: str) -> str:
+    """The package that relative imports of a module begin at."""
+    return name if path.endswith("__init__.py") else name.rpartition(".")[0]
 
 
 def _top_level(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:

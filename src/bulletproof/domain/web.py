@@ -69,7 +69,7 @@ def _gunicorn(layout: Layout, number: int, config: AppConfig, entry: str, versio
         f"--graceful-timeout={config.drain.stop_seconds:.0f}",
         # Only the proxy reaches the socket, so its word on address, scheme and host is taken.
         "--forwarded-allow-ips=*",
-        "--worker-tmp-dir=/dev/shm",  # noqa: S108  a heartbeat file that must not wait for a disk
+        "--worker-tmp-dir=/dev/shm",
         *(("--no-control-socket",) if known >= _CONTROL_SOCKET_SINCE else ()),
         entry,
     )

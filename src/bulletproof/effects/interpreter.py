@@ -10,8 +10,6 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-
 from bulletproof.effects.process import run_checked
 from bulletproof.effects.uv import Uv
 from bulletproof.errors import StepFailed
@@ -40,9 +38,9 @@ def choose_interpreter(uv: Uv, source: Path) -> Interpreter:
     chosen = running_interpreter()
     if pinned is not None and not _is(chosen.version, pinned):
         chosen = _find(uv, source, pinned, asked_by=_PINNED)
-    elif pinned is None and not allowed.contains(chosen.version, prereleases=True):
-        chosen = _find(uv, source, str(allowed), asked_by="requires-python in pyproject.toml")
-    if not allowed.contains(chosen.version, prereleases=True):
+    elif pinned is None and not _fits(chosen.version, allowed):
+        chosen = _find(uv, source, allowed, asked_by="requires-python in pyproject.toml")
+    if not _fits(chosen.version, allowed):
         raise StepFailed(
             "python-missing",
             f"{_PINNED} asks for Python {pinned}, and pyproject.toml requires {allowed}",
@@ -67,18 +65,26 @@ def _pinned(source: Path) -> str | None:
     return next((line for line in lines if line and not line.startswith("#")), None)
 
 
-def _allowed(source: Path) -> SpecifierSet:
-    """What pyproject.toml says of the Pythons that will do; anything when it does not."""
+def _allowed(source: Path) -> str:
+    """What pyproject.toml says of the Pythons that will do; nothing when it does not."""
     file = source / "pyproject.toml"
     if not file.is_file():
-        return SpecifierSet()
+        return ""
     try:
         said = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {}).get("requires-python", "")
-        return SpecifierSet(said)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, InvalidSpecifier, AttributeError, TypeError) as error:
+        _fits("3", said)
+    except (ValueError, AttributeError, TypeError) as error:
         raise StepFailed(
             "pyproject-unusable", f"pyproject.toml cannot be read: {error}", hint="correct it, then: bulletproof deploy"
         ) from error
+    return str(said)
+
+
+def _fits(version: str, allowed: str) -> bool:
+    """Whether a version is one of the allowed (PEP 440); raises ValueError when that is no list of versions."""
+    from packaging.specifiers import SpecifierSet  # noqa: PLC0415 (20 ms, which only a build should pay)
+
+    return SpecifierSet(allowed).contains(version, prereleases=True)
 
 
 def _is(version: str, pinned: str) -> bool:

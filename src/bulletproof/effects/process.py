@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from bulletproof.errors import StepFailed
 
@@ -33,36 +36,17 @@ def run(
     timeout_seconds: float = 600.0,
     input_text: str | None = None,
 ) -> Completed:
-    """Run a program to its end, in a session of its own, and kill all of it when we are interrupted or time is up.
+    """Run a program to its end; what it left running is killed, as all of it is when we are interrupted or time is up.
 
     Raises StepFailed when it cannot be started or outlasts `timeout_seconds`; its exit status is the caller's to judge.
     """
     words = tuple(str(word) for word in argv)
-    try:
-        child = subprocess.Popen(
-            words,
-            cwd=folder,
-            env=None if environment is None else dict(environment),
-            stdin=subprocess.DEVNULL if input_text is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise StepFailed("program-not-started", f"{words[0]} could not be started: {error.strerror}") from error
-    try:
-        output, errors = child.communicate(input_text, timeout=timeout_seconds)
-    except subprocess.TimeoutExpired as error:
-        _end(child)
-        raise StepFailed(
-            "program-too-slow", f"{words[0]} did not end within {timeout_seconds:.0f} seconds and was killed"
-        ) from error
-    except BaseException:
-        _end(child)
-        raise
-    return Completed(argv=words, status=child.returncode, output=output, errors=errors)
+    # Files and not pipes: something that the program left running would keep a pipe open long after its end.
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        given.write((input_text or "").encode())
+        given.seek(0)
+        status = _run_to_end(words, folder, environment, (given, output, errors), timeout_seconds)
+        return Completed(argv=words, status=status, output=_text(output), errors=_text(errors))
 
 
 def run_checked(
@@ -87,8 +71,39 @@ def last_lines(text: str, count: int = _CONTEXT_LINES) -> tuple[str, ...]:
     return tuple([line.rstrip() for line in text.splitlines() if line.strip()][-count:])
 
 
-def _end(child: subprocess.Popen[str]) -> None:
-    """Kill the program and everything in its session, and reap it."""
-    if child.poll() is None:
-        os.killpg(child.pid, signal.SIGKILL)
-    child.communicate()
+def _run_to_end(
+    words: tuple[str, ...],
+    folder: Path,
+    environment: Mapping[str, str] | None,
+    files: tuple[IO[bytes], IO[bytes], IO[bytes]],
+    timeout_seconds: float,
+) -> int:
+    """Run it in a session of its own, of which nothing is left when this returns, however it returns."""
+    given, output, errors = files
+    try:
+        child = subprocess.Popen(
+            words,
+            cwd=folder,
+            env=None if environment is None else dict(environment),
+            stdin=given,
+            stdout=output,
+            stderr=errors,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise StepFailed("program-not-started", f"{words[0]} could not be started: {error.strerror}") from error
+    try:
+        return child.wait(timeout_seconds)
+    except subprocess.TimeoutExpired as error:
+        raise StepFailed(
+            "program-too-slow", f"{words[0]} did not end within {timeout_seconds:.0f} seconds and was killed"
+        ) from error
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from packaging.utils import canonicalize_name
-
 from bulletproof.errors import StepFailed
 
 REQUIREMENTS = "requirements.txt"
@@ -76,14 +74,19 @@ def locked(lock: str) -> dict[str, str]:
     for line in lock.splitlines():
         found = _NAME.match(line)
         if found:
-            name = canonicalize_name(found.group(1))
+            name = normalised(found.group(1))
         if name:
             blocks[name] = f"{blocks.get(name, '')}{line}\n"
     return blocks
 
 
+def normalised(name: str) -> str:
+    """A package's name as PEP 503 compares names."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def is_guarded(lock: str) -> bool:
-    """Whether a hash guards every package of a lock; uv does not count that a commit of a repository is its own hash."""
+    """Whether a hash guards every package of a lock; one from a git repository has none, its commit guards it."""
     return all("--hash" in block for block in locked(lock).values())
 
 

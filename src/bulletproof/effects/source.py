@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterable
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
+from bulletproof.domain.source import Source
 from bulletproof.effects import durable, tree
 from bulletproof.effects.process import Completed, last_lines, run
 from bulletproof.errors import StepFailed, UsageError
-from bulletproof.ports import Source
 
 _GIT = (
     *("git", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"),  # nothing of the repository is run
@@ -133,7 +133,7 @@ def _commit(folder: Path, wish: str | None) -> Source:
             hint="git add the folder and commit it, or: bulletproof deploy --worktree",
         )
     title = _git_checked(folder, "log", "-1", "--no-show-signature", "--format=%s", commit, "--").output.strip()
-    return Source(folder=folder, revision=commit, title=title)
+    return Source(folder=folder, revision=commit, title="".join(filter(str.isprintable, title)))
 
 
 def _unknown(wish: str | None, asked: Completed) -> UsageError:

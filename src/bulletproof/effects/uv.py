@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from uv import find_uv_bin
 
-from bulletproof.effects.process import Completed, last_lines, run
+from bulletproof.effects.bound import run_bound
+from bulletproof.effects.process import Completed, last_lines
 from bulletproof.errors import StepFailed
 
 _BUILD_SECONDS = 1800.0
 """A package without a wheel may be compiled for as long."""
-
-_DIE_WITH_US = """
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: see prctl(2)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit("the deployment ended before this could begin")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-"""Run first in a child's place: a deployer that is killed must not leave behind a program that goes on writing."""
 
 _PASSED_ON = frozenset(
     {
@@ -47,20 +38,22 @@ _FROM_PIP = {
     "PIP_CERT": "SSL_CERT_FILE",
 }
 
+_CORRECT = "correct requirements.txt and commit it, then: bulletproof deploy"
+_CONNECT = "check the network and the package index, then: bulletproof deploy"
+_NO_NETWORK = r"error sending request|dns error|[Nn]etwork (?:was|connectivity is) disabled"
 _CAUSES = (
-    (
-        r"error sending request|dns error|[Nn]etwork (?:was|connectivity is) disabled",
-        "the package index is not reachable",
-    ),
-    (r"Because (\S+) was not found in the ", "requirement `{}` does not exist in the package index"),
-    (r"Because there (?:is|are) no versions? of (\S+?),? ", "the package index has nothing that fits requirement `{}`"),
-    (r"Because only \S+ is available and you require (\S+?),? ", "the package index has nothing that fits `{}`"),
-    (r"Hash mismatch for `([^`]+)`", "what the package index has of `{}` is not what its hash says"),
-    (r"Failed to (?:download and )?build:? `([^`]+)`", "requirement `{}` could not be built"),
-    (r"(?:HTTP status client error \((40[13])[^)]*\))", "the package index refused us with status {}"),
-    (r"Failed to [a-z]+:? `([^`]+)`", "requirement `{}` could not be installed"),
-    (r"Couldn't parse requirement in `([^`]+)`", "`{}` has a line that is no requirement"),
+    (_NO_NETWORK, "the package index is not reachable", _CONNECT),
+    (r"HTTP status client error \((40[13])\b", "the package index refused us with status {}", _CONNECT),
+    (r"Because (\S+) was not found in the ", "requirement `{}` does not exist in the package index", _CORRECT),
+    (r"Because there (?:is|are) no versions? of (\S+?),? ", "the package index has no version of `{}`", _CORRECT),
+    (r"Because only \S+ is available and you require (\S+?),? ", "the package index has no version of `{}`", _CORRECT),
+    (r"Hash mismatch for `([^`]+)`", "requirement `{}` is not what its hash says", _CORRECT),
+    (r"Failed to (?:download and )?build:? `([^`]+)`", "requirement `{}` could not be built", _CORRECT),
+    (r"Failed to [a-z]+:? `([^`]+)`", "requirement `{}` could not be installed", _CORRECT),
+    (r"Couldn't parse requirement in `([^`]+)`", "`{}` has a line that is no requirement", _CORRECT),
+    (r"", "the app's packages could not be installed", _CORRECT),
 )
+"""What uv says, as a pattern over its words on one line; what it means; and what helps. The first that fits counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +69,8 @@ class Uv:
 
         It is killed with us, also by a kill -9. Raises StepFailed when it cannot be started.
         """
-        bound = (sys.executable, "-I", "-S", "-c", _DIE_WITH_US, str(os.getpid()))
-        return run(
-            (*bound, self.program, *_configuration(os.environ), *words),
+        return run_bound(
+            (self.program, *_configuration(os.environ), *words),
             folder=folder,
             environment=environment(os.environ) | {"UV_CACHE_DIR": str(self.cache)},
             timeout_seconds=_BUILD_SECONDS,
@@ -123,18 +115,10 @@ def failure(said: str) -> StepFailed:
         return StepFailed(
             "disk-full", "the disk filled up while packages were installed", context=context, hint="df -h"
         )
-    for pattern, message in _CAUSES:
-        found = re.search(pattern, words)
-        if found:
-            return _dependencies_failed(message.format(*found.groups()), context)
-    return _dependencies_failed("the app's packages could not be installed", context)
-
-
-def _dependencies_failed(message: str, context: tuple[str, ...]) -> StepFailed:
-    hint = "correct requirements.txt and commit it, then: bulletproof deploy"
-    if "index" in message and "requirement" not in message:
-        hint = "check the network and the index, then: bulletproof deploy"
-    return StepFailed("dependencies-failed", message, context=context, hint=hint)
+    found, message, hint = next(
+        (found, message, hint) for pattern, message, hint in _CAUSES if (found := re.search(pattern, words))
+    )
+    return StepFailed("dependencies-failed", message.format(*found.groups()), context=context, hint=hint)
 
 
 def _is_passed_on(name: str) -> bool:

@@ -9,13 +9,11 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.utils import canonicalize_name
-
 from bulletproof.effects import durable, tree
+from bulletproof.effects.bound import run_bound
 from bulletproof.effects.cache import BuildCache
 from bulletproof.effects.interpreter import Interpreter
-from bulletproof.effects.process import run
-from bulletproof.effects.requirements import REQUIREMENTS, Requirements, is_guarded, locked
+from bulletproof.effects.requirements import REQUIREMENTS, Requirements, is_guarded, locked, normalised
 from bulletproof.effects.uv import Uv
 from bulletproof.errors import StepFailed
 
@@ -85,13 +83,13 @@ def lay_environment(uv: Uv, cache: BuildCache, blueprint: Blueprint, destination
 def compile_bytecode(python: Path, source: Path) -> None:
     """Compile the app's own modules; one that is no Python stays without bytecode, for it may never be imported."""
     argv = (python, "-I", "-S", "-m", "compileall", "-q", source)
-    run(argv, folder=source, environment={}, timeout_seconds=_COMPILE_SECONDS)
+    run_bound(argv, folder=source, environment={}, timeout_seconds=_COMPILE_SECONDS)
 
 
 def versions(environment: Path) -> dict[str, str]:
     """The version of each installed package by its normalised name."""
     names = (path.name.removesuffix(".dist-info").rpartition("-") for path in _dist_infos(environment))
-    return {str(canonicalize_name(name)): version for name, _, version in names}
+    return {normalised(name): version for name, _, version in names}
 
 
 def has_module(folder: Path, module: str) -> bool:

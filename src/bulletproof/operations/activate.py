@@ -30,6 +30,8 @@ class Session:
     around: Surroundings
     begun: Callable[[Entry], None]
     """Told of each deployment when it begins: to name it in the lock and on the screen."""
+    taken_up: Callable[[Entry], None]
+    """Told of a deployment that a crash left, before it is finished or undone."""
     started_by: str
 
 
@@ -57,7 +59,9 @@ def activate(session: Session, order: Order) -> Result:
     if order.kind is not Kind.DEPLOY and live is None:
         raise UsageError("nothing-deployed", "this app was never deployed on this host", hint="bulletproof deploy")
     serves = order.kind is not Kind.START and live is not None and bring_back(session, live)
-    return _run(session, order, choose(order, is_first=live is None, serves=serves))
+    return _run(
+        session, order, choose(order, has_database=session.host.database.exists(), is_first=live is None, serves=serves)
+    )
 
 
 def stop(session: Session, kind: Kind = Kind.STOP) -> Result:
@@ -69,13 +73,13 @@ def stop(session: Session, kind: Kind = Kind.STOP) -> Result:
 def recover(session: Session) -> Entry | None:
     """Finish or undo what a killed deployment left; tells which it was. Does nothing on a whole host."""
     entry = session.journal.unfinished()
-    if entry is None:
-        return None
-    session.begun(entry)
-    attempt = Attempt(host=session.host, deployment=entry.deployment, lived=session.journal.lived())
-    record = session.journal.record(entry.deployment.number)
-    engine.recover(pipelines.pipeline_named(entry.pipeline), attempt, record, session.around, OUTCOMES)
-    return session.journal.entry(entry.deployment.number)
+    if entry is not None:
+        session.taken_up(entry)
+        attempt = Attempt(host=session.host, deployment=entry.deployment, lived=session.journal.lived())
+        record = session.journal.record(entry.deployment.number)
+        engine.recover(pipelines.pipeline_named(entry.pipeline), attempt, record, session.around, OUTCOMES)
+    _rest(session)
+    return session.journal.entry(entry.deployment.number) if entry else None
 
 
 def bring_back(session: Session, live: Live) -> bool:
@@ -96,9 +100,9 @@ def is_up(host: Host, live: Live) -> bool:
     return {PROXY, web_name(live.number)} <= set(host.supervisor.names())
 
 
-def choose(order: Order, *, is_first: bool, serves: bool) -> Pipeline[Attempt]:
+def choose(order: Order, *, has_database: bool, is_first: bool, serves: bool) -> Pipeline[Attempt]:
     """The pipeline for an order: what exists already, and whether anything serves, decides."""
-    if order.kind is Kind.DEPLOY and is_first:
+    if order.kind is Kind.DEPLOY and is_first and not has_database:
         return pipelines.FIRST
     if order.kind is Kind.DEPLOY:
         return pipelines.DEPLOY if serves else pipelines.COLD
@@ -107,6 +111,9 @@ def choose(order: Order, *, is_first: bool, serves: bool) -> Pipeline[Attempt]:
 
 def _run(session: Session, order: Order, pipeline: Pipeline[Attempt]) -> Result:
     begun = session.around.clock()
+    if order.kind.makes_live:
+        # It outlives us: should we be killed from here on, it finishes or undoes what we began.
+        session.host.supervisor.ensure_running()
     entry = session.journal.begin(_beginning(session, order, pipeline))
     session.begun(entry)
     attempt = Attempt(host=session.host, deployment=entry.deployment, lived=session.journal.lived(), order=order)
@@ -122,6 +129,7 @@ def _run(session: Session, order: Order, pipeline: Pipeline[Attempt]) -> Result:
     except Failure as failure:
         outcome = Outcome.UNDONE if failure.touched else Outcome.REFUSED
         step, cause = failure.step, failure.cause
+    _rest(session)
     result = Result(
         outcome=outcome,
         number=attempt.number,
@@ -134,6 +142,12 @@ def _run(session: Session, order: Order, pipeline: Pipeline[Attempt]) -> Result:
     if order.kind is not Kind.DESTROY:
         session.host.chronicle(_line(session, order, result))
     return result
+
+
+def _rest(session: Session) -> None:
+    """End the supervisor of an app that is not to run: last of all, because until then it takes care of our death."""
+    if not session.journal.wants_running():
+        session.host.supervisor.shutdown()
 
 
 def _line(session: Session, order: Order, result: Result) -> str:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.deployment import Deployment, Kind, Live
+from bulletproof.domain.source import Source
 from bulletproof.domain.web import database_setting
 from bulletproof.errors import NeedsPerson
-from bulletproof.ports import Host, Manifest, Source
+from bulletproof.ports import Host, Manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

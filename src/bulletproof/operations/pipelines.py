@@ -24,6 +24,7 @@ from bulletproof.operations.steps import (
     pass_health_gate,
     prune,
     remove_database,
+    require_no_database,
     set_data_aside,
     start_instance,
     stop_instance,
@@ -36,6 +37,7 @@ _FETCH = Step("fetch", fetch_source, undo=discard_release)
 _BUILD = Step("build", build_release, undo=discard_release)
 _SETTINGS = Step("settings", freeze_settings, undo=discard_settings)
 _SCHEMA = Step("schema", check_schema)
+_VACANT = Step("vacant", require_no_database)
 _DATABASE = Step("database", create_database, undo=remove_database)
 _OPEN = Step("open", open_host, undo=leave_closed)
 _START = Step("start", start_instance, undo=stop_instance)
@@ -65,7 +67,7 @@ ACTIVATE = Pipeline(
 # that an undo would have to take back.
 FIRST = Pipeline(
     "first",
-    before=(_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _DATABASE, _OPEN, _START, _GATE),
+    before=(_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _VACANT, _DATABASE, _OPEN, _START, _GATE),
     after=(_CUTOVER, *_FINISH),
 )
 COLD = Pipeline(

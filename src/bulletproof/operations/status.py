@@ -33,6 +33,8 @@ class Status:
     unfinished: Entry | None
     holder: lock.Holder | None
     """Who holds the deployment lock, or died with it."""
+    is_held: bool = False
+    """Whether the holder is alive."""
     workers: int = 0
 
     @property
@@ -46,6 +48,7 @@ def status(host: Host, journal: Journal) -> Status:
     live = journal.live()
     web = host.supervisor.state(web_name(live.number if live else 0))
     entries = journal.entries()
+    holder = lock.peek(host.layout.lock)
     return Status(
         app=host.layout.app,
         live=live,
@@ -59,6 +62,7 @@ def status(host: Host, journal: Journal) -> Status:
         address=f"http://127.0.0.1:{host.proxy.port()}" if journal.wants_running() else "",
         last=entries[-1] if entries else None,
         unfinished=journal.unfinished(),
-        holder=lock.peek(host.layout.lock),
+        holder=holder,
+        is_held=holder is not None and family_of(holder.pid) is not None,
         workers=host.releases.manifest(live.release).config.app.workers if live else 0,
     )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from bulletproof.domain.health import GateProgress, falls_back_to_root
-from bulletproof.domain.process import PROXY, RELAY, Phase, web_name
+import functools
+
+from bulletproof.domain.health import falls_back_to_root
+from bulletproof.domain.process import PROXY, RELAY, web_name
 from bulletproof.domain.retention import releases_to_remove
 from bulletproof.domain.settings import changed
 from bulletproof.domain.web import web_process
 from bulletproof.errors import StepFailed
 from bulletproof.operations.attempt import Attempt
+from bulletproof.operations.gate import Candidate, pass_gate
 from bulletproof.ports import Host
 
 _POLL_SECONDS = 0.1
@@ -85,10 +88,19 @@ def check_schema(attempt: Attempt) -> str:
     return f"fits ({state.tool})" if state.tool != "none" else "no schema"
 
 
+def require_no_database(attempt: Attempt) -> str:
+    """Refuse to make a database where one lies: the undo of making it would remove what somebody put there."""
+    if attempt.host.database.exists():
+        raise StepFailed(
+            "database-appeared",
+            "a database appeared in the data folder since this deployment began",
+            hint="bulletproof deploy",
+        )
+    return "none yet"
+
+
 def create_database(attempt: Attempt) -> str:
     """Make the database of a first deployment, where there is nothing to lose."""
-    if attempt.host.database.exists():
-        return check_schema(attempt)
     return attempt.host.migrator.create(attempt.manifest, attempt.settings)
 
 
@@ -116,7 +128,10 @@ def open_host(attempt: Attempt) -> str:
 
 
 def close_host(attempt: Attempt) -> str:
-    """Nothing runs: requests in flight are finished first, requests that only wait are turned away."""
+    """Nothing runs but the supervisor, which is ended when the journal is closed.
+
+    Requests in flight are finished first, requests that only wait are turned away.
+    """
     host = attempt.host
     if host.proxy.target() is None:
         host.supervisor.stop(RELAY)
@@ -124,7 +139,7 @@ def close_host(attempt: Attempt) -> str:
     for name in host.supervisor.names():
         if name != RELAY:
             host.supervisor.stop(name)
-    host.supervisor.shutdown()
+    host.supervisor.stop(RELAY)
     host.proxy.close()
     return "stopped"
 
@@ -157,27 +172,14 @@ def stop_instance(attempt: Attempt) -> None:
 
 def pass_health_gate(attempt: Attempt) -> str:
     """Ask the new instance, as the proxy would, until it was healthy so many times in a row."""
-    host, config = attempt.host, attempt.manifest.config.health
-    begun = host.clock()
-    deadline = begun + config.deadline_seconds
-    paths = config.paths or ("/up",)
-    progress = GateProgress()
-    while progress.passed < config.passes:
-        _fail_when_crashed(attempt)
-        for path in paths:
-            answer = host.ask_instance(
-                attempt.number, path, max(_POLL_SECONDS, min(config.timeout_seconds, deadline - host.clock()))
-            )
-            progress = progress.after(path, answer)
-            if falls_back_to_root(config.paths, answer):
-                paths = ("/",)
-            if not answer.is_healthy:
-                break
-        if progress.passed < config.passes and host.clock() + _POLL_SECONDS >= deadline:
-            raise _not_healthy(attempt, progress, host.clock() - begun)
-        if progress.passed < config.passes:
-            host.sleep(_POLL_SECONDS)
-    return f"{', '.join(paths)} healthy {config.passes} times in a row"
+    host = attempt.host
+    candidate = Candidate(
+        release=attempt.deployment.release,
+        ask=functools.partial(host.ask_instance, attempt.number),
+        state=lambda: host.supervisor.state(web_name(attempt.number)),
+        log_tail=functools.partial(host.log_tail, attempt.number),
+    )
+    return pass_gate(candidate, attempt.manifest.config.health, host.clock, host.sleep)
 
 
 def cut_over(attempt: Attempt) -> str:
@@ -234,7 +236,7 @@ def prune(attempt: Attempt) -> str:
     for number in host.settings.numbers():
         if number not in kept:
             host.settings.discard(number)
-    host.prune_logs(min(min(kept), attempt.number - _KEPT_LOGS))
+    host.prune_logs(min(*kept, attempt.number - _KEPT_LOGS))
     return f"removed {', '.join(gone)}" if gone else ""
 
 
@@ -245,6 +247,7 @@ def set_data_aside(attempt: Attempt) -> str:
 
 def wipe_app(attempt: Attempt) -> str:
     """Releases, settings and logs are not; the journal goes last, when it is closed."""
+    attempt.host.supervisor.shutdown()
     attempt.host.wipe()
     return ""
 
@@ -260,23 +263,3 @@ def _drain(host: Host, number: int, *, seconds: float) -> int:
             return left
         host.sleep(_SETTLE_SECONDS / 2)
     return 0
-
-
-def _fail_when_crashed(attempt: Attempt) -> None:
-    state = attempt.host.supervisor.state(web_name(attempt.number))
-    if state.restarts or state.phase is not Phase.RUNNING:
-        raise StepFailed(
-            "crashed-at-boot",
-            f"the app of release {attempt.deployment.release} {state.words or 'does not run'}",
-            context=attempt.host.log_tail(attempt.number, _LOG_LINES),
-            hint=f"bulletproof logs {attempt.deployment.release}",
-        )
-
-
-def _not_healthy(attempt: Attempt, progress: GateProgress, seconds: float) -> StepFailed:
-    return StepFailed(
-        "health-gate-failed",
-        f"release {attempt.deployment.release} was not healthy within {seconds:.0f} seconds: {progress.last}",
-        context=attempt.host.log_tail(attempt.number, _LOG_LINES),
-        hint=f"bulletproof logs {attempt.deployment.release}",
-    )

@@ -103,7 +103,8 @@ def _revision(scripts: Any, revision: Any) -> Answer:  # noqa: ANN401  alembic i
 def _flask_sqlalchemy(entry: str, database: str) -> Iterator[Any]:
     """The app's Flask-SQLAlchemy within its context, proved to use the file `database`; None when it has none."""
     app = _load(entry)
-    extension: Any = getattr(app, "extensions", {}).get("sqlalchemy")
+    extensions = getattr(app, "extensions", None)
+    extension: Any = extensions.get("sqlalchemy") if isinstance(extensions, dict) else None
     if not hasattr(extension, "create_all"):
         yield None
         return

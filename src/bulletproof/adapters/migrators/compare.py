@@ -40,7 +40,7 @@ def compare_revisions(tool: str, graph: Graph, live: Reading | None) -> SchemaSt
 
     Raises StepFailed when the database has tables and no note of any migration.
     """
-    current = _noted(live) if live else ()
+    current = _noted(tool, live) if live else ()
     parents = {one.revision: one.parents for one in graph.revisions}
     unknown = tuple(name for name in current if name not in parents)
     done: set[str] = set()
@@ -75,15 +75,16 @@ def _lacking(table: str, columns: tuple[str, ...], have: dict[str, set[str]]) ->
     return [f"table {table} lacks column {column}" for column in columns if column.lower() not in known]
 
 
-def _noted(live: Reading) -> tuple[str, ...]:
+def _noted(tool: str, live: Reading) -> tuple[str, ...]:
     """The revisions that Alembic noted, in its usual table or in the only one that is like it."""
     only = next(iter(live.versions)) if len(live.versions) == 1 else "alembic_version"
     noted = live.versions.get(only, ())
     tables = [name for name in live.tables if name not in live.versions]
     if tables and not noted:
+        program = "flask db" if tool == "flask-migrate" else "alembic"
         raise StepFailed(
             "schema-unknown",
             f"the database has tables ({', '.join(tables[:3])}) and no note of which migrations made them",
-            hint="flask db stamp REVISION, once you are sure which migration its tables are of",
+            hint=f"{program} stamp REVISION, once you are sure which migration its tables are of",
         )
     return noted

@@ -1,0 +1,1 @@
+"""Measurements against what people do today; run from the repository's root."""

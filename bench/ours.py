@@ -1,0 +1,78 @@
+"""The same app under Bulletproof, driven by the real command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from bench.command import Finished, run
+from bench.content import fill
+from bulletproof.effects.process import last_lines
+from bulletproof.errors import BulletproofError
+
+PROGRAM = str(Path(sys.executable).with_name("bulletproof"))
+"""The command as a person runs it, installed beside this interpreter."""
+_RECOVERY_SECONDS = 30
+"""A deployment that we killed is being undone by itself; the stop waits for that."""
+
+
+class Ours:
+    """The app on the embedded host, behind its proxy."""
+
+    name = "bulletproof"
+
+    def __init__(self, folder: Path, project: Path) -> None:
+        """Nothing is done before `lay`."""
+        self._root = folder / "root"
+        self._project = project
+        self._address = ""
+
+    @property
+    def address(self) -> str:
+        """Where it serves."""
+        return self._address
+
+    @property
+    def database(self) -> Path:
+        """The live database."""
+        return self._root / "var" / "lib" / "datacharted" / "app.db"
+
+    def lay(self) -> None:
+        """Deploy v1. Raises BulletproofError when it does not serve."""
+        first = self.deploy("v1")
+        if first.status != 0:
+            raise _failed(first, "bench-not-prepared", "deploying v1")
+        self._address = str(last_event(first)["address"])
+        fill(self.database)
+
+    def deploy(self, release: str) -> Finished:
+        """`bulletproof deploy`."""
+        return self._run("deploy", release, "--json")
+
+    def rollback(self) -> Finished:
+        """`bulletproof rollback`: what was live before serves again."""
+        return self._run("rollback", "--json")
+
+    def close(self) -> None:
+        """Stop it, however far it came. Raises BulletproofError when something may still run."""
+        if not self._root.exists():
+            return
+        stopped = self._run("stop", f"--wait={_RECOVERY_SECONDS}")
+        if stopped.status != 0:
+            raise _failed(stopped, "bench-not-stopped", "bulletproof stop")
+
+    def _run(self, *words: str) -> Finished:
+        return run((PROGRAM, "--root", str(self._root), *words), folder=self._project)
+
+
+def _failed(finished: Finished, reference: str, what: str) -> BulletproofError:
+    context = last_lines(finished.errors or finished.output)
+    return BulletproofError(reference, f"{what} ended with {finished.status}", context=context)
+
+
+def last_event(finished: Finished) -> dict[str, object]:
+    """The last event that a deployment told; empty when it told none."""
+    lines = finished.output.splitlines()
+    event = json.loads(lines[-1]) if lines else {}
+    return event if isinstance(event, dict) else {}

@@ -1,0 +1,22 @@
+"""Source: what is to be deployed, and where it is taken from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What is to be deployed: a folder and, when it is a git repository, the commit to take from it."""
+
+    folder: Path
+    revision: str
+    """A full commit id, or `worktree` (tracked and untracked files as they are), or `files` (a folder without git)."""
+    title: str = ""
+    """The commit's subject."""
+
+    @property
+    def is_commit(self) -> bool:
+        """Whether a commit is taken, and not the files as they lie there."""
+        return self.revision not in {"worktree", "files"}

@@ -1,0 +1,158 @@
+"""Writes docs/reference from the code: the command line, the configuration and the errors; a test holds them together.
+
+Run `python tools/reference.py` after a change; `--check` writes nothing and fails when a page is not current.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+import textwrap
+from pathlib import Path
+
+import click
+import msgspec
+
+from bulletproof import errors
+from bulletproof.cli.main import VERBS, bulletproof
+from bulletproof.domain.config import AppConfig
+
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "docs" / "reference"
+_CLASSES = ("UsageError", "Refused", "StepFailed", "Undone", "NeedsPerson", "LockHeld", "RecoveryNeeded")
+
+
+def pages() -> dict[str, str]:
+    """Every page of the reference by its file name."""
+    return {"cli.md": command_line(), "configuration.md": configuration(), "errors.md": error_page()}
+
+
+def command_line() -> str:
+    """The help of every verb."""
+    context = click.Context(bulletproof, info_name="bulletproof", max_content_width=100)
+    parts = ["# Command line\n", _block(bulletproof.get_help(context))]
+    for name in VERBS:
+        command = bulletproof.get_command(context, name)
+        assert command is not None, name
+        parts += [f"\n## bulletproof {name}\n", _help(command, name, context)]
+        if isinstance(command, click.Group):
+            inner = click.Context(command, info_name=name, parent=context, max_content_width=100)
+            for word, verb in command.commands.items():
+                parts += [f"\n### bulletproof {name} {word}\n", _help(verb, word, inner)]
+    return "\n".join(parts)
+
+
+def configuration() -> str:
+    """Every key of bulletproof.toml with its type, default and meaning."""
+    lines = [
+        "# Configuration",
+        "",
+        "`bulletproof.toml` in the project's folder, or `[tool.bulletproof]` in its pyproject.toml. Only `name` is needed.",
+        "",
+    ]
+    for table in (AppConfig, *_tables()):
+        title = "Top level" if table is AppConfig else f"[{_table_name(table)}]"
+        lines += [f"## {title}", "", inspect.getdoc(table) or "", ""]
+        rows = [row for row in _rows(table) if row]
+        if rows:
+            lines += ["| key | type | default | meaning |", "|---|---|---|---|", *rows, ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def error_page() -> str:
+    """Exit codes, and every reference that an error can have."""
+    lines = ["# Exit codes and errors", "", "| code | means |", "|---|---|", "| 0 | done |"]
+    codes: dict[int, list[str]] = {}
+    for name in ("Refused", "UsageError", "Undone", "NeedsPerson", "LockHeld", "RecoveryNeeded"):
+        kind = getattr(errors, name)
+        codes.setdefault(kind.exit_code, []).append((inspect.getdoc(kind) or "").splitlines()[0].rstrip("."))
+    lines += [f"| {code} | {'; '.join(words)} |" for code, words in sorted(codes.items())]
+    lines += ["", "## References", "", "The word after `error:`. It is stable; look it up here, or search for it.", ""]
+    lines += ["| reference | told in |", "|---|---|"]
+    lines += [f"| `{name}` | {', '.join(sorted(places))} |" for name, places in sorted(_references().items())]
+    return "\n".join(lines) + "\n"
+
+
+def _help(command: click.Command, name: str, parent: click.Context) -> str:
+    return _block(command.get_help(click.Context(command, info_name=name, parent=parent, max_content_width=100)))
+
+
+def _block(text: str) -> str:
+    return f"```\n{text.rstrip()}\n```\n"
+
+
+def _tables() -> list[type]:
+    return [
+        field.type for field in msgspec.structs.fields(AppConfig) if isinstance(field.type, type) and field.name != "name"
+    ]
+
+
+def _table_name(table: type) -> str:
+    return next(field.name for field in msgspec.structs.fields(AppConfig) if field.type is table)
+
+
+def _rows(table: type) -> list[str]:
+    meanings = _meanings(table)
+    schema = msgspec.json.schema(table)["$defs"][table.__name__]["properties"]
+    rows = []
+    for field in msgspec.structs.fields(table):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            continue
+        default = "needed" if field.required else f"`{msgspec.json.encode(field.default).decode()}`"
+        rows.append(f"| `{field.name}` | {_kind(schema[field.name])} | {default} | {meanings.get(field.name, '')} |")
+    return rows
+
+
+def _kind(schema: dict[str, object]) -> str:
+    choices = schema.get("anyOf")
+    if isinstance(choices, list):
+        return " or ".join(_kind(choice) for choice in choices if choice.get("type") != "null")
+    words = {"integer": "whole number", "number": "number", "string": "text", "array": "list of texts"}
+    kind = words.get(str(schema.get("type")), "gunicorn or uvicorn")
+    low, high = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("maximum")
+    return kind + (f", {low} to {high}" if high is not None else f", from {low}" if low is not None else "")
+
+
+def _meanings(table: type) -> dict[str, str]:
+    """The texts that stand below a class's attributes."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(table)))
+    (body,) = (node.body for node in tree.body if isinstance(node, ast.ClassDef))
+    found = {}
+    for before, after in zip(body, body[1:], strict=False):
+        if isinstance(before, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            assert isinstance(before.target, ast.Name)
+            found[before.target.id] = " ".join(str(after.value.value).split())
+    return found
+
+
+def _references() -> dict[str, set[str]]:
+    """Each error's reference with the modules that raise it."""
+    found: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "src" / "bulletproof").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _CLASSES and node.args:
+                first = node.args[0]
+                if isinstance(first, ast.Constant):
+                    module = path.relative_to(ROOT / "src" / "bulletproof").with_suffix("").as_posix().replace("/", ".")
+                    found.setdefault(str(first.value), set()).add(module)
+    return found
+
+
+def main() -> int:
+    """Write the pages, or with --check tell which are not current."""
+    stale = []
+    for name, text in pages().items():
+        path = PAGES / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                path.write_text(text, encoding="utf-8")
+    if "--check" in sys.argv and stale:
+        sys.stderr.write(f"not current: {', '.join(stale)}; run python tools/reference.py\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
