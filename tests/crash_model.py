@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 import itertools
 import random
 import sqlite3
@@ -23,6 +25,7 @@ from bulletproof.ports import Host, Resources
 from fakes.database import FakeDatabase
 from fakes.migrator import FakeMigrator
 from fakes.proxy import FakeProxy
+from fakes.rehearsal import FakeRehearsal
 from fakes.releases import FakeReleases
 from fakes.settings import FakeSettings
 from fakes.supervisor import FakeSupervisor
@@ -31,12 +34,12 @@ LAYOUT = Layout(root=Path("/model"), app="app", runtime=Path("/model/run"))
 CONFIG = AppConfig(name="app", keep=Keep(releases=2))
 READS = frozenset({
     "manifest", "existing", "is_running", "state", "names", "target", "connections", "is_listening", "exists", "check",
-    "today", "frozen", "numbers", "port", "process", "relay", "history",
+    "today", "frozen", "numbers", "port", "process", "relay", "history", "notes", "why_not", "ask", "log_tail",
 })  # fmt: skip
 """What only looks: no boundary lies in it."""
 
 
-class Violation(AssertionError):  # noqa: N818  a promise was broken
+class Violation(AssertionError):
     """A promise was broken."""
 
 
@@ -95,6 +98,7 @@ class World:
     proxy: FakeProxy = field(default_factory=FakeProxy)
     database: FakeDatabase = field(default_factory=FakeDatabase)
     settings: FakeSettings = field(default_factory=FakeSettings)
+    rehearsal: FakeRehearsal = field(default_factory=FakeRehearsal)
     migrator: FakeMigrator = field(init=False)
     death: Death = field(default_factory=Death)
     bad: frozenset[str] = frozenset()
@@ -160,7 +164,7 @@ class World:
         """The host as a deployer sees it."""
         mortal: Any = {
             name: Mortal(getattr(self, name), self, READS - {"state"} if name == "migrator" else READS)
-            for name in ("releases", "supervisor", "proxy", "database", "settings", "migrator")
+            for name in ("releases", "supervisor", "proxy", "database", "settings", "migrator", "rehearsal")
         }
         return Host(
             layout=LAYOUT,
@@ -251,16 +255,16 @@ class Lane:
         prepared = self._prepare(scenario)
         for first in itertools.count(1):
             world, journal = copy.deepcopy(prepared[0]), self._copy(prepared[1])
-            if not self._is_killed(world, Death(at=first), lambda: self._ask_for(scenario, world, journal)):
+            ask = functools.partial(self._ask_for, scenario, world, journal)
+            if not self._is_killed(world, Death(at=first), ask):
                 return [*outcomes, self._judge(scenario, world, journal, f"{scenario}, not killed")]
             for second in itertools.count(1):
                 where = f"{scenario}, killed at {first}, its recovery at {second}"
                 one, its_journal = copy.deepcopy(world), self._copy(journal)
-                is_killed_again = self._is_killed(one, Death(at=second), lambda: self._recover(one, its_journal))
-                if is_killed_again and self._is_killed(
-                    one, Death(at=chance.randint(1, 30)), lambda: self._recover(one, its_journal)
-                ):
-                    self._is_killed(one, Death(), lambda: self._recover(one, its_journal))
+                recover = functools.partial(self._recover, one, its_journal)
+                is_killed_again = self._is_killed(one, Death(at=second), recover)
+                if is_killed_again and self._is_killed(one, Death(at=chance.randint(1, 30)), recover):
+                    self._is_killed(one, Death(), recover)
                 outcomes.append(self._judge(scenario, one, its_journal, where))
                 if not is_killed_again:
                     break
@@ -274,17 +278,17 @@ class Lane:
         if scenario.reboot:
             world.supervisor = FakeSupervisor()
         live = journal.live()
-        world.must_serve = bool(live) and journal.wants_running() and not scenario.reboot and scenario.kind is not Kind.STOP
+        world.must_serve = (
+            bool(live) and journal.wants_running() and not scenario.reboot and scenario.kind is not Kind.STOP
+        )
         world.bad, world.bad_from = scenario.bad, len(journal.entries()) + (2 if scenario.brings_back else 1)
         return world, journal
 
     def _is_killed(self, world: World, death: Death, act: Callable[[], None]) -> bool:
         """Act until the end or death; whether it was death."""
         world.death = death
-        try:
+        with contextlib.suppress(Killed):
             act()
-        except Killed:
-            pass
         killed, world.death = death.is_dead, Death()
         return killed
 
@@ -358,11 +362,14 @@ class Lane:
         lived = journal.lived()
         promise(world.rows == world.acknowledged, f"{world.acknowledged - world.rows} acknowledged writes are lost")
         promise(world.database.exists() == bool(lived), "the database is there without a release, or gone with one")
+        promise(not world.rehearsal.copies, f"copies of the data are left: {world.rehearsal.copies}")
         on_disk = set(world.releases.existing())
         promise(on_disk <= {one.release for one in lived}, f"releases nobody needs: {on_disk}")
         kept = list(dict.fromkeys(one.release for one in reversed(lived)))[: CONFIG.keep.releases]
         promise(set(kept) <= on_disk, f"{kept} are needed, only {on_disk} are there")
-        promise(set(world.settings.numbers()) <= {one.number for one in lived}, "settings of a deployment that never lived")
+        promise(
+            set(world.settings.numbers()) <= {one.number for one in lived}, "settings of a deployment that never lived"
+        )
         if scenario.kind is Kind.STOP:
             return "old" if wants_running else "new"
         return "new" if world.bad_from in {one.number for one in lived} else "old"

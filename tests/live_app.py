@@ -24,7 +24,6 @@ import workshop
 from bulletproof.demo.ledger import duplicated_writes, lost_writes
 from bulletproof.demo.traffic import Load, Traffic
 from bulletproof.domain.layout import Layout, runtime_folder
-from bulletproof.effects import durable
 from bulletproof.effects.route import may_listen
 from embedded.places import until
 
@@ -170,7 +169,7 @@ class LiveApp:
             "require": {"free_disk_mib": 1, "free_memory_mib": 1},
         }
         lines = [f'name = "{self.name}"']
-        for table in shared.keys() | tables.keys():
+        for table in sorted(shared.keys() | self.settings.keys() | tables.keys()):
             values = {**shared.get(table, {}), **self.settings.get(table, {}), **tables.get(table, {})}
             lines += ["", f"[{table}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
         (self.folder / "bulletproof.toml").write_text("\n".join(lines) + "\n")
@@ -332,7 +331,7 @@ class LiveApp:
             assert not left, f"still runs after stop: {left}"
         finally:
             self.kill_all()
-            durable.remove_tree(self.layout.home)
+            remove_sealed(self.layout.home)
 
     def _is_ours(self, entry: Path) -> bool:
         try:
@@ -369,6 +368,13 @@ def _half_made(place: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(place):
         yield from (Path(folder, name) for name in (*folders, *files) if name.startswith(".bp-"))
         folders[:] = [name for name in folders if name not in {"venv", "source", "uv"}]
+
+
+def remove_sealed(folder: Path) -> None:
+    """Remove a folder with releases in it, whose folders may not be written; without the patience of a power cut."""
+    for place, _, _ in os.walk(folder):
+        Path(place).chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def free_port() -> int:

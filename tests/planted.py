@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 
@@ -37,8 +38,7 @@ class _Planter(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         spec = importlib.util.find_spec(bug.module)
         assert spec is not None
         assert spec.origin is not None
-        with open(spec.origin, encoding="utf-8") as file:
-            source = file.read()
+        source = Path(spec.origin).read_text(encoding="utf-8")
         assert source.count(bug.old) == 1, f"{bug.name}: its text stands {source.count(bug.old)} times in {bug.module}"
         self._code = compile(source.replace(bug.old, bug.new), spec.origin, "exec")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import sys
 import textwrap
 from pathlib import Path
@@ -48,7 +49,7 @@ def configuration() -> str:
     lines = [
         "# Configuration",
         "",
-        "`bulletproof.toml` in the project's folder, or `[tool.bulletproof]` in its pyproject.toml. Only `name` is needed.",
+        "`bulletproof.toml` in the project's folder, or `[tool.bulletproof]` in pyproject.toml; only `name` is needed.",
         "",
     ]
     for table in (AppConfig, *_tables()):
@@ -83,9 +84,8 @@ def _block(text: str) -> str:
 
 
 def _tables() -> list[type]:
-    return [
-        field.type for field in msgspec.structs.fields(AppConfig) if isinstance(field.type, type) and field.name != "name"
-    ]
+    fields = msgspec.structs.fields(AppConfig)
+    return [field.type for field in fields if isinstance(field.type, type) and field.name != "name"]
 
 
 def _table_name(table: type) -> str:
@@ -119,7 +119,7 @@ def _meanings(table: type) -> dict[str, str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(table)))
     (body,) = (node.body for node in tree.body if isinstance(node, ast.ClassDef))
     found = {}
-    for before, after in zip(body, body[1:], strict=False):
+    for before, after in itertools.pairwise(body):
         if isinstance(before, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             assert isinstance(before.target, ast.Name)
             found[before.target.id] = " ".join(str(after.value.value).split())
@@ -131,11 +131,12 @@ def _references() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for path in sorted((ROOT / "src" / "bulletproof").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _CLASSES and node.args:
-                first = node.args[0]
-                if isinstance(first, ast.Constant):
-                    module = path.relative_to(ROOT / "src" / "bulletproof").with_suffix("").as_posix().replace("/", ".")
-                    found.setdefault(str(first.value), set()).add(module)
+            match node:
+                case ast.Call(func=ast.Name(id=name), args=[ast.Constant(value=str(reference)), *_]) if (
+                    name in _CLASSES
+                ):
+                    module = path.relative_to(ROOT / "src" / "bulletproof").with_suffix("").as_posix()
+                    found.setdefault(reference, set()).add(module.replace("/", "."))
     return found
 
 

@@ -10,6 +10,7 @@ from bulletproof.domain.config import AppConfig
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.process import ProcessSpec, ProcessState
+from bulletproof.domain.schema import Change
 from bulletproof.domain.settings import Settings
 from bulletproof.domain.source import Source
 
@@ -51,6 +52,12 @@ class Releases(Protocol):
 
     def existing(self) -> tuple[str, ...]:
         """The ids of all releases that are on disk and built."""
+
+    def notes(self, release: str) -> tuple[str, ...]:
+        """What a person should know of how the release was built, such as a server that was added."""
+
+    def prune_cache(self) -> int:
+        """Remove what only older builds could use again; returns how many entries went."""
 
     def point_current_at(self, release: str) -> None:
         """Let `current`, which is for people to look at, name the live release."""
@@ -178,6 +185,34 @@ class SettingsStore(Protocol):
         """The deployments that have a copy."""
 
 
+class Rehearsal(Protocol):
+    """A release on a copy of the live data, kept from everything live."""
+
+    def why_not(self) -> str:
+        """Why it cannot be kept from the live data on this machine; empty when it can."""
+
+    def prepare(self, number: int) -> int:
+        """Lay a consistent copy of the live data; returns its bytes. Raises StepFailed."""
+
+    def boot(self, number: int, process: ProcessSpec, settings: Mapping[str, str]) -> None:
+        """Start the process on the copy. It reaches nothing else, and dies with us. Raises StepFailed."""
+
+    def ask(self, number: int, path: str, timeout_seconds: float) -> Answer:
+        """GET a path of it as the proxy would: (number, path, time-out in seconds)."""
+
+    def state(self, number: int) -> ProcessState:
+        """Whether it runs, or how it ended."""
+
+    def log_tail(self, number: int, lines: int) -> tuple[str, ...]:
+        """The last lines that it printed."""
+
+    def changes(self, number: int) -> tuple[Change, ...]:
+        """End it, and tell what it changed in the copy."""
+
+    def discard(self, number: int) -> None:
+        """Make it so that nothing of it is left; idempotent, and able to run in another process."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
     """What the host has left, in bytes."""
@@ -197,6 +232,7 @@ class Host:
     database: Database
     migrator: Migrator
     settings: SettingsStore
+    rehearsal: Rehearsal
     resources: Callable[[], Resources]
     ask_instance: Callable[[int, str, float], Answer]
     """GET a path of an instance on its private socket as the proxy would: (number, path, time-out in seconds)."""

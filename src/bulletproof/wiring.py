@@ -12,6 +12,7 @@ import psutil
 from bulletproof.adapters.caddy import CaddyProxy
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.adapters.migrators import Migrators
+from bulletproof.adapters.rehearsal import CellRehearsal
 from bulletproof.adapters.releases import BuiltReleases
 from bulletproof.adapters.settings import FileSettings
 from bulletproof.adapters.sqlite import SqliteDatabase
@@ -47,10 +48,11 @@ def connect(root: Path, app: str, config: AppConfig) -> Host:
     proxy = CaddyProxy(layout, config.proxy.port)
     file = layout.data / config.database.file
 
+    def public_host() -> str:
+        return f"127.0.0.1:{proxy.port()}"
+
     def ask_instance(number: int, path: str, timeout_seconds: float) -> Answer:
-        return ask_socket(
-            layout.web_socket(number), path, host=f"127.0.0.1:{proxy.port()}", timeout_seconds=timeout_seconds
-        )
+        return ask_socket(layout.web_socket(number), path, host=public_host(), timeout_seconds=timeout_seconds)
 
     def ask_public(path: str, timeout_seconds: float) -> Answer:
         return ask_port(proxy.port(), path, timeout_seconds=timeout_seconds)
@@ -67,6 +69,7 @@ def connect(root: Path, app: str, config: AppConfig) -> Host:
         database=SqliteDatabase(file),
         migrator=Migrators(layout, file),
         settings=FileSettings(layout),
+        rehearsal=CellRehearsal(layout, file, public_host),
         resources=resources,
         ask_instance=ask_instance,
         ask_public=ask_public,

@@ -198,6 +198,10 @@ class Host:
         process.terminate()
         process.wait(30)
 
+    def access_log(self) -> str:
+        """What the proxy has written of requests that have ended."""
+        return self._layout.access_log.read_text()
+
     def executed(self) -> collections.Counter[str]:
         """How often the app has carried out each write."""
         return collections.Counter(self.ledger.read_text().split())
@@ -370,14 +374,15 @@ def test_a_hold(venv: Path, server: str, disturb: Callable[[Host], None]) -> Non
         host.proxy.hold()
         begun = time.monotonic()
         asked = [pool.submit(ask, host.port, f"/write/stays-{number}", b"x" * 50 * number) for number in range(200)]
-        gone = [give_up(host.port, f"/write/leaves-{number}", 1000 * number) for number in range(20)]
+        gone = [give_up(host.port, f"/write/leaves-{number}", 20_000 * number) for number in range(20)]
         host.drain(1, old)
         host.start(2)
         until(lambda: route.connections(host.proxy.layout.hold_socket) >= 200)
         disturb(host)
         for client in gone:
             client.close()
-        time.sleep(max(0.3, begun + 2 - time.monotonic()))
+        until(lambda: host.access_log().count("/write/leaves-") == 20, "the proxy did not notice who left")
+        time.sleep(max(0.0, begun + 2 - time.monotonic()))
         assert host.executed() == {"before": 1}
         host.proxy.route_to(2)
         assert [answer.result()["number"] for answer in asked] == ["2"] * 200

@@ -609,6 +609,16 @@ def test_a_slow_upload_does_not_occupy_the_app(site: Site) -> None:
         assert client.recv(100).startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.parametrize("size", [1000, 400_000])
+def test_half_a_form_never_reaches_the_app(site: Site, size: int) -> None:
+    """When a client leaves in the middle of its body the app is not asked: gunicorn would carry out the half."""
+    instance = site.instance()
+    with site.connect() as client:
+        client.sendall(f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode() + b"x" * (size // 2))
+    until(lambda: site.layout.access_log.exists() and site.layout.access_log.read_text())
+    assert (instance.asked, site.proxy.connections(1)) == ([], 0)
+
+
 @pytest.mark.parametrize("kind", ["text/event-stream", "text/plain"])
 def test_a_streamed_answer_comes_as_it_is_made(site: Site, kind: str) -> None:
     """What the app has said reaches the client while the app still thinks about the rest."""
@@ -730,6 +740,15 @@ def test_a_port_for_root_alone_is_refused_in_words(place: Place) -> None:
     with pytest.raises(Refused) as refused:
         CaddyProxy(place.layout(), start - 1).port()
     assert refused.value.reference == "port-forbidden"
+
+
+def test_a_listener_on_another_address_is_not_taken_for_the_proxy(place: Place) -> None:
+    """What listens on the same port of another address of this machine says nothing about the proxy."""
+    proxy = CaddyProxy(place.layout(), free_port())
+    with socket.socket() as other:
+        other.bind(("127.0.0.99", proxy.port()))
+        other.listen()
+        assert not proxy.is_listening()
 
 
 def test_apps_that_choose_at_once_choose_different_ports(place: Place) -> None:

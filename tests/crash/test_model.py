@@ -53,18 +53,29 @@ BUGS = (
     Bug(
         "intent after effect",
         "bulletproof.engine.pipeline",
-        "    record.intend(step.name)\n    around.tell(StepStarted(step=step.name))\n    try:\n        note = step.do(target)\n",
-        "    around.tell(StepStarted(step=step.name))\n    try:\n        note = step.do(target)\n        record.intend(step.name)\n",
+        "    record.intend(step.name)\n"
+        "    around.tell(StepStarted(step=step.name))\n"
+        "    try:\n"
+        "        note = step.do(target)\n",
+        "    around.tell(StepStarted(step=step.name))\n"
+        "    try:\n"
+        "        note = step.do(target)\n"
+        "        record.intend(step.name)\n",
     ),
     Bug(
-        "forward-order undo", "bulletproof.engine.pipeline", "for step in reversed(pipeline.before):", "for step in pipeline.before:"
+        "forward-order undo",
+        "bulletproof.engine.pipeline",
+        "for step in reversed(pipeline.before):",
+        "for step in pipeline.before:",
     ),
     Bug("no commit record", "bulletproof.engine.pipeline", "        record.commit()\n", "        pass\n"),
     Bug(
         "closed before it is undone",
         "bulletproof.engine.pipeline",
-        '            touched = _undo(pipeline, target, record, around)\n            record.close(outcomes.undone if touched else outcomes.refused, "the deployer was killed")',
-        '            record.close(outcomes.undone, "the deployer was killed")\n            touched = _undo(pipeline, target, record, around)',
+        "            touched = _undo(pipeline, target, record, around)\n"
+        '            record.close(outcomes.undone if touched else outcomes.refused, "the deployer was killed")',
+        '            record.close(outcomes.undone, "the deployer was killed")\n'
+        "            touched = _undo(pipeline, target, record, around)",
     ),
     Bug(
         "recovery finishes what was not committed",
@@ -87,8 +98,8 @@ BUGS = (
     Bug(
         "old instance stopped before the cutover",
         "bulletproof.operations.pipelines",
-        "_SCHEMA, _START, _GATE, _CUTOVER, _VERIFY),\n    after=_FINISH,\n)\n# The same",
-        "_SCHEMA, _START, _GATE, _DRAIN, _CUTOVER, _VERIFY),\n    after=_FINISH,\n)\n# The same",
+        "_SCHEMA, _REHEARSE, _START, _GATE, _CUTOVER, _VERIFY),\n    after=_FINISH,\n)\n# The same",
+        "_SCHEMA, _REHEARSE, _START, _GATE, _DRAIN, _CUTOVER, _VERIFY),\n    after=_FINISH,\n)\n# The same",
     ),
     Bug(
         "gate accepts 500",

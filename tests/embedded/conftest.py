@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from bulletproof.demo.playground import Playground
-from bulletproof.effects import durable
-from live_app import LiveApp, free_port, new_app
+from live_app import LiveApp, free_port, new_app, remove_sealed
 
 MakeApp = Callable[[str], LiveApp]
 
@@ -22,7 +21,7 @@ def house() -> Iterator[Path]:
     """A folder with a short name for the root and the projects: packages are downloaded once."""
     folder = Path(tempfile.mkdtemp(prefix="bp-live-", dir="/tmp"))
     yield folder
-    durable.remove_tree(folder)
+    remove_sealed(folder)
 
 
 @pytest.fixture(scope="session")

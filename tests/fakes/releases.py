@@ -68,6 +68,14 @@ class FakeReleases:
         """The built releases by their numbers."""
         return tuple(sorted(self.built, key=lambda release: (int(release.partition("-")[0]), release)))
 
+    def notes(self, release: str) -> tuple[str, ...]:  # noqa: ARG002  the port's
+        """Nothing needs to be known."""
+        return ()
+
+    def prune_cache(self) -> int:
+        """There is no cache."""
+        return 0
+
     def point_current_at(self, release: str) -> None:
         """Remember which release is for people to look at."""
         self.current = release

@@ -356,7 +356,7 @@ class Writer:
     """Writes a document in any of the ways that TOML allows, with a mark before each key and value."""
 
     def __init__(self, seed: int) -> None:
-        self.draw = Random(seed).choice  # noqa: S311  hypothesis' own draws take a minute for the same
+        self.draw = Random(seed).choice
         self.keys: list[Keys] = []
         """The way to each key, in the order of the marks."""
         self.values: list[Keys] = []

@@ -111,7 +111,7 @@ class ModelDisk:
     open_files: dict[int, tuple[Inode, int]] = field(default_factory=dict)
     offsets: dict[int, int] = field(default_factory=dict)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (a constant of os)
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("O_") or name in {"strerror", "urandom", "W_OK"}:
             return getattr(os, name)
         raise AttributeError(name)
@@ -427,7 +427,7 @@ def plug(door: ModuleType, disk: ModelDisk) -> ModuleType:
     return door
 
 
-def disk_before(case: Case, **settings: Any) -> ModelDisk:  # noqa: ANN401 (fields of the disk)
+def disk_before(case: Case, **settings: Any) -> ModelDisk:
     """Return a disk on which all that the case begins with is durable."""
     disk = ModelDisk(umask=0)
     disk.mkdir(ROOT, 0o755)

@@ -21,6 +21,7 @@ class Clock:
         self.now = 0.0
 
     def __call__(self) -> float:
+        """Now."""
         return self.now
 
     def sleep(self, seconds: float) -> None:

@@ -628,6 +628,13 @@ DATABASES: dict[str, tuple[Tree, DatabaseFound | None]] = {
         },
         DatabaseFound(kind="postgresql", setting="PG", where="db.py:2"),
     ),
+    "a setting two names away, and a use that tells less": (
+        {
+            "a.py": "import os, sqlalchemy\nurl = os.environ['STORE']\nengine = sqlalchemy.create_engine(url)\n",
+            "b.py": "found = os.environ.get('STORE') or 'mysql://h/d'\nURI = found\nengine = create_async_engine(URI)\n",
+        },
+        DatabaseFound(kind="mysql", setting="STORE", where="b.py:3"),
+    ),
     "a setting that looks like it": (
         {"settings.py": "from environs import env\nurl = env.str('DATABASE_URL')\n"},
         DatabaseFound(kind="", setting="DATABASE_URL", where="settings.py:2"),
@@ -828,6 +835,18 @@ def test_git_is_asked_about_secrets_and_the_configuration(folder: Path) -> None:
     git(folder, "rm", "-q", "--cached", ".env")
     (folder / ".gitignore").write_text(".env\n")
     assert detect(folder).git == GitFound(is_repository=True)
+
+
+def test_a_git_hook_does_not_lead_to_another_repository(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What git sets for its hooks names another repository than the app's, and is left out."""
+    git(folder, "init", "-q")
+    planted(folder, {"app.py": APP, ".env": "A=1\n"})
+    git(folder, "add", "-A")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "no-index"))
+    assert detect(folder).git.is_env_tracked
 
 
 def test_a_folder_of_a_repository_is_asked_about_its_own_files(folder: Path) -> None:

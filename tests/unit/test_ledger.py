@@ -96,6 +96,12 @@ def test_the_longest_gap_reaches_to_the_edges_of_the_window(tmp_path: Path) -> N
     assert measure(made, since=5.2, until=6.5, asked_rate=1.0).longest_gap_seconds == pytest.approx(1.3)
 
 
+def test_an_answer_after_the_window_ends_no_gap_inside_it(tmp_path: Path) -> None:
+    """A good answer that comes after the window's end leaves the gap inside the window as long as it was."""
+    made = ledger(tmp_path, *steady(3), *request(3, 3.0, 5.0))
+    assert measure(made, since=1.0, until=4.0, asked_rate=1.0).longest_gap_seconds == pytest.approx(1.9)
+
+
 def test_idleness_is_the_time_in_which_nobody_asked(tmp_path: Path) -> None:
     """A request under way makes no idleness, however long it takes; time between requests and to the edges does."""
     made = ledger(tmp_path, *request(0, 1.0, 5.0), *request(1, 2.0, 2.1), *request(2, 6.5, 6.6))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 QUICK = Load(clients=6, rate=100, slow_clients=0, bound_seconds=30, timeout_seconds=3)
 
-Trouble = Literal["", "drop", "refuse", "hang", "cut", "lie"]
+Trouble = Literal["", "drop", "refuse", "hang", "cut", "lie", "drip"]
 
 
 class App(ThreadingHTTPServer):
@@ -126,8 +126,18 @@ class Handler(BaseHTTPRequestHandler):
             case "hang":
                 time.sleep(1.5)
                 self._hang_up()
+            case "drip":
+                self._drip()
             case _:
                 self._hang_up()
+
+    def _drip(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "5000")
+        self.end_headers()
+        for _ in range(100):  # Ends when the client is gone.
+            self.wfile.write(b" ")
+            time.sleep(0.1)
 
     def _user(self) -> str:
         return self.headers.get("Cookie", "").partition("session=")[2]
@@ -509,6 +519,19 @@ def test_a_signal_ends_it_after_the_requests_in_flight(app: App, tmp_path: Path)
             ("sent", None),
             ("answered", ""),
         ]
+
+
+def test_a_request_that_outlasts_its_timeout_breaks_the_traffic(app: App, tmp_path: Path) -> None:
+    """Answers that come drop by drop past the timeout have no known end, so the traffic ends, and not well."""
+    with running(app, tmp_path, Load(clients=2, rate=50, slow_clients=0, timeout_seconds=0.5)) as traffic:
+        since = traffic.mark()
+        app.trouble = "drip"
+        time.sleep(0.3)
+        until = traffic.mark()
+        with pytest.raises(BulletproofError, match=r"traffic-broken.*did not end within its timeout"):
+            traffic.stop()
+        with pytest.raises(BulletproofError, match="traffic-broken"):
+            traffic.report(since, until)
 
 
 def test_a_killed_generator_is_never_zero_failed(app: App, tmp_path: Path) -> None:

@@ -25,11 +25,12 @@ hold: with the app down for good every request hangs this long.
 """
 GRACE_SECONDS = 30
 """From SIGTERM on, requests in flight may take this long."""
-REQUEST_BUFFER_KIB = 256
-"""So much of a request is taken in before the app is dialled.
+REQUEST_BUFFER_KIB = 512
+"""So much of a request's body is taken in before the app is dialled; what is larger flows on from there.
 
-A form that trickles in must not block one of three gunicorn workers, and a client that leaves a hold is only noticed
-once its body was taken. Larger bodies flow through unbuffered from there on.
+It is more than werkzeug takes of a form (500,000 bytes). Without it gunicorn carries out a request whose client left in
+the middle of its body, with the half that came (each of 2 kB to 1 MB), a form that trickles in blocks a worker, and a
+client that leaves a hold is not noticed, so that its request is carried out all the same.
 """
 
 _PORTS = range(8000, 9000)

@@ -193,10 +193,12 @@ class _Generator:
 
     def _end(self, reason: Reason) -> int:
         """Write the last line and return the exit status: 0 only if every request came to its end."""
-        broken = "; ".join(client.broken for client in self._clients if client.broken)
-        if self._is_playing() or broken:
-            reason = "orphaned" if reason == "orphaned" else "broken"
-        self._log.end(reason, broken)
+        words = "; ".join(client.broken for client in self._clients if client.broken)
+        if self._is_playing() and reason != "orphaned":
+            words = words or "a request did not end within its timeout"
+        if words:
+            reason = "broken"
+        self._log.end(reason, words)
         return 0 if reason in {"asked", "bound"} else 1
 
 

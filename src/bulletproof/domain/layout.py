@@ -9,7 +9,7 @@ from pathlib import Path
 SOCKET_PATH_BYTES = 107
 """Longest path of a unix socket on Linux: sun_path has 108 bytes with its closing zero (unix(7))."""
 
-_LONGEST_SOCKET = f"{'a' * 32}/9999999/web.sock"
+_LONGEST_SOCKET = f"{'a' * 32}/r9999999/web.sock"
 """The longest name below the runtime folder: apps have at most 32 characters, numbers at most seven digits."""
 
 
@@ -97,6 +97,10 @@ class Layout:
     def settings(self, number: int) -> Path:
         """The settings as deployment `number` runs with them."""
         return self.frozen_settings / f"{number}.json"
+
+    def rehearsal(self, number: int) -> Path:
+        """The scratch of deployment `number`'s rehearsal: a copy of the data, private and soon gone."""
+        return self.state / "rehearsal" / str(number)
 
     @property
     def environment(self) -> Path:

@@ -26,8 +26,13 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def ask_socket(path: Path, target: str, *, host: str, timeout_seconds: float) -> Answer:
-    """GET `target` from the server behind a unix socket, with the public Host and scheme as the proxy sends them."""
-    return _ask(_UnixConnection(path, timeout_seconds), target, {"Host": host, "X-Forwarded-Proto": "http"})
+    """GET `target` from the server behind a unix socket, with what the proxy would tell it of a client on this machine.
+
+    An app may rely on all of that: one that asks for the client's address would fail without it, but only here.
+    """
+    client = {"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1"}
+    public = {"Host": host, "X-Forwarded-Host": host, "X-Forwarded-Proto": "http"}
+    return _ask(_UnixConnection(path, timeout_seconds), target, client | public)
 
 
 def ask_port(port: int, target: str, *, timeout_seconds: float) -> Answer:

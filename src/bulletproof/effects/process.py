@@ -107,3 +107,47 @@ def _run_to_end(
 def _text(file: IO[bytes]) -> str:
     file.seek(0)
     return file.read().decode(errors="replace")
+
+
+class Running:
+    """A program that was started and is watched; ended with everything in its session."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = child
+
+    def status(self) -> int | None:
+        """Its exit status, minus a signal's number; None while it runs."""
+        return self._child.poll()
+
+    def end(self, *, patience_seconds: float) -> None:
+        """SIGTERM, then SIGKILL to its whole session; returns when it is gone; idempotent."""
+        if self._child.poll() is None:
+            self._child.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(patience_seconds)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+        self._child.wait()
+
+
+def spawn(
+    argv: Sequence[str | Path], *, folder: Path, environment: Mapping[str, str], input_text: str, log: Path
+) -> Running:
+    """Start a program in a session of its own, its output appended to `log`. Raises StepFailed when it cannot be."""
+    words = tuple(str(word) for word in argv)
+    with tempfile.TemporaryFile() as given, log.open("ab") as output:
+        given.write(input_text.encode())
+        given.seek(0)
+        try:
+            child = subprocess.Popen(
+                words,
+                cwd=folder,
+                env=dict(environment),
+                stdin=given,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise StepFailed("program-not-started", f"{words[0]} could not be started: {error.strerror}") from error
+    return Running(child)

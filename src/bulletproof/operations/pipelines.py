@@ -6,6 +6,7 @@ from bulletproof.engine.pipeline import Pipeline, Step
 from bulletproof.errors import NeedsPerson
 from bulletproof.operations.attempt import Attempt
 from bulletproof.operations.preflight import check_host
+from bulletproof.operations.rehearse import discard_rehearsal, rehearse_on_copy
 from bulletproof.operations.steps import (
     adopt_settings,
     build_release,
@@ -38,6 +39,7 @@ _BUILD = Step("build", build_release, undo=discard_release)
 _SETTINGS = Step("settings", freeze_settings, undo=discard_settings)
 _SCHEMA = Step("schema", check_schema)
 _VACANT = Step("vacant", require_no_database)
+_REHEARSE = Step("rehearse", rehearse_on_copy, undo=discard_rehearsal)
 _DATABASE = Step("database", create_database, undo=remove_database)
 _OPEN = Step("open", open_host, undo=leave_closed)
 _START = Step("start", start_instance, undo=stop_instance)
@@ -54,13 +56,13 @@ _FINISH = (_ADOPT, _DRAIN, _PRUNE)
 # The old release serves until one verified request went through the proxy to the new one: the commit comes late.
 DEPLOY = Pipeline(
     "deploy",
-    before=(_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _SCHEMA, _START, _GATE, _CUTOVER, _VERIFY),
+    before=(_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _SCHEMA, _REHEARSE, _START, _GATE, _CUTOVER, _VERIFY),
     after=_FINISH,
 )
 # The same for a release that exists: rollback, restart, changed settings.
 ACTIVATE = Pipeline(
     "activate",
-    before=(_PREFLIGHT, _SETTINGS, _SCHEMA, _START, _GATE, _CUTOVER, _VERIFY),
+    before=(_PREFLIGHT, _SETTINGS, _SCHEMA, _REHEARSE, _START, _GATE, _CUTOVER, _VERIFY),
     after=_FINISH,
 )
 # Nothing serves: requests wait at the parking relay until the commit is on disk, so that no write is acknowledged
@@ -72,12 +74,12 @@ FIRST = Pipeline(
 )
 COLD = Pipeline(
     "cold",
-    before=(_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _SCHEMA, _OPEN, _START, _GATE),
+    before=(_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _SCHEMA, _REHEARSE, _OPEN, _START, _GATE),
     after=(_CUTOVER, *_FINISH),
 )
 START = Pipeline(
     "start",
-    before=(_PREFLIGHT, _SETTINGS, _SCHEMA, _OPEN, _START, _GATE),
+    before=(_PREFLIGHT, _SETTINGS, _SCHEMA, _REHEARSE, _OPEN, _START, _GATE),
     after=(_CUTOVER, *_FINISH),
 )
 STOP = Pipeline("stop", before=(), after=(_CLOSE,))

@@ -40,7 +40,8 @@ def fetch_source(attempt: Attempt) -> str:
 def build_release(attempt: Attempt) -> str:
     """Build its virtual environment, its own and shared with no other release."""
     manifest = attempt.host.releases.build(attempt.deployment.release)
-    return f"{manifest.packages} packages, Python {manifest.python}, {manifest.entry}"
+    notes = attempt.host.releases.notes(attempt.deployment.release)
+    return "; ".join((f"{manifest.packages} packages, Python {manifest.python}, {manifest.entry}", *notes))
 
 
 def discard_release(attempt: Attempt) -> None:
@@ -236,6 +237,7 @@ def prune(attempt: Attempt) -> str:
     for number in host.settings.numbers():
         if number not in kept:
             host.settings.discard(number)
+    host.releases.prune_cache()
     host.prune_logs(min(*kept, attempt.number - _KEPT_LOGS))
     return f"removed {', '.join(gone)}" if gone else ""
 
