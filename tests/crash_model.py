@@ -323,7 +323,7 @@ class Lane:
             host=world.host(),
             journal=mortal,
             around=self.activate.Surroundings(
-                tell=lambda _event: None, clock=lambda: world.seconds, shield=lambda: None
+                tell=lambda _event: None, clock=lambda: world.seconds, shield=lambda: None, expose=lambda: None
             ),
             begun=lambda _entry: None,
             taken_up=lambda _entry: None,

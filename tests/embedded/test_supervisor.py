@@ -306,7 +306,8 @@ class TestSurroundings:
             """
 import json, os
 facts = {"environment": dict(os.environ), "descriptors": sorted(os.listdir("/proc/self/fd"))[:-1],
-         "session": os.getsid(0) == os.getpid(), "folder": os.getcwd(), "input": os.readlink("/proc/self/fd/0")}
+         "session": os.getsid(0) == os.getpid(), "folder": os.getcwd(), "input": os.readlink("/proc/self/fd/0"),
+         "umask": os.umask(0)}
 (here / "facts.new").write_text(json.dumps(facts))
 (here / "facts.new").rename(here / "facts")
 import time; time.sleep(1000)
@@ -320,6 +321,7 @@ import time; time.sleep(1000)
         assert facts["environment"] == process.environment
         assert facts["descriptors"] == ["0", "1", "2"]
         assert (facts["session"], facts["folder"], facts["input"]) == (True, str(place.root), os.devnull)
+        assert facts["umask"] == 0o027
 
     def test_settings_are_read_at_every_start(self, place: Place, supervisor: EmbeddedSupervisor) -> None:
         """Settings lie below the environment that was asked for, and a restart takes them as they are then."""
@@ -851,6 +853,19 @@ with open(here / "recoveries", "a") as file:
         until(lambda: _is_free(layout.lock))
         assert acquire(layout.lock, Holder.of_this_process("deploy", step="lock")).left_by is None
         assert len(place.file("recoveries").read_text().splitlines()) == 1
+
+    def test_there_is_one_recovery_at_a_time(self, place: Place) -> None:
+        """Even when a recovery has let the lock go, no second one starts while it lives."""
+        layout = place.layout()
+        ending = "os.close(held.fileno())\nwhile not (here / 'go').exists(): time.sleep(0.01)\nsys.exit(1)\n"
+        place.supervisor(policy=self._policy(place, ending)).ensure_running()
+        self._die_with_the_lock(layout)
+        until(place.file("recoveries").exists)
+        until(lambda: _is_free(layout.lock))
+        time.sleep(0.5)  # ten looks
+        assert place.file("recoveries").read_text().count("\n") == 1
+        place.file("go").write_text("")
+        until(lambda: place.file("recoveries").read_text().count("\n") >= 2)
 
     def test_a_living_deployer_is_not_disturbed(self, place: Place) -> None:
         """While the owner of the lock lives, and after it gave it back, nothing is recovered."""

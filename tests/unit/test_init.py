@@ -160,6 +160,11 @@ def test_the_seeds_app_is_found_whole(folder: Path) -> None:
 
 CLEAR: dict[str, tuple[Tree, str, str]] = {
     "an object": ({"app.py": APP}, "app:app", "app.py:2: app = Flask(__name__)"),
+    "a line that is too long to be shown": (
+        {"app.py": f"{FLASK}app = Flask(__name__, static_folder='{'x' * 50}')\n"},
+        "app:app",
+        f"app.py:2: app = Flask(__name__, static_folder='{'x' * 18}...",
+    ),
     "an object named application": (
         {"wsgi.py": "import flask\napplication = flask.Flask(__name__)\n"},
         "wsgi:application",
@@ -475,6 +480,10 @@ def test_two_apps_are_a_question_for_a_person(folder: Path) -> None:
 NEEDS_ARGUMENTS = "create_app needs arguments; make a file wsgi.py with app = create_app(...), called with yours"
 NONE: dict[str, tuple[Tree, tuple[str, ...]]] = {
     "an empty folder": ({}, ()),
+    "files that are no Python": (
+        {"README.md": "def (", "wsgi": APP, "app.py.orig": APP, "a\x1b.py": APP, "b\n/c.py": APP},
+        (),
+    ),
     "a factory with a required argument": (
         {"app/__init__.py": FACTORY.replace("()", "(config_name)")},
         (f"app/__init__.py:4: {NEEDS_ARGUMENTS}",),
@@ -631,7 +640,7 @@ DATABASES: dict[str, tuple[Tree, DatabaseFound | None]] = {
     "a setting two names away, and a use that tells less": (
         {
             "a.py": "import os, sqlalchemy\nurl = os.environ['STORE']\nengine = sqlalchemy.create_engine(url)\n",
-            "b.py": "found = os.environ.get('STORE') or 'mysql://h/d'\nURI = found\nengine = create_async_engine(URI)\n",
+            "b.py": "kept = os.environ.get('STORE') or 'mysql://h/d'\nURI = kept\nengine = create_async_engine(URI)\n",
         },
         DatabaseFound(kind="mysql", setting="STORE", where="b.py:3"),
     ),

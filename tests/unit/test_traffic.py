@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Literal
 import psutil
 import pytest
 
-from bulletproof.demo.ledger import duplicated_writes, lost_writes
-from bulletproof.demo.traffic import Load, Traffic
+from bulletproof.demo.ledger import Log, duplicated_writes, lost_writes
+from bulletproof.demo.traffic import Load, Traffic, _Generator
 from bulletproof.demo.users import BACKLOG_SECONDS, Pace, logins, loopback, paced_questions
 from bulletproof.errors import BulletproofError, UsageError
 
@@ -581,6 +581,20 @@ def test_a_ledger_that_takes_no_more_ends_the_traffic(app: App, tmp_path: Path) 
         with pytest.raises(BulletproofError, match="traffic-broken") as caught:
             traffic.report(since)
         assert any("Error" in line for line in caught.value.context)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_one_broken_client_ends_the_whole_traffic(app: App, tmp_path: Path) -> None:
+    """A client that breaks by its own fault is not missed in silence: all stop, and the last line says it."""
+    load = Load(clients=3, rate=50, slow_clients=0, bound_seconds=5)
+    log = Log(tmp_path / "log")
+    generator = _Generator(address=loopback(app.url), log=log, load=load, parent=os.getppid())
+    generator._clients[1]._questions = iter(())
+    began = time.monotonic()
+    assert generator.run() == 1
+    assert time.monotonic() - began < 4.0
+    end = lines(tmp_path / "log")[-1]
+    assert (end["reason"], end["words"]) == ("broken", "StopIteration: ")
 
 
 def test_a_window_lies_within_the_traffic(app: App, tmp_path: Path) -> None:

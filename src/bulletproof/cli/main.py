@@ -114,9 +114,9 @@ def main() -> None:
     try:
         bulletproof(standalone_mode=False, prog_name="bulletproof")
     except BulletproofError as error:
-        from bulletproof.cli.words import show_error  # noqa: PLC0415  only when there is one
+        from bulletproof.cli.words import tell_error  # noqa: PLC0415  only when there is one
 
-        show_error(error)
+        tell_error(error, as_json="--json" in sys.argv)
         sys.exit(error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()

@@ -104,6 +104,8 @@ class Lines:
 
     def ended(self, result: Result, address: str) -> None:
         """Say how it ended, what serves now and what to type next."""
+        if result.warning:
+            click.secho(f"warning: {result.warning}", fg="yellow", err=True)
         if result.outcome is Outcome.DEPLOYED:
             where = f", serving at {click.style(address, bold=True)}" if result.serving else ""
             click.secho(f"{_DONE[self._kind]} {result.release or self._app}", fg="green", nl=False, err=True)
@@ -188,7 +190,7 @@ class JsonEvents:
         )
 
     def _print(self, event: str, **values: object) -> None:
-        click.echo(json.dumps({"event": event, "app": self._app, **values}))
+        click.echo(json.dumps({"event": event, "app": self._app or None, **values}))
 
 
 def choose_renderer(app: str, *, as_json: bool) -> Renderer:

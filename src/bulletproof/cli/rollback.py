@@ -9,7 +9,7 @@ import click
 from bulletproof.cli.deployments import carry_out
 from bulletproof.cli.target import find_target, host_options, json_option, wait_option
 from bulletproof.domain.deployment import Kind
-from bulletproof.operations.activate import Result, Session, activate, rollback_target
+from bulletproof.operations.activate import Result, Session, activate, recover, rollback_target
 from bulletproof.operations.attempt import Order
 
 
@@ -29,6 +29,7 @@ def rollback_command(
     target = find_target(root, verb_root, app_name)
 
     def act(session: Session) -> Result:
+        recover(session)  # what a crash left may decide what is live
         wished = rollback_target(session.journal, release or "")
         return activate(session, Order(kind=Kind.ROLLBACK, release=wished))
 

@@ -129,7 +129,9 @@ def open_session(target: Target, verb: str, renderer: Renderer, *, wait_seconds:
             yield Session(
                 host=connect(target.root, target.app, target.config or _last_config(target, journal)),
                 journal=journal,
-                around=Surroundings(tell=tell, clock=time.monotonic, shield=interrupts.shield),
+                around=Surroundings(
+                    tell=tell, clock=time.monotonic, shield=interrupts.shield, expose=interrupts.expose
+                ),
                 begun=begun,
                 taken_up=taken_up,
                 started_by=f"{getpass.getuser()}@{os.uname().nodename}",

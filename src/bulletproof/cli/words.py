@@ -7,6 +7,16 @@ import click
 from bulletproof.errors import BulletproofError
 
 
+def tell_error(error: BulletproofError, *, as_json: bool) -> None:
+    """Tell an error that came before there was a deployment to tell it: in the form that was asked for."""
+    if as_json:
+        from bulletproof.cli.render import JsonEvents  # noqa: PLC0415  heavy
+
+        JsonEvents("").failed(error, None)
+    else:
+        show_error(error)
+
+
 def show_error(error: BulletproofError, *, after: str = "") -> None:
     """Print an error on stderr; `after` says what serves now."""
     click.secho(f"error: {error.reference}", fg="red", bold=True, err=True)

@@ -20,16 +20,24 @@ class Interrupted(BaseException):
 class Interrupts:
     """While entered, the first SIGINT, SIGTERM or SIGHUP raises Interrupted in the main thread; later ones do not.
 
-    After `shield` none does any more: an undo or a finish is not to be disturbed.
+    After `shield` none does: an undo or a finish is not to be disturbed. `expose` ends that, and raises Interrupted for
+    a signal that came meanwhile.
     """
 
     def __init__(self) -> None:
         self._is_shielded = False
+        self._came_meanwhile = 0
         self._before: dict[int, object] = {}
 
     def shield(self) -> None:
         """From now on no signal interrupts us."""
         self._is_shielded = True
+
+    def expose(self) -> None:
+        """From now on a signal interrupts us again. Raises Interrupted for one that came while it could not."""
+        self._is_shielded = False
+        if self._came_meanwhile:
+            self._on_signal(self._came_meanwhile, None)
 
     def __enter__(self) -> Self:
         for number in _SIGNALS:
@@ -43,6 +51,8 @@ class Interrupts:
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal itself returned
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        if not self._is_shielded:
-            self._is_shielded = True
-            raise Interrupted(number)
+        if self._is_shielded:
+            self._came_meanwhile = number
+            return
+        self._is_shielded, self._came_meanwhile = True, 0
+        raise Interrupted(number)

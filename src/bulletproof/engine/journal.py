@@ -187,14 +187,22 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
         try:
+            self._connection.execute("BEGIN IMMEDIATE")
             yield
             self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._take_back()
+            raise NeedsPerson(
+                "journal-not-written", f"the journal could not be written: {error}", hint="bulletproof status"
+            ) from error
         except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            self._take_back()
             raise
+
+    def _take_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
 
     def _entries(self, clause: str, values: tuple[object, ...]) -> tuple[Entry, ...]:
         ordered = clause if "ORDER BY" in clause else f"{clause} ORDER BY number"

@@ -78,6 +78,8 @@ class Surroundings:
     """Monotonic seconds."""
     shield: Callable[[], None]
     """From now on a signal may not interrupt us."""
+    expose: Callable[[], None]
+    """From now on it may again; raises for one that came meanwhile."""
 
 
 class Failure(Exception):
@@ -98,6 +100,7 @@ def run(pipeline: Pipeline[T], target: T, record: Record, around: Surroundings, 
     """
     current = ""
     try:
+        around.expose()
         for step in pipeline.before:
             current = step.name
             _do(step, target, record, around)

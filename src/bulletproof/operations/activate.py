@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bulletproof.domain.deployment import Kind, Live, Outcome, built_by, release_id
 from bulletproof.domain.process import PROXY, web_name
@@ -47,6 +47,8 @@ class Result:
     step: str = ""
     """The step that failed."""
     cause: BaseException | None = None
+    warning: str = ""
+    """Something that went wrong beside the deployment and changes nothing of it."""
 
 
 def activate(session: Session, order: Order) -> Result:
@@ -139,8 +141,15 @@ def _run(session: Session, order: Order, pipeline: Pipeline[Attempt]) -> Result:
         step=step,
         cause=cause,
     )
-    if order.kind is not Kind.DESTROY:
+    return result if order.kind is Kind.DESTROY else _chronicle(session, order, result)
+
+
+def _chronicle(session: Session, order: Order, result: Result) -> Result:
+    """Write the deployment into the log for people; the journal has it already, so a full disk is only worth a word."""
+    try:
         session.host.chronicle(_line(session, order, result))
+    except OSError as error:
+        return replace(result, warning=f"the deployment log could not be written: {error}")
     return result
 
 

@@ -17,7 +17,6 @@ from bulletproof.domain.process import ProcessSpec
 from bulletproof.effects import durable
 from bulletproof.errors import StepFailed
 
-_UMASK = 0o027  # what the app writes is nobody's outside its group
 _LOG_MODE = 0o640
 _RUNTIME_MODE = 0o750
 
@@ -115,7 +114,6 @@ def _spawn(
             stderr=log,
             pass_fds=() if listening is None else (listener.DESCRIPTOR,),
             start_new_session=True,
-            umask=_UMASK,
         )
     finally:
         keep_descriptor_free()

@@ -18,7 +18,7 @@ from bulletproof.domain.layout import Layout
 from bulletproof.effects import durable
 from bulletproof.errors import BulletproofError
 
-_UMASK = 0o027
+_UMASK = 0o027  # also of all that we start: what the app writes is nobody's outside its group
 
 
 def main(arguments: Sequence[str]) -> int:
