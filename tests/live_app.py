@@ -76,6 +76,11 @@ class Done:
         """The steps of which an event was told, in order."""
         return [str(told["step"]) for told in self.events if told["event"] == event]
 
+    def seconds(self, step: str) -> float:
+        """How long a step took."""
+        (told,) = [event for event in self.events if event["event"] == "step-done" and event["step"] == step]
+        return float(str(told["seconds"]))
+
     def must(self, status: int, outcome: str = "") -> Done:
         """It ended so; what it said is shown when it did not."""
         assert self.status == status, f"exit {self.status}, not {status}\n{self.out}\n{self.err}"
@@ -395,6 +400,22 @@ def new_app(root: Path, project: Path, name: str, *, port: int | None = None) ->
 def branch(app: LiveApp, files: Mapping[str, str | bytes], *, title: str = "A change") -> str:
     """Commit files on top of what is checked out; returns the commit's id."""
     return workshop.commit(app.folder, files, title)
+
+
+def breaks_only_live(app: LiveApp) -> str:
+    """A commit on top of what is checked out that boots on a copy of the data and crashes on the data themselves."""
+    source = (app.folder / "run.py").read_text()
+    (app.layout.data / "break-me").touch()
+    return branch(app, {"run.py": _BREAKS_ONLY_LIVE.format(str(app.layout.data / "break-me")) + source})
+
+
+_BREAKS_ONLY_LIVE = """\
+import pathlib
+
+if pathlib.Path({!r}).exists():
+    raise RuntimeError("Broken only where it is live.")
+
+"""
 
 
 def slower(load: Load, **changes: float) -> Load:

@@ -96,8 +96,8 @@ def _set_data_aside(layout: Layout, started_at: str) -> str:
 
 
 def _prune_logs(layout: Layout, before: int) -> None:
-    for log in layout.logs.glob("web-*.log*"):
-        number = log.name.removeprefix("web-").partition(".")[0]
+    for log in (*layout.logs.glob("web-*.log*"), *layout.logs.glob("rehearsal-*.log*")):
+        number = log.name.partition("-")[2].partition(".")[0]
         if number.isdigit() and int(number) < before:
             durable.remove(log)
 

@@ -163,7 +163,7 @@ CLEAR: dict[str, tuple[Tree, str, str]] = {
     "a line that is too long to be shown": (
         {"app.py": f"{FLASK}app = Flask(__name__, static_folder='{'x' * 50}')\n"},
         "app:app",
-        f"app.py:2: app = Flask(__name__, static_folder='{'x' * 18}...",
+        f"app.py:2: app = Flask(__name__, static_folder='{'x' * 20}...",
     ),
     "an object named application": (
         {"wsgi.py": "import flask\napplication = flask.Flask(__name__)\n"},
@@ -823,6 +823,9 @@ def test_what_a_first_deployment_would_refuse_is_a_warning(folder: Path) -> None
         ".env gives no value to B",
         ".env.example asks for C, D, which .env does not have",
     ]
+    for url, asked in (("sqlite:///x.db", "C"), ("mysql://h/d", "C, DATABASE_URL")):
+        planted(folder, {".env.example": f"A=\nC=\nDATABASE_URL={url}\n"})
+        assert list(warnings(detect(folder)))[-1] == f".env.example asks for {asked}, which .env does not have"
 
 
 def test_git_is_asked_about_secrets_and_the_configuration(folder: Path) -> None:

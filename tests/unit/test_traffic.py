@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-QUICK = Load(clients=6, rate=100, slow_clients=0, bound_seconds=30, timeout_seconds=3)
+QUICK = Load(clients=6, rate=100, slow_clients=0, bound_seconds=60, timeout_seconds=10)
 
 Trouble = Literal["", "drop", "refuse", "hang", "cut", "lie", "drip"]
 

@@ -107,4 +107,4 @@ class CellRehearsal:
         return self._layout.sockets / f"r{number}"
 
     def _log(self, number: int) -> Path:
-        return self._layout.logs / f"rehearsal-{number}.log"
+        return self._layout.rehearsal_log(number)

@@ -106,7 +106,7 @@ class Relayed:
             elif wanted:
                 self._selector.modify(end, wanted, self)
             else:
-                self._selector.unregister(end)  # else a peer that has hung up would wake us for ever
+                pass  # else a peer that has hung up would wake us for ever
 
     def _wanted(self, end: socket.socket) -> int:
         wanted = 0

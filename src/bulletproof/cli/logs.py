@@ -55,8 +55,9 @@ def _current(target: Target, journal: Journal, release: str | None, kind: str | 
     if kind == "deployments":
         return lambda: layout.deployment_log
     if release is not None:
-        path = layout.web_log(_number_of(journal, release))
-        return lambda: path
+        number = _number_of(journal, release)
+        # What failed in its rehearsal never ran beside the live release and has no other log.
+        return lambda: next((log for log in (layout.web_log(number), layout.rehearsal_log(number)) if log.exists()), None)
 
     def live_log() -> Path | None:
         live = journal.live()

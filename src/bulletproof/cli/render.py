@@ -35,6 +35,15 @@ _DONE = {
     Kind.STOP: "stopped",
     Kind.DESTROY: "removed",
 }
+_AGAIN = {
+    Kind.DEPLOY: "deploy",
+    Kind.ROLLBACK: "rollback",
+    Kind.RESTART: "restart",
+    Kind.SETTINGS: "env set",
+    Kind.START: "start",
+    Kind.STOP: "stop",
+    Kind.DESTROY: "destroy",
+}
 _NAME_WIDTH = 12
 _SILENT = {"adopt", "vacant"}
 """Steps that no person needs to read of when they went well."""
@@ -115,7 +124,7 @@ class Lines:
             Outcome.UNDONE: "everything was undone; ",
             Outcome.REFUSED: "nothing was changed; ",
         }.get(result.outcome, "")
-        show_error(words_of(result.cause), after=after + _serves(result.serving, address))
+        show_error(_error_of(result, self._kind), after=after + _serves(result.serving, address))
 
     def failed(self, error: BulletproofError, serving: Live | None) -> None:
         """Show the error."""
@@ -136,11 +145,13 @@ class JsonEvents:
 
     def __init__(self, app: str) -> None:
         self._app = app
+        self._kind = Kind.DEPLOY
         self._begun_at = time.monotonic()
 
     def begun(self, entry: Entry) -> None:
         """{"event": "begun", …}."""
         deployment = entry.deployment
+        self._kind = deployment.kind
         self._print(
             "begun",
             number=deployment.number,
@@ -168,7 +179,11 @@ class JsonEvents:
     def ended(self, result: Result, address: str) -> None:
         """{"event": "deployment", "outcome": …}, the last line."""
         self._deployment(
-            result.outcome, result.release, result.serving, words_of(result.cause) if result.cause else None, address
+            result.outcome,
+            result.release,
+            result.serving,
+            _error_of(result, self._kind) if result.cause else None,
+            address,
         )
 
     def failed(self, error: BulletproofError, serving: Live | None) -> None:
@@ -202,6 +217,13 @@ def _serves(serving: Live | None, address: str) -> str:
     if serving is None:
         return "nothing serves"
     return f"{serving.release} serves" + (f" at {address}" if address else "")
+
+
+def _error_of(result: Result, kind: Kind) -> BulletproofError:
+    """Why it failed; what nobody has a better hint for is tried again once it is corrected."""
+    error = words_of(result.cause)
+    error.hint = error.hint or f"correct that, then: bulletproof {_AGAIN[kind]}"
+    return error
 
 
 def _as_json(error: BulletproofError) -> dict[str, object]:

@@ -105,6 +105,8 @@ class _Client(threading.Thread):
         except BaseException as error:
             self.broken = f"{type(error).__name__}: {error}"
             raise
+        finally:
+            self._browser.close()
 
     def _ask(self, question: Question) -> None:
         sent = self._log.sent(question.kind, question.token)

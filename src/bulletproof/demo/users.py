@@ -104,6 +104,10 @@ class Browser:
             connection=connection, status=status, error=self._complaint(question, status, body), version=version
         )
 
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+
     def _is_connected(self) -> bool:
         """Whether the connection can be used again; as any client, we see that a server closed it before we ask."""
         if self._connection.sock and select.select([self._connection.sock], [], [], 0)[0]:

@@ -126,6 +126,10 @@ class Layout:
         """What the app's processes of deployment `number` print."""
         return self.logs / f"web-{number}.log"
 
+    def rehearsal_log(self, number: int) -> Path:
+        """What the app printed when deployment `number` was rehearsed."""
+        return self.logs / f"rehearsal-{number}.log"
+
     @property
     def access_log(self) -> Path:
         """One JSON line per request, written by the proxy."""

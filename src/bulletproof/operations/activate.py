@@ -213,7 +213,7 @@ def words_of(cause: BaseException | None) -> BulletproofError:
         case BulletproofError():
             return cause
         case Interrupted():
-            return StepFailed("interrupted", f"{cause} before it was committed")
+            return StepFailed("interrupted", f"{cause} before it was committed", hint="bulletproof status")
         case OSError(errno=errno.ENOSPC):
             return StepFailed("disk-full", "the disk is full", hint="free some space and deploy again")
         case OSError():

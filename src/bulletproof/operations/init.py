@@ -155,7 +155,7 @@ def describe(findings: Findings) -> Iterator[Line]:
     if findings.packages:
         what = f"{len(findings.packages)} in requirements.txt"
         yield Line(topic="packages", what=what, why="installed for each release, apart from all others")
-    yield _settings_line(findings.env, findings.env_example)
+    yield _settings_line(findings.env, _asked_for(findings))
     if findings.database:
         yield _database_line(findings.database)
     if findings.migrations:
@@ -170,14 +170,22 @@ def describe(findings: Findings) -> Iterator[Line]:
         yield Line(topic="source", what="this folder", why="there is no git repository, so files are taken as they are")
 
 
-def _settings_line(env: EnvFile | None, example: EnvFile | None) -> Line:
+def _settings_line(env: EnvFile | None, asked: tuple[str, ...]) -> Line:
     if env and env.names:
         why = f"{', '.join(env.names)}: taken by the first deployment, afterwards changed by `bulletproof env`"
         return Line(topic="settings", what=f"{len(env.names)} in {env.name}", why=why)
-    if example and example.names:
-        why = f"{example.name} asks for {', '.join(example.names)}: write them into .env before the first deployment"
+    if asked:
+        why = f".env.example asks for {', '.join(asked)}: write them into .env before the first deployment"
         return Line(topic="settings", what="none yet", why=why)
     return Line(topic="settings", what="none", why="there is no .env; later: `bulletproof env set NAME=VALUE`")
+
+
+def _asked_for(findings: Findings) -> tuple[str, ...]:
+    """The settings that a person must give: all of .env.example but the URL of a database that is ours to place."""
+    names = findings.env_example.names if findings.env_example else ()
+    database = findings.database
+    ours = database.setting if database and database.kind in {"", "sqlite"} else ""
+    return tuple(name for name in names if name != ours)
 
 
 def _database_line(database: DatabaseFound) -> Line:
@@ -213,7 +221,7 @@ def warnings(findings: Findings) -> Iterator[str]:
         yield findings.requirements_problem
     elif not any(name.lower() == "flask" for name in findings.packages):
         yield "requirements.txt does not name Flask"
-    yield from _settings_warnings(findings.env, findings.env_example)
+    yield from _settings_warnings(findings.env, _asked_for(findings))
     if findings.database and not findings.database.setting:
         yield (
             f"{findings.database.where} says where the database is: read that from DATABASE_URL,"
@@ -221,13 +229,16 @@ def warnings(findings: Findings) -> Iterator[str]:
         )
 
 
-def _settings_warnings(env: EnvFile | None, example: EnvFile | None) -> Iterator[str]:
-    if env and env.problem:
+def _settings_warnings(env: EnvFile | None, asked: tuple[str, ...]) -> Iterator[str]:
+    if not env:
+        return
+    if env.problem:
         yield f"{env.problem}; the first deployment will refuse it"
-    if env and env.empty:
+        return
+    if env.empty:
         yield f".env gives no value to {', '.join(env.empty)}"
-    if env and example and (missing := [name for name in example.names if name not in env.names]):
-        yield f"{example.name} asks for {', '.join(missing)}, which .env does not have"
+    if missing := [name for name in asked if name not in env.names]:
+        yield f".env.example asks for {', '.join(missing)}, which .env does not have"
 
 
 def as_json(done: Initialised) -> dict[str, object]:

@@ -6,6 +6,7 @@ import functools
 
 import msgspec
 
+from bulletproof.domain.schema import Change
 from bulletproof.domain.web import web_process
 from bulletproof.errors import StepFailed
 from bulletproof.operations.attempt import Attempt
@@ -17,7 +18,8 @@ _MIB = 1 << 20
 def rehearse_on_copy(attempt: Attempt) -> str:
     """Boot the release where it reaches nothing but a copy of the data; refuse it when it fails there.
 
-    Raises StepFailed as the gate does, and `migration-pending` when its boot alone changes the schema.
+    Raises StepFailed as the gate does, `migration-pending` when its boot alone changes the schema, and
+    `boot-loses-data` when it takes rows or values away.
     """
     host, number = attempt.host, attempt.number
     if reason := host.rehearsal.why_not():
@@ -27,15 +29,23 @@ def rehearse_on_copy(attempt: Attempt) -> str:
     words = pass_gate(_candidate(attempt), attempt.manifest.config.health, host.clock, host.sleep)
     changes = host.rehearsal.changes(number)
     host.rehearsal.discard(number)
+    _refuse(changes)
+    noticed = "; ".join(f"its boot {change.words}" for change in changes)
+    return f"on a copy of {size / _MIB:.1f} MiB: {words}{'; ' if noticed else ''}{noticed}"
+
+
+def _refuse(changes: tuple[Change, ...]) -> None:
+    """Booting alone may add rows; it may not change the schema, nor take away what users made."""
+    hint = "deploy a release that leaves the data alone when it boots"
     if schema := [change.words for change in changes if not change.is_data]:
         raise StepFailed(
             "migration-pending",
             f"only to boot the release would change the live database ({'; '.join(schema)}), and Bulletproof cannot yet"
             " undo that",
-            hint="deploy a release that does not change the schema when it boots",
+            hint=hint,
         )
-    noticed = "; ".join(f"its boot {change.words}" for change in changes)
-    return f"on a copy of {size / _MIB:.1f} MiB: {words}{'; ' if noticed else ''}{noticed}"
+    if lost := [change.words for change in changes if change.is_destructive]:
+        raise StepFailed("boot-loses-data", f"only to boot the release {'; '.join(lost)}", hint=hint)
 
 
 def discard_rehearsal(attempt: Attempt) -> None:
