@@ -106,7 +106,7 @@ class Relayed:
             elif wanted:
                 self._selector.modify(end, wanted, self)
             else:
-                pass  # else a peer that has hung up would wake us for ever
+                self._selector.unregister(end)  # else a peer that has hung up would wake us for ever
 
     def _wanted(self, end: socket.socket) -> int:
         wanted = 0
@@ -162,8 +162,7 @@ class Relay:
     def _stop(self) -> None:
         """Accept nothing any more."""
         self._stop_at = time.monotonic() + FINISH_SECONDS
-        if self._waiting_since is None:
-            self._selector.unregister(self._listener)
+        pass
 
     def _has_finished(self) -> bool:
         return self._stop_at is not None and (not self._relayed or time.monotonic() >= self._stop_at)

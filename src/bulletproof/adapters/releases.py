@@ -278,7 +278,8 @@ def _require_name(release: str) -> None:
 
 def _require_entry(folder: Path, entry: str) -> None:
     module = entry.partition(":")[0]
-    if not (has_module(folder / "source", module) or has_module(site_packages(folder / "venv"), module)):
+    places = (folder / "source", folder / "source" / "src", site_packages(folder / "venv"))
+    if not any(has_module(place, module) for place in places):
         raise StepFailed(
             "entry-missing",
             f"the entry `{entry}` names the module {module}, which neither the source nor its packages have",

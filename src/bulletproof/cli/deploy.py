@@ -15,8 +15,19 @@ from bulletproof.effects.source import has_changes, resolve
 from bulletproof.operations.activate import activate
 from bulletproof.operations.attempt import Order
 
+_HELP = """\
+Make REVISION (a commit, tag or branch; HEAD when missing) live, without dropping a request.
 
-@click.command("deploy")
+\b
+  bulletproof deploy              the last commit
+  bulletproof deploy v1.4         a tag
+  bulletproof deploy --worktree   what lies here, committed or not
+
+When anything goes wrong before the commit point, all of it is undone and what served before still serves.
+"""
+
+
+@click.command("deploy", help=_HELP)
 @click.argument("revision", required=False)
 @click.option("--worktree", is_flag=True, help="Take the files as they lie here, uncommitted changes included.")
 @host_options
@@ -33,15 +44,7 @@ def deploy_command(
     wait_seconds: float,
     as_json: bool,
 ) -> None:
-    r"""Make REVISION (a commit, tag or branch; HEAD when missing) live, without dropping a request.
-
-    \b
-      bulletproof deploy              the last commit
-      bulletproof deploy v1.4         a tag
-      bulletproof deploy --worktree   what lies here, committed or not
-
-    When anything goes wrong before the commit point, all of it is undone and what served before still serves.
-    """
+    """Deploy what is asked for from this folder."""
     project = find_project(Path.cwd())
     target = find_target(root, verb_root, None)
     if app_name and app_name != target.app:

@@ -57,7 +57,9 @@ def _current(target: Target, journal: Journal, release: str | None, kind: str | 
     if release is not None:
         number = _number_of(journal, release)
         # What failed in its rehearsal never ran beside the live release and has no other log.
-        return lambda: next((log for log in (layout.web_log(number), layout.rehearsal_log(number)) if log.exists()), None)
+        return lambda: next(
+            (log for log in (layout.web_log(number), layout.rehearsal_log(number)) if log.exists()), None
+        )
 
     def live_log() -> Path | None:
         live = journal.live()

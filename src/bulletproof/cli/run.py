@@ -12,18 +12,21 @@ from bulletproof.domain.web import database_setting, surroundings
 from bulletproof.errors import UsageError
 from bulletproof.wiring import config_of, connect_settings
 
+_HELP = """\
+Run COMMAND in the live release: its folder, its packages, its settings, its data.
 
-@click.command("run", context_settings={"ignore_unknown_options": True})
+\b
+  bulletproof run -- flask shell
+  bulletproof run -- python -c 'import sys; print(sys.prefix)'
+"""
+
+
+@click.command("run", help=_HELP, context_settings={"ignore_unknown_options": True})
 @host_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
 def run_command(root: Path, *, command: tuple[str, ...], verb_root: Path | None, app_name: str | None) -> None:
-    r"""Run COMMAND in the live release: its folder, its packages, its settings, its data.
-
-    \b
-      bulletproof run -- flask shell
-      bulletproof run -- python -c 'import sys; print(sys.prefix)'
-    """
+    """Become the command."""
     target = find_target(root, verb_root, app_name)
     journal = target.journal()
     live = journal.live()
@@ -36,7 +39,7 @@ def run_command(root: Path, *, command: tuple[str, ...], verb_root: Path | None,
     environment = {
         **settings,
         **database_setting(settings, layout, config),
-        **surroundings(layout.venv(live.release), layout.data),
+        **surroundings(layout.source(live.release), layout.venv(live.release), layout.data),
         "BULLETPROOF_RELEASE": live.release,
         "TERM": os.environ.get("TERM", "dumb"),
     }

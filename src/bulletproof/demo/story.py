@@ -90,13 +90,14 @@ def play(stage: Stage, scenes: tuple[Scene, ...], watch: Callable[[Take], None],
             takes.append(_take(stage, scene, traffic))
             watch(takes[-1])
         whole = traffic.report(begun)
-    tokens = traffic.acknowledged()
+        tokens = traffic.acknowledged()
+        sent = tokens | traffic.unacknowledged()
     return Play(
         takes=tuple(takes),
         whole=whole,
         acknowledged=len(tokens),
         lost=len(lost_writes(tokens, stage.database)),
-        duplicated=len(duplicated_writes(tokens, stage.database)),
+        duplicated=len(duplicated_writes(sent, stage.database)),
     )
 
 

@@ -28,7 +28,7 @@ def web_process(
         folder=layout.source(release),
         log=layout.web_log(number),
         environment={
-            **surroundings(layout.venv(release), layout.data),
+            **surroundings(layout.source(release), layout.venv(release), layout.data),
             "BULLETPROOF_RELEASE": release,
             "BULLETPROOF_DEPLOYMENT": str(number),
             "PYTHONUNBUFFERED": "1",
@@ -40,10 +40,12 @@ def web_process(
     )
 
 
-def surroundings(venv: Path, home: Path) -> dict[str, str]:
+def surroundings(source: Path, venv: Path, home: Path) -> dict[str, str]:
     """The environment that everything of the app runs in, besides its settings: nothing of ours leaks into it."""
     return {
         "PATH": f"{venv / 'bin'}:/usr/local/bin:/usr/bin:/bin",
+        # A package may lie in src/; a folder that is not there does no harm.
+        "PYTHONPATH": str(source / "src"),
         "HOME": str(home),
         "LANG": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",

@@ -83,7 +83,7 @@ class Inside:
             return run(
                 (self.venv / "bin" / "python", *arguments),
                 folder=self.source,
-                environment={**self.settings, **surroundings(self.venv, self.home), **ours},
+                environment={**self.settings, **surroundings(self.source, self.venv, self.home), **ours},
                 timeout_seconds=self.timeout_seconds,
             )
         except StepFailed as error:
