@@ -15,8 +15,8 @@ name = "datacharted"
 
 # A demonstration does not wait as long as a person would.
 [health]
-deadline_seconds = 12
-timeout_seconds = 3
+deadline_seconds = 10
+timeout_seconds = 2
 
 [drain]
 stop_seconds = 2
