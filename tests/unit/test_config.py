@@ -12,7 +12,7 @@ from random import Random
 from typing import cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bulletproof.domain.config import App, AppConfig, Drain, Health, Keep, Server
@@ -527,6 +527,7 @@ def test_one_planted_error_is_told_with_its_own_place(data: st.DataObject, kind:
 
 
 @settings(max_examples=300, deadline=None, database=None)
+@example(text='"\\\n\n')
 @given(text=st.text(st.sampled_from("name=\"'[]{}.,#\\\n 1-a\ufeff\r"), max_size=40))
 def test_no_text_whatsoever_ends_in_anything_but_a_configuration_or_words(text: str) -> None:
     """Whatever stands in the file, the outcome is an AppConfig or a UsageError with a place inside the text."""

@@ -162,7 +162,8 @@ class Relay:
     def _stop(self) -> None:
         """Accept nothing any more."""
         self._stop_at = time.monotonic() + FINISH_SECONDS
-        pass
+        if self._waiting_since is None:
+            self._selector.unregister(self._listener)
 
     def _has_finished(self) -> bool:
         return self._stop_at is not None and (not self._relayed or time.monotonic() >= self._stop_at)

@@ -141,7 +141,7 @@ def _broken(text: str, file_name: str, message: str) -> UsageError:
     if message.startswith(_UNENDED) and places.broken is not None:
         place = places.at(places.broken)
     if message.startswith("Unescaped"):  # told behind the two characters
-        place = Place(place.line, place.column - 2)
+        place = Place(place.line, max(1, place.column - 2))
     if message.startswith(_TWICE) and places.again:
         keys, offset = places.again[0]
         first = places.of_key(keys).line
