@@ -459,12 +459,13 @@ def test_a_lost_session_fails_once_and_logs_in_again(app: App, tmp_path: Path) -
 def test_a_connection_closed_between_requests_is_no_failure(app: App, tmp_path: Path) -> None:
     """A server may close a connection on which nobody asks; clients see it before they ask and open another."""
     app.closes_silently = True
-    with running(app, tmp_path) as traffic:
+    # So few that even on a busy machine the server has closed long before the next question.
+    with running(app, tmp_path, Load(clients=4, rate=4, slow_clients=0)) as traffic:
         since = traffic.mark()
-        time.sleep(0.7)
+        time.sleep(3.0)
         report = traffic.report(since)
         assert report.failed == 0
-        assert report.requests >= 30
+        assert report.requests >= 4
         assert {line["connection"] for line in lines(traffic.path) if line["event"] == "answered"} == {"new"}
 
 
@@ -477,6 +478,7 @@ def test_clients_that_cannot_log_in_are_no_traffic(app: App, tmp_path: Path, tro
     with pytest.raises(BulletproofError, match="traffic-not-ready") as caught:
         Traffic.start(app.url, tmp_path, QUICK, ready_seconds=3.0)
     assert words in caught.value.context[0]
+    time.sleep(0.3)  # for what the server has accepted already
     before = app.received
     time.sleep(0.3)
     assert app.received == before
