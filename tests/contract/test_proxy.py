@@ -161,6 +161,7 @@ class CaddyCase:
     def take(self, port: int) -> None:
         """Listen on it, unless somebody else does so already."""
         listener = self._new(socket.AF_INET)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what lingers there is no listener
         with contextlib.suppress(OSError):
             listener.bind(("127.0.0.1", port))
             listener.listen()

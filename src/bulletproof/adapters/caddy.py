@@ -84,12 +84,19 @@ class CaddyProxy:
     def port(self) -> int:
         """The port of the proxy, chosen once and kept.
 
-        Raises Refused: `port-taken` when the wished one is another app's or another program's, `port-forbidden` when
-        this user may not listen on it, `no-free-port` when none is left to choose.
+        Raises Refused: `port-changed` when another one is wished while the proxy listens, `port-taken` when the wished
+        one is another app's or another program's, `port-forbidden` when this user may not listen on it, `no-free-port`
+        when none is left to choose.
         """
         kept = _read_port(self.layout.port)
         if kept is not None and self.wished_port in {None, kept}:
             return kept
+        if kept is not None and route.listeners(kept):
+            raise Refused(
+                "port-changed",
+                f"the proxy listens on port {kept}; [proxy] port = {self.wished_port} takes effect after a stop",
+                hint="bulletproof stop && bulletproof deploy",
+            )
         self._make_folders()
         with _choosing(self.layout.state.parent):
             port = self._free_port() if self.wished_port is None else self._checked(self.wished_port)
