@@ -104,6 +104,8 @@ def _advice(found: Status) -> str:
         hint = "bulletproof recover"
     elif found.wants_running and not found.is_serving:
         hint = "bulletproof logs" if found.is_supervised and found.web.restarts else "bulletproof start"
+    elif found.wants_running and not found.is_supervised:
+        hint = "bulletproof restart"
     return f"{click.style('hint:', fg='cyan')} {hint}" if hint else ""
 
 

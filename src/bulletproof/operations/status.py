@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from bulletproof.domain.deployment import Live
 from bulletproof.domain.process import PROXY, RELAY, ProcessState, web_name
@@ -10,6 +11,9 @@ from bulletproof.effects import lock
 from bulletproof.effects.processes import Family, family_of
 from bulletproof.engine.journal import Entry, Journal
 from bulletproof.ports import Host
+
+_PATIENCE_SECONDS = 2.0
+"""A site that takes longer to answer is not looked upon as serving."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +41,15 @@ class Status:
     """Whether the holder is alive."""
     workers: int = 0
 
+    is_answering: bool = False
+    """Whether the site answers although no supervisor could be asked how it is."""
+
     @property
     def is_serving(self) -> bool:
         """Whether the live instance runs and gets the requests."""
-        return self.live is not None and self.web.pid is not None and self.target == self.live.number
+        if self.live is None or self.target != self.live.number:
+            return False
+        return self.web.pid is not None if self.is_supervised else self.is_answering
 
 
 def status(host: Host, journal: Journal) -> Status:
@@ -49,11 +58,13 @@ def status(host: Host, journal: Journal) -> Status:
     web = host.supervisor.state(web_name(live.number if live else 0))
     entries = journal.entries()
     holder = lock.peek(host.layout.lock)
+    is_supervised = host.supervisor.is_running()
     return Status(
         app=host.layout.app,
         live=live,
         wants_running=journal.wants_running(),
-        is_supervised=host.supervisor.is_running(),
+        is_supervised=is_supervised,
+        is_answering=not is_supervised and live is not None and _answers(host, live),
         web=web,
         proxy=host.supervisor.state(PROXY),
         relay=host.supervisor.state(RELAY),
@@ -66,3 +77,10 @@ def status(host: Host, journal: Journal) -> Status:
         is_held=holder is not None and family_of(holder.pid) is not None,
         workers=host.releases.manifest(live.release).config.app.workers if live else 0,
     )
+
+
+def _answers(host: Host, live: Live) -> bool:
+    """Whether the site answers anything but an error: what a killed supervisor left serves on without it."""
+    path = (*host.releases.manifest(live.release).config.health.paths, "/up")[0]
+    status = host.ask_public(path, _PATIENCE_SECONDS).status
+    return 0 < status < HTTPStatus.INTERNAL_SERVER_ERROR
