@@ -73,6 +73,14 @@ def _failed(finished: Finished, reference: str, what: str) -> BulletproofError:
 
 def last_event(finished: Finished) -> dict[str, object]:
     """The last event that a deployment told; empty when it told none."""
-    lines = finished.output.splitlines()
-    event = json.loads(lines[-1]) if lines else {}
-    return event if isinstance(event, dict) else {}
+    return (_events(finished) or [{}])[-1]
+
+
+def step_seconds(finished: Finished) -> dict[str, float]:
+    """How long each step took, by the events of `--json`; empty for any other output."""
+    done = [event for event in _events(finished) if event.get("event") == "step-done"]
+    return {str(event["step"]): float(str(event["seconds"])) for event in done}
+
+
+def _events(finished: Finished) -> list[dict[str, object]]:
+    return [json.loads(line) for line in finished.output.splitlines() if line.startswith("{")]

@@ -14,7 +14,7 @@ from bench.startup import RUNS
 from bench.trial import LOAD, Trial
 from bulletproof.demo.traffic import Load
 
-_WIDTH = 120
+_WIDTH = 132
 _COLUMNS = {
     "seconds": ("wall s", "{:.2f}"),
     "requests": ("requests", "{:.0f}"),
@@ -38,6 +38,9 @@ def show(results: Results) -> None:
     console.print(_where(results))
     console.print(_table(results))
     console.print(_LEGEND)
+    for what in (GOOD, BACK):
+        steps = ", ".join(f"{step} {seconds:.2f}" for step, seconds in results.steps(what).items())
+        console.print(f"steps of our {what}, median seconds: {steps}")
     startup = results.startup
     console.print(
         f"CPU of bulletproof --help: {startup.help_cpu_seconds * 1000:.0f} ms (median of {RUNS};"
@@ -57,6 +60,7 @@ def as_json(results: Results) -> bytes:
         "load": LOAD,
         "trials": results.trials,
         "medians": [{"what": what, "way": way, **results.medians(what, way)} for what, way in pairs],
+        "steps": {what: results.steps(what) for what in (GOOD, BACK)},
         "ratios": results.ratios(),
         "startup": results.startup,
         "aims": results.aims(),
@@ -81,11 +85,11 @@ def _load_in_words(load: Load) -> str:
 
 
 def _table(results: Results) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for title in ("what", "run", "way", "exit", "then"):
         table.add_column(title, no_wrap=True)
     for name in METRICS:
-        table.add_column(_COLUMNS[name][0], justify="right")
+        table.add_column(_COLUMNS[name][0], justify="right", no_wrap=True)
     for what in (GOOD, BACK, BAD):
         trials = [trial for trial in results.trials if trial.act.what == what]
         for trial in trials:

@@ -76,6 +76,11 @@ class Results:
         trials = self.of(what, way)
         return {name: float(median(take(trial) for trial in trials)) for name, take in METRICS.items()}
 
+    def steps(self, what: str) -> dict[str, float]:
+        """The median seconds of each of our steps."""
+        told = [trial.step_seconds for trial in self.of(what, OURS)]
+        return {step: median(steps[step] for steps in told if step in steps) for step in (told[0] if told else ())}
+
     def ratios(self) -> dict[str, float | None]:
         """Ours by the guide's, of the medians for the good release; None where the guide's is 0."""
         ours, guide = self.medians(GOOD, OURS), self.medians(GOOD, GUIDE)

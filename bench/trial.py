@@ -10,6 +10,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from bench.command import Finished
+from bench.ours import step_seconds
 from bulletproof.demo.ledger import Report, duplicated_writes, lost_writes
 from bulletproof.demo.traffic import Load, Traffic
 from bulletproof.effects.probe import ask_port
@@ -59,6 +60,8 @@ class Trial:
     status: int
     seconds: float
     cpu_seconds: float
+    step_seconds: dict[str, float]
+    """Ours alone tells them."""
     last_words: str
     """The last line that the command printed."""
     report: Report
@@ -96,6 +99,7 @@ def under_load(host: Host, folder: Path, act: Act, command: Callable[[], Finishe
         status=finished.status,
         seconds=finished.seconds,
         cpu_seconds=finished.cpu_seconds,
+        step_seconds=step_seconds(finished) if act.is_ours else {},
         last_words="".join(last_lines(finished.errors or finished.output, 1)),
         report=report,
         acknowledged=len(tokens),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import http.client
 import json
 import os
@@ -424,8 +423,3 @@ if pathlib.Path({!r}).exists():
     raise RuntimeError("Broken only where it is live.")
 
 """
-
-
-def slower(load: Load, **changes: float) -> Load:
-    """The load with something changed."""
-    return dataclasses.replace(load, **changes)  # type: ignore[arg-type]  # the fields are floats and ints

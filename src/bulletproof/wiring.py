@@ -22,6 +22,7 @@ from bulletproof.domain.layout import Layout, runtime_folder
 from bulletproof.effects import durable
 from bulletproof.effects.logs import tail
 from bulletproof.effects.probe import ask_port, ask_socket
+from bulletproof.errors import StepFailed
 from bulletproof.operations.detect import find_entry
 from bulletproof.ports import Host, Resources, SettingsStore
 
@@ -32,9 +33,12 @@ def layout_of(root: Path, app: str) -> Layout:
 
 
 def config_of(layout: Layout, release: str) -> AppConfig | None:
-    """The configuration that a release was built with; None when the release is not there any more."""
+    """The configuration that a release was built with; None when it is damaged or not there any more."""
     releases = BuiltReleases(layout, find_entry)
-    return releases.manifest(release).config if release in releases.existing() else None
+    try:
+        return releases.manifest(release).config
+    except StepFailed:
+        return None
 
 
 def connect_settings(layout: Layout) -> SettingsStore:

@@ -17,7 +17,18 @@ from live_app import Event, LiveApp, breaks_only_live
 
 pytestmark = pytest.mark.timeout(600)
 
-_CERTAINLY_OLD = {"preflight", "fetch", "build", "settings", "schema", "vacant", "rehearse", "database", "open", "start"}
+_CERTAINLY_OLD = {
+    "preflight",
+    "fetch",
+    "build",
+    "settings",
+    "schema",
+    "vacant",
+    "rehearse",
+    "database",
+    "open",
+    "start",
+}
 """Killed at the beginning of one of these, a deployer is far from its commit point: a boot and a gate lie between."""
 _UNDONE = ("start", "rehearse", "settings", "build", "fetch")
 """What a release that crashes beside the live one has undone, in this order."""
@@ -104,9 +115,7 @@ def test_a_deployer_killed_in_the_undo_leaves_the_host_as_it_was(warm: LiveApp, 
 
 @pytest.mark.xdist_group("kill-rollback")
 @pytest.mark.parametrize("step", _names((*ACTIVATE.before, *ACTIVATE.after)))
-def test_a_rollback_killed_at_any_step_leaves_the_host_whole(
-    back: LiveApp, step: str
-) -> None:  # an app of its own, so that this group can run beside the other
+def test_a_rollback_killed_at_any_step_leaves_the_host_whole(back: LiveApp, step: str) -> None:
     """The same promise where nothing is built: by the journal old or new, no failed request."""
     earlier, later = sorted(back.releases(), key=lambda release: int(release.partition("-")[0]))
     before = back.status()["serving"]
@@ -125,7 +134,7 @@ def test_a_rollback_killed_at_any_step_leaves_the_host_whole(
 
 @pytest.fixture(scope="module")
 def back(make_lasting_app: Callable[[str], LiveApp]) -> LiveApp:
-    """An app with v2 live and v1 before it."""
+    """Another such app, so that its tests can run beside those of the first."""
     app = _quick(make_lasting_app("back"))
     app.deploy("v1")
     app.deploy("v2")

@@ -215,6 +215,77 @@ def test_after_a_reboot(app: LiveApp, verb: tuple[str, ...]) -> None:
     assert verb == ("start",) or done.release != live
 
 
+def test_start_leaves_a_serving_app_alone(app: LiveApp) -> None:
+    """There is nothing to start: no new processes, no deployment, no waiting request."""
+    before, number = len(app.history()), app.status()["deployment"]
+    pid = app.pid_of(f"web-{number}")
+
+    done = app.run("start", status=0)
+
+    assert "it serves already" in done.err
+    assert app.pid_of(f"web-{number}") == pid
+    assert len(app.history()) == before
+
+
+def test_a_setting_that_is_unset_while_stopped_is_not_missed(app: LiveApp) -> None:
+    """What a person took away on purpose does not keep the app from starting."""
+    app.run("env", "set", "EXTRA=1", status=0)
+    app.change("stop").must(0)
+
+    told = app.run("env", "unset", "EXTRA", status=0)
+
+    assert "stored; the next start takes it" in told.err
+    app.change("start").must(0, "deployed")
+    assert "EXTRA" not in app.run("env", "list").out
+
+
+def test_another_database_file_is_refused(app: LiveApp) -> None:
+    """A configuration that would leave the data behind is refused by a deployment, and no business of a restart."""
+    app.configure(database={"file": "other.db"})
+    try:
+        refused = app.run("deploy", "v2")
+        app.change("restart").must(0, "deployed")
+    finally:
+        app.configure()
+
+    assert refused.status == 1
+    assert "error: database-renamed" in refused.err
+    assert app.version() == "v2"
+
+
+def test_a_damaged_live_release_can_be_replaced_and_removed(make_app: MakeApp) -> None:
+    """After the live release's Python went, status, stop and a corrected deployment work, and so does destroy."""
+    app = make_app("damaged")
+    release = str(app.deploy("v1").release)
+    python = app.layout.venv(release) / "bin" / "python"
+    python.parent.chmod(0o755)
+    python.rename(python.with_name("python.off"))
+
+    assert app.run("status").status == 0
+    app.change("stop").must(0)
+    assert app.change("start").status in {1, 3}
+    app.deploy("v2")
+    assert app.version() == "v2"
+    app.run("destroy", "--yes", status=0)
+    for aside in app.layout.set_aside.glob(f"{app.name}-*"):
+        remove_sealed(aside)
+
+
+def test_a_killed_destroy_is_finished_and_the_app_can_come_back(make_app: MakeApp) -> None:
+    """Killed while it wipes, the next deployment finishes it first and then is a first one, with a new database."""
+    app = make_app("again")
+    app.deploy("v1")
+    app.kill_at("step-started", "wipe", "destroy", "--yes")
+
+    done = app.deploy("v2")
+
+    assert done.release == app.status()["serving"]
+    assert app.rows() == 0
+    assert len(list(app.layout.set_aside.glob(f"{app.name}-*"))) == 1
+    for aside in app.layout.set_aside.glob(f"{app.name}-*"):
+        remove_sealed(aside)
+
+
 def test_destroy_sets_the_data_aside(make_app: MakeApp) -> None:
     """It asks; confirmed, nothing of the app is left but its data and settings, set aside and whole."""
     app = make_app("destroy")

@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 from bulletproof.cli.render import choose_renderer
 from bulletproof.cli.target import Target, open_session
+from bulletproof.domain.config import AppConfig
 from bulletproof.domain.deployment import Live, Outcome
 from bulletproof.effects.interrupts import Interrupted
 from bulletproof.engine.journal import Journal
 from bulletproof.errors import BulletproofError, NeedsPerson, Refused, Undone, UsageError
-from bulletproof.operations.activate import Result, Session, words_of
+from bulletproof.operations.activate import Result, Session, serving, words_of
+from bulletproof.wiring import connect
 
 EXIT_CODES = {
     Outcome.DEPLOYED: 0,
@@ -32,20 +34,18 @@ def carry_out(
             address = f"http://127.0.0.1:{session.host.proxy.port()}" if result.serving else ""
     except (BulletproofError, OSError, Interrupted) as cause:
         error = words_of(cause)
-        renderer.failed(error, serving(target))
+        renderer.failed(error, still_serving(target))
         sys.exit(error.exit_code)
     renderer.ended(result, address)
     sys.exit(UsageError.exit_code if isinstance(result.cause, UsageError) else EXIT_CODES[result.outcome])
 
 
-def serving(target: Target) -> Live | None:
-    """What the journal says serves; None when it cannot be read, since another error is being told already."""
+def still_serving(target: Target) -> Live | None:
+    """What serves; None when that cannot be found out either, since another error is being told already."""
     try:
         journal = Journal.read(target.layout.journal)
-    except BulletproofError:
+        if journal is None:
+            return None
+        return serving(connect(target.root, target.app, target.config or AppConfig(name=target.app)), journal)
+    except (BulletproofError, OSError):
         return None
-    if journal is None:
-        return None
-    live = journal.live() if journal.wants_running() else None
-    journal.close()
-    return live

@@ -133,3 +133,7 @@ def main() -> None:
         # Whoever read our output went away; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        # The folder we stand in is gone, or what we say cannot be written.
+        sys.stderr.write(f"error: system-error\n  the system refused: {error}\n")
+        sys.exit(1)

@@ -115,6 +115,9 @@ class Lines:
         """Say how it ended, what serves now and what to type next."""
         if result.warning:
             click.secho(f"warning: {result.warning}", fg="yellow", err=True)
+        if result.note:
+            click.echo(result.note, err=True)
+            return
         if result.outcome is Outcome.DEPLOYED:
             where = f", serving at {click.style(address, bold=True)}" if result.serving else ""
             click.secho(f"{_DONE[self._kind]} {result.release or self._app}", fg="green", nl=False, err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from bulletproof.errors import UsageError
 from bulletproof.operations.activate import Session
 from bulletproof.wiring import config_of, connect, layout_of
 
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
 
 INHERITED_LOCK = "BULLETPROOF_LOCK_FD"
@@ -112,29 +112,38 @@ def open_session(target: Target, verb: str, renderer: Renderer, *, wait_seconds:
         held = _lock(layout, lock.Holder.of_this_process(verb, step="begin"), wait_seconds)
         journal = Journal.open(layout.journal)
 
+        def say(show: Callable[[T], None], what: T) -> None:
+            try:
+                show(what)
+            except OSError:
+                # Nobody is there to be told. Before the commit that ends the deployment; an undo or a finish goes on.
+                if not interrupts.is_shielded:
+                    raise
+
         def tell(event: Event) -> None:
             if isinstance(event, StepStarted):
                 held.update(step=event.step)
-            renderer.event(event)
+            say(renderer.event, event)
 
         def begun(entry: Entry) -> None:
             held.update(step="begin", deployment=entry.deployment.number)
-            renderer.begun(entry)
+            say(renderer.begun, entry)
 
         def taken_up(entry: Entry) -> None:
             held.update(step="recover", deployment=entry.deployment.number)
-            renderer.taken_up(entry)
+            interrupts.shield()
+            say(renderer.taken_up, entry)
 
         try:
             yield Session(
-                host=connect(target.root, target.app, target.config or _last_config(target, journal)),
+                host=connect(target.root, target.app, _config(target, verb, journal)),
                 journal=journal,
                 around=Surroundings(
                     tell=tell, clock=time.monotonic, shield=interrupts.shield, expose=interrupts.expose
                 ),
                 begun=begun,
                 taken_up=taken_up,
-                started_by=f"{getpass.getuser()}@{os.uname().nodename}",
+                started_by=f"{lock.user_name()}@{os.uname().nodename}",
             )
         finally:
             interrupts.shield()
@@ -152,8 +161,10 @@ def _lock(layout: Layout, holder: lock.Holder, wait_seconds: float) -> lock.Held
     return held
 
 
-def _last_config(target: Target, journal: Journal) -> AppConfig:
-    """The configuration of the live release, for a verb that is not called in the project's folder."""
+def _config(target: Target, verb: str, journal: Journal) -> AppConfig:
+    """The project's configuration for a deployment from source; for all else the live release's, as it runs."""
+    if verb == "deploy" and target.config is not None:
+        return target.config
     live = journal.live()
     found = config_of(target.layout, live.release) if live else None
     return found or AppConfig(name=target.app)

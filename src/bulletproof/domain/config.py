@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 Name = Annotated[
     str,
     Meta(
-        pattern=r"^[a-z][a-z0-9-]{0,30}[a-z0-9]$(?!\n)",
+        pattern=r"^(?!bulletproof(?:-set-aside)?$)[a-z][a-z0-9-]{0,30}[a-z0-9]$(?!\n)",
         description="2 to 32 lower case letters, digits and dashes, a letter first and no dash last",
     ),
 ]

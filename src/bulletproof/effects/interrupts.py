@@ -29,6 +29,11 @@ class Interrupts:
         self._came_meanwhile = 0
         self._before: dict[int, object] = {}
 
+    @property
+    def is_shielded(self) -> bool:
+        """Whether an undo or a finish is under way that nothing may disturb."""
+        return self._is_shielded
+
     def shield(self) -> None:
         """From now on no signal interrupts us."""
         self._is_shielded = True

@@ -50,7 +50,7 @@ class Holder:
     def of_this_process(cls, verb: str, *, step: str, deployment: int | None = None) -> Holder:
         """Describe the running process."""
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        return cls(verb=verb, pid=os.getpid(), user=_user(), started_at=now, deployment=deployment, step=step)
+        return cls(verb=verb, pid=os.getpid(), user=user_name(), started_at=now, deployment=deployment, step=step)
 
     def in_words(self) -> str:
         """Say for a person who this is, at which step and since when."""
@@ -264,7 +264,8 @@ def _age(started_at: str) -> str:
     return f"for {max(seconds, 0)} s"
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Who we are, in words."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # a container may run under a number without a name

@@ -152,10 +152,12 @@ class Journal:
         return lived[-1] if lived else None
 
     def lived(self) -> tuple[Live, ...]:
-        """All that were live, oldest first, the live one last."""
+        """All that were live since the app was last destroyed, oldest first, the live one last."""
+        committed = self._entries("WHERE number IN (SELECT deployment FROM record WHERE kind = 'commit')", ())
+        ends = [index for index, entry in enumerate(committed) if entry.deployment.kind is Kind.DESTROY]
         return tuple(
             Live(number=entry.deployment.number, release=entry.deployment.release)
-            for entry in self._entries("WHERE number IN (SELECT deployment FROM record WHERE kind = 'commit')", ())
+            for entry in committed[ends[-1] + 1 if ends else 0 :]
             if entry.deployment.kind.makes_live
         )
 

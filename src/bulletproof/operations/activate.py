@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from bulletproof.domain.deployment import Kind, Live, Outcome, built_by, release_id
-from bulletproof.domain.process import PROXY, web_name
+from bulletproof.domain.process import PROXY, Phase, web_name
 from bulletproof.effects.interrupts import Interrupted
 from bulletproof.engine import pipeline as engine
 from bulletproof.engine.journal import Beginning, Entry, Journal, utc_now
@@ -49,6 +49,8 @@ class Result:
     cause: BaseException | None = None
     warning: str = ""
     """Something that went wrong beside the deployment and changes nothing of it."""
+    note: str = ""
+    """Said instead of how it ended, when no deployment was needed."""
 
 
 def activate(session: Session, order: Order) -> Result:
@@ -60,6 +62,8 @@ def activate(session: Session, order: Order) -> Result:
     live = session.journal.live()
     if order.kind is not Kind.DEPLOY and live is None:
         raise UsageError("nothing-deployed", "this app was never deployed on this host", hint="bulletproof deploy")
+    if order.kind is Kind.START and live is not None and session.journal.wants_running() and is_up(session.host, live):
+        return nothing_to_do(live, "it serves already")
     serves = order.kind is not Kind.START and live is not None and bring_back(session, live)
     return _run(
         session, order, choose(order, has_database=session.host.database.exists(), is_first=live is None, serves=serves)
@@ -92,14 +96,34 @@ def bring_back(session: Session, live: Live) -> bool:
     if not session.journal.wants_running():
         return False
     session.host.supervisor.ensure_running()
-    return (
-        is_up(session.host, live) or _run(session, Order(kind=Kind.START), pipelines.START).outcome is Outcome.DEPLOYED
-    )
+    if is_up(session.host, live):
+        return True
+    result = _run(session, Order(kind=Kind.START), pipelines.START)
+    if isinstance(result.cause, Interrupted):
+        raise result.cause
+    return result.outcome is Outcome.DEPLOYED
 
 
 def is_up(host: Host, live: Live) -> bool:
-    """Whether the supervisor has the proxy and the live instance in its care."""
-    return {PROXY, web_name(live.number)} <= set(host.supervisor.names())
+    """Whether requests reach the live instance: it and the proxy run or soon will again, and the path leads there."""
+    given_up = {Phase.ABSENT, Phase.FAILED, Phase.STOPPING}
+    processes = (PROXY, web_name(live.number))
+    return host.proxy.target() == live.number and not any(
+        host.supervisor.state(name).phase in given_up for name in processes
+    )
+
+
+def serving(host: Host, journal: Journal) -> Live | None:
+    """What serves, looked up and not only remembered; None when nothing does."""
+    live = journal.live() if journal.wants_running() else None
+    return live if live is not None and is_up(host, live) else None
+
+
+def nothing_to_do(live: Live | None, note: str) -> Result:
+    """The result of an order that needed no deployment; `note` says why."""
+    return Result(
+        outcome=Outcome.DEPLOYED, number=0, release=live.release if live else "", serving=live, seconds=0.0, note=note
+    )
 
 
 def choose(order: Order, *, has_database: bool, is_first: bool, serves: bool) -> Pipeline[Attempt]:
@@ -136,7 +160,7 @@ def _run(session: Session, order: Order, pipeline: Pipeline[Attempt]) -> Result:
         outcome=outcome,
         number=attempt.number,
         release=attempt.deployment.release,
-        serving=session.journal.live() if session.journal.wants_running() else None,
+        serving=serving(session.host, session.journal),
         seconds=session.around.clock() - begun,
         step=step,
         cause=cause,
@@ -171,12 +195,13 @@ def _line(session: Session, order: Order, result: Result) -> str:
 def _beginning(session: Session, order: Order, pipeline: Pipeline[Attempt]) -> Beginning:
     source = order.source
     release = order.release or _live_release(session)
-    known = session.host.releases.manifest(release) if release and not source else None
+    # From the journal and not from the release, which may be damaged: it must be possible to stop and destroy it.
+    known = session.journal.entry(built_by(release)) if release and not source else None
     return Beginning(
         kind=order.kind,
         pipeline=pipeline.name,
         release=lambda number: release_id(number, source.revision) if source else release,
-        revision=source.revision if source else (known.revision if known else ""),
+        revision=source.revision if source else (known.deployment.revision if known else ""),
         title=source.title if source else (known.title if known else ""),
         started_by=session.started_by,
     )

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import TextIO
 
-from bulletproof.domain.deployment import Kind, Outcome
+from bulletproof.domain.deployment import Kind
 from bulletproof.domain.settings import RESERVED, changed
 from bulletproof.errors import UsageError
-from bulletproof.operations.activate import Result, Session, activate, recover
+from bulletproof.operations.activate import Result, Session, activate, nothing_to_do, recover
 from bulletproof.operations.attempt import Order
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -30,7 +30,10 @@ def change_settings(session: Session, values: Mapping[str, str], removed: tuple[
     if live is not None and session.journal.wants_running():
         return activate(session, Order(kind=Kind.SETTINGS, set_values=values, unset_names=removed))
     store.write(changed(today, values, removed))
-    return Result(outcome=Outcome.DEPLOYED, number=0, release="", serving=None, seconds=0.0)
+    if live is not None and removed:
+        # The next start must not miss what a person took away on purpose.
+        store.freeze(live.number, changed(store.frozen(live.number), {}, removed))
+    return nothing_to_do(None, "stored; the next start takes it")
 
 
 def read_assignments(assignments: tuple[str, ...], stdin: TextIO) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.settings import changed, missing
-from bulletproof.errors import Refused
+from bulletproof.errors import Refused, StepFailed
 from bulletproof.operations.attempt import Attempt
 
 _MIB = 1 << 20
@@ -16,6 +16,7 @@ def check_host(attempt: Attempt) -> str:
     check_space(attempt, config)
     attempt.host.proxy.port()
     check_settings(attempt)
+    check_database_file(attempt, config)
     database = attempt.host.database
     return database.check() if database.exists() else "no database yet"
 
@@ -47,6 +48,23 @@ def check_settings(attempt: Attempt) -> None:
             "settings-missing",
             f"the live release runs with {', '.join(lost)}, which today's settings lack",
             hint=f"bulletproof env set {lost[0]}=…",
+        )
+
+
+def check_database_file(attempt: Attempt, config: AppConfig) -> None:
+    """Refuse a configuration that names another database file than the live release uses: its data would be gone."""
+    previous = attempt.deployment.previous
+    if previous is None:
+        return
+    try:
+        file = attempt.host.releases.manifest(previous.release).config.database.file
+    except StepFailed:
+        return  # a damaged release cannot say, and must not keep its successor from being deployed
+    if file != config.database.file:
+        raise Refused(
+            "database-renamed",
+            f"the live release's database is {file}, and [database] file says {config.database.file}",
+            hint=f'set file = "{file}" under [database] in bulletproof.toml',
         )
 
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from bulletproof.domain.deployment import Live
-from bulletproof.domain.process import PROXY, RELAY, ProcessState, web_name
+from bulletproof.domain.process import PROXY, RELAY, Phase, ProcessState, web_name
 from bulletproof.effects import lock
 from bulletproof.effects.processes import Family, family_of
 from bulletproof.engine.journal import Entry, Journal
+from bulletproof.errors import StepFailed
 from bulletproof.ports import Host
 
 _PATIENCE_SECONDS = 2.0
@@ -49,7 +50,8 @@ class Status:
         """Whether the live instance runs and gets the requests."""
         if self.live is None or self.target != self.live.number:
             return False
-        return self.web.pid is not None if self.is_supervised else self.is_answering
+        runs = self.web.pid is not None and self.proxy.phase is Phase.RUNNING
+        return runs if self.is_supervised else self.is_answering
 
 
 def status(host: Host, journal: Journal) -> Status:
@@ -75,8 +77,16 @@ def status(host: Host, journal: Journal) -> Status:
         unfinished=journal.unfinished(),
         holder=holder,
         is_held=holder is not None and family_of(holder.pid) is not None,
-        workers=host.releases.manifest(live.release).config.app.workers if live else 0,
+        workers=_workers(host, live),
     )
+
+
+def _workers(host: Host, live: Live | None) -> int:
+    """How many workers the live release is configured with; 0 when it is damaged, which must not hide the rest."""
+    try:
+        return host.releases.manifest(live.release).config.app.workers if live else 0
+    except StepFailed:
+        return 0
 
 
 def _answers(host: Host, live: Live) -> bool:

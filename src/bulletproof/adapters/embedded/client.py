@@ -18,7 +18,7 @@ from bulletproof.domain.layout import Layout
 from bulletproof.domain.process import Phase, ProcessSpec, ProcessState
 from bulletproof.effects.logs import tail
 from bulletproof.effects.process import last_lines, run
-from bulletproof.errors import StepFailed
+from bulletproof.errors import Refused, StepFailed
 
 _START_SECONDS = 30.0
 _SILENCE_SECONDS = 10.0
@@ -44,6 +44,7 @@ class EmbeddedSupervisor:
         Raises StepFailed with the end of its log when it cannot be started, and Refused when the folder for its socket
         is not surely our own.
         """
+        make_private_runtime(self._layout)
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             answer = self._try(Request(verb=Verb.PING))
@@ -174,6 +175,13 @@ class EmbeddedSupervisor:
         except OSError as error:
             connection.close()
             raise StepFailed("supervisor-not-reached", f"the supervisor could not be asked: {error}") from error
+        if (owner := _credentials(connection)[1]) != os.geteuid():
+            connection.close()
+            raise Refused(
+                "supervisor-foreign",
+                f"{self._layout.supervisor_socket} is answered by the user with number {owner}, whom we do not obey",
+                hint=f"look at who made {self._layout.runtime}",
+            )
         return connection
 
     def _read_line(self, connection: socket.socket, *, takes_its_time: bool) -> bytes:
@@ -226,8 +234,13 @@ def _wait_for_end(process: int) -> None:
 
 
 def _peer(connection: socket.socket) -> int:
-    pid: int = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-    return pid
+    return _credentials(connection)[0]
+
+
+def _credentials(connection: socket.socket) -> tuple[int, int]:
+    """The process and the user that answer, as the kernel says."""
+    pid, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, user
 
 
 def _silent(pid: int) -> StepFailed:
