@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -14,8 +14,7 @@ from bulletproof import __version__
 from bulletproof.errors import BulletproofError
 
 
-@dataclass(frozen=True, slots=True)
-class Verb:
+class Verb(NamedTuple):
     """One verb: where its code is and what the help says; the code is imported only when the verb is used."""
 
     group: str
