@@ -38,7 +38,15 @@ class Finished:
         )
 
 
-def run(argv: tuple[str, ...], *, folder: Path, environment: Mapping[str, str] | None = None) -> Finished:
+def shell_environment() -> dict[str, str]:
+    """Our environment without what changes how Python starts.
+
+    With PYTHONDONTWRITEBYTECODE, which build machines set, each start would compile anew what it imports.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
+def run(argv: tuple[str, ...], *, folder: Path, environment: Mapping[str, str]) -> Finished:
     """Run a command in a session of its own; all of it is killed when we are interrupted or it hangs."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         begun = time.monotonic()

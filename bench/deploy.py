@@ -19,8 +19,9 @@ from bench.ours import Ours
 from bench.report import as_json, show
 from bench.results import BACK, BAD, GOOD, GUIDE, OURS, Machine, Results, processor
 from bench.startup import measure_startup
-from bench.trial import Act, Trial, under_load
+from bench.trial import RATE, Act, Trial, under_load, users
 from bulletproof.demo.playground import Playground
+from bulletproof.demo.traffic import Load
 from bulletproof.effects import durable
 from bulletproof.errors import BulletproofError
 
@@ -33,11 +34,12 @@ def main() -> int:
     """Measure, show, and return 1 when ours failed a request or lost a write."""
     parser = argparse.ArgumentParser(prog="python -m bench.deploy", description=__doc__, allow_abbrev=False)
     parser.add_argument("--runs", type=int, default=3, choices=range(1, 21), metavar="N", help="of each way; default 3")
+    parser.add_argument("--rate", type=float, default=RATE, metavar="N", help=f"requests a second; default {RATE:.0f}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to this file, too")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, _end)
     try:
-        results = measure(given.runs)
+        results = measure(given.runs, users(given.rate))
     except BulletproofError as error:
         print(f"error: {error}", *error.context, error.hint, sep="\n", file=sys.stderr)
         return error.exit_code
@@ -47,13 +49,13 @@ def main() -> int:
     return 1 if results.complaints else 0
 
 
-def measure(runs: int) -> Results:
+def measure(runs: int, load: Load) -> Results:
     """Prepare both hosts, measure them in turn, end everything. Raises BulletproofError when it cannot be measured."""
     began_at, load_before = datetime.now(UTC), os.getloadavg()[0]
     folder = Path(tempfile.mkdtemp(prefix="bulletproof-bench-"))
     try:
         startup = measure_startup(folder)
-        trials = tuple(_trials(folder, runs))
+        trials = tuple(_trials(folder, runs, load))
     finally:
         durable.remove_tree(folder)
     machine = Machine(
@@ -65,36 +67,39 @@ def measure(runs: int) -> Results:
         load_before=load_before,
         load_after=os.getloadavg()[0],
     )
-    return Results(machine=machine, trials=trials, startup=startup)
+    return Results(machine=machine, load=load, trials=trials, startup=startup)
 
 
-def _trials(folder: Path, runs: int) -> Iterator[Trial]:
+def _trials(folder: Path, runs: int, load: Load) -> Iterator[Trial]:
     """Both hosts prepared, measured and stopped."""
     _tell("preparing: a repository, a virtual environment for the guide, a first deployment for Bulletproof")
     project = Playground.make(folder / "project").folder
     with closing(Guide(folder, project)) as guide, closing(Ours(folder, project)) as ours:
         guide.lay()
         ours.lay()
-        for trial in _in_turn(guide, ours, folder, runs):
+        for trial in _in_turn(guide, ours, folder, runs, load):
             act, report = trial.act, trial.report
             _tell(f"{act.what}, run {act.run}, {act.way}: {trial.seconds:.2f} s, {report.failed} requests failed")
             yield trial
 
 
-def _in_turn(guide: Guide, ours: Ours, folder: Path, runs: int) -> Iterator[Trial]:
+def _in_turn(guide: Guide, ours: Ours, folder: Path, runs: int, load: Load) -> Iterator[Trial]:
     """The guide and ours in turn, each beginning with v1; the bad release at the end."""
     for run in range(1, runs + 1):
         by_guide = Act(what=GOOD, way=GUIDE, run=run, is_ours=False, status=0)
-        yield under_load(guide, folder, by_guide, lambda: guide.deploy("v2"))
+        yield under_load(guide, folder, by_guide, load, lambda: guide.deploy("v2"))
         guide.reset()
         by_us = Act(what=GOOD, way=OURS, run=run, is_ours=True, status=0)
-        yield under_load(ours, folder, by_us, lambda: ours.deploy("v2"))
+        deployed = under_load(ours, folder, by_us, load, lambda: ours.deploy("v2"))
+        yield deployed
+        if deployed.status != 0:
+            continue  # Undone, so v1 serves already; the verdict tells of it.
         back = Act(what=BACK, way=OURS, run=run, is_ours=True, status=0)
-        yield under_load(ours, folder, back, ours.rollback)
+        yield under_load(ours, folder, back, load, ours.rollback)
     broken = Act(what=BAD, way=GUIDE, run=1, is_ours=False, status=0, after_seconds=_BAD_SECONDS)
-    yield under_load(guide, folder, broken, lambda: guide.deploy("answers-500"))
+    yield under_load(guide, folder, broken, load, lambda: guide.deploy("answers-500"))
     refused = Act(what=BAD, way=OURS, run=1, is_ours=True, status=_UNDONE, after_seconds=_BAD_SECONDS)
-    yield under_load(ours, folder, refused, lambda: ours.deploy("answers-500"))
+    yield under_load(ours, folder, refused, load, lambda: ours.deploy("answers-500"))
 
 
 def _tell(words: str) -> None:

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from bench.command import Finished, run
+from bench.command import Finished, run, shell_environment
 from bench.content import fill
 from bulletproof.effects.process import last_lines
 from bulletproof.errors import BulletproofError
@@ -58,22 +58,29 @@ class Ours:
         """Stop it, however far it came. Raises BulletproofError when something may still run."""
         if not self._root.exists():
             return
-        stopped = self._run("stop", f"--wait={_RECOVERY_SECONDS}")
+        stopped = self._run("stop", f"--wait={_RECOVERY_SECONDS}", "--json")
         if stopped.status != 0:
             raise _failed(stopped, "bench-not-stopped", "bulletproof stop")
 
     def _run(self, *words: str) -> Finished:
-        return run((PROGRAM, "--root", str(self._root), *words), folder=self._project)
+        argv = (PROGRAM, "--root", str(self._root), *words)
+        return run(argv, folder=self._project, environment=shell_environment())
 
 
 def _failed(finished: Finished, reference: str, what: str) -> BulletproofError:
-    context = last_lines(finished.errors or finished.output)
-    return BulletproofError(reference, f"{what} ended with {finished.status}", context=context)
+    words = f"{what} ended with {finished.status}: {complaint(finished)}"
+    return BulletproofError(reference, words, context=last_lines(finished.errors))
 
 
 def last_event(finished: Finished) -> dict[str, object]:
     """The last event that a deployment told; empty when it told none."""
     return (_events(finished) or [{}])[-1]
+
+
+def complaint(finished: Finished) -> str:
+    """The error that a deployment told, in a line; empty when it told none."""
+    error = last_event(finished).get("error")
+    return f"{error['reference']}: {error['message']}" if isinstance(error, dict) else ""
 
 
 def step_seconds(finished: Finished) -> dict[str, float]:

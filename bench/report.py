@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bench.results import BACK, BAD, GOOD, GUIDE, METRICS, OURS, Results
 from bench.startup import RUNS
-from bench.trial import LOAD, Trial
+from bench.trial import Trial
 from bulletproof.demo.traffic import Load
 
 _WIDTH = 132
@@ -57,7 +57,7 @@ def as_json(results: Results) -> bytes:
     pairs = [(GOOD, GUIDE), (GOOD, OURS), (BACK, OURS), (BAD, GUIDE), (BAD, OURS)]
     told = {
         "machine": results.machine,
-        "load": LOAD,
+        "load": results.load,
         "trials": results.trials,
         "medians": [{"what": what, "way": way, **results.medians(what, way)} for what, way in pairs],
         "steps": {what: results.steps(what) for what in (GOOD, BACK)},
@@ -73,7 +73,8 @@ def _where(results: Results) -> str:
     machine = results.machine
     return (
         f"{machine.began_at}, {machine.cores} cores ({machine.cpu}), Linux {machine.kernel}, Python {machine.python};"
-        f" load average {machine.load_before:.1f} before, {machine.load_after:.1f} after\n{_load_in_words(LOAD)}"
+        f" load average {machine.load_before:.1f} before, {machine.load_after:.1f} after\n"
+        + _load_in_words(results.load)
     )
 
 

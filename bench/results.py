@@ -10,6 +10,7 @@ from statistics import median
 
 from bench.startup import Startup
 from bench.trial import Trial
+from bulletproof.demo.traffic import Load
 
 GOOD, BACK, BAD = "deploy v2", "rollback", "deploy answers-500"
 GUIDE, OURS = "the guide", "bulletproof"
@@ -64,6 +65,7 @@ class Results:
     """Everything of one run of the program."""
 
     machine: Machine
+    load: Load
     trials: tuple[Trial, ...]
     startup: Startup
 
@@ -74,7 +76,7 @@ class Results:
     def medians(self, what: str, way: str) -> dict[str, float]:
         """The median of each metric over the runs."""
         trials = self.of(what, way)
-        return {name: float(median(take(trial) for trial in trials)) for name, take in METRICS.items()}
+        return {name: float(median(take(trial) for trial in trials)) for name, take in METRICS.items() if trials}
 
     def steps(self, what: str) -> dict[str, float]:
         """The median seconds of each of our steps."""

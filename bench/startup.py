@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench.command import run
+from bench.command import run, shell_environment
 from bench.ours import PROGRAM
 from bulletproof.errors import BulletproofError
 
@@ -34,7 +34,7 @@ def measure_startup(folder: Path) -> Startup:
 
 
 def _cpu_seconds(argv: tuple[str, ...], folder: Path) -> float:
-    finished = run(argv, folder=folder)
+    finished = run(argv, folder=folder, environment=shell_environment())
     if finished.status != 0:
         raise BulletproofError("bench-not-prepared", f"{argv[0]} ended with {finished.status}: {finished.errors}")
     return finished.cpu_seconds

@@ -10,14 +10,13 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from bench.command import Finished
-from bench.ours import step_seconds
+from bench.ours import complaint, step_seconds
 from bulletproof.demo.ledger import Report, duplicated_writes, lost_writes
 from bulletproof.demo.traffic import Load, Traffic
 from bulletproof.effects.probe import ask_port
-from bulletproof.effects.process import last_lines
 
-LOAD = Load(clients=12, rate=80.0, write_share=0.2, slow_clients=0)
-"""A third of what two cores can take, so that a wait is the deployment's doing and not the machine's."""
+RATE = 80.0
+"""Requests a second: less than two cores can take, so that a wait is the deployment's doing and not the machine's."""
 _CALM_SECONDS = 2.0
 """Load before a deployment begins, inside the window, so that what it breaks stands beside what works."""
 
@@ -62,8 +61,8 @@ class Trial:
     cpu_seconds: float
     step_seconds: dict[str, float]
     """Ours alone tells them."""
-    last_words: str
-    """The last line that the command printed."""
+    error: str
+    """What ours said went wrong; empty when it said nothing, and for the guide, which only has its exit status."""
     report: Report
     acknowledged: int
     lost: int
@@ -76,7 +75,7 @@ class Trial:
         """What of it may not be, if it is ours."""
         report = self.report
         found = [
-            (self.status != self.act.status, f"exit status {self.status}, not {self.act.status}: {self.last_words}"),
+            (self.status != self.act.status, f"exit status {self.status}, not {self.act.status}: {self.error}"),
             (report.failed > 0, f"{report.failed} requests failed, first: {'; '.join(report.failures[:1])}"),
             (self.lost > 0, f"{self.lost} of {self.acknowledged} acknowledged writes lost"),
             (self.duplicated > 0, f"{self.duplicated} writes stored twice"),
@@ -84,9 +83,14 @@ class Trial:
         return [f"run {self.act.run}, {self.act.what}: {words}" for is_so, words in found if is_so]
 
 
-def under_load(host: Host, folder: Path, act: Act, command: Callable[[], Finished]) -> Trial:
+def users(rate: float) -> Load:
+    """The load of each trial. No slow requests: both ways would wait for them, and nothing else would show."""
+    return Load(clients=12, rate=rate, write_share=0.2, slow_clients=0)
+
+
+def under_load(host: Host, folder: Path, act: Act, load: Load, command: Callable[[], Finished]) -> Trial:
     """Run the command with users on the app, and hold their ledger against the database when they have left."""
-    with Traffic.start(host.address, folder, LOAD) as traffic:
+    with Traffic.start(host.address, folder, load) as traffic:
         since = traffic.mark()
         time.sleep(_CALM_SECONDS)
         finished = command()
@@ -100,7 +104,7 @@ def under_load(host: Host, folder: Path, act: Act, command: Callable[[], Finishe
         seconds=finished.seconds,
         cpu_seconds=finished.cpu_seconds,
         step_seconds=step_seconds(finished) if act.is_ours else {},
-        last_words="".join(last_lines(finished.errors or finished.output, 1)),
+        error=complaint(finished) if act.is_ours else "",
         report=report,
         acknowledged=len(tokens),
         lost=len(lost_writes(tokens, host.database)),

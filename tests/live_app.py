@@ -23,7 +23,9 @@ import workshop
 from bulletproof.demo.ledger import duplicated_writes, lost_writes
 from bulletproof.demo.traffic import Load, Traffic
 from bulletproof.domain.layout import Layout, runtime_folder
+from bulletproof.effects import lock
 from bulletproof.effects.route import may_listen
+from bulletproof.engine.journal import Journal
 from embedded.places import until
 
 COMMAND_SECONDS = 180.0
@@ -34,6 +36,8 @@ _OVERLOADED_SECONDS = 40.0
 """What we wait for it where others keep the machine busier than it has processors for, which nobody promised for."""
 LIGHT = Load(clients=4, rate=30, slow_clients=0)
 """Enough to meet every cutover, and little enough to leave the machine to what is tested."""
+LASTING = Load(clients=4, rate=30, slow_clients=0, bound_seconds=3600)
+"""The same for all tests of a module."""
 _PORTS = range(20000, 30000)
 """Below the ephemeral ports, and not where apps that choose for themselves begin."""
 
@@ -146,7 +150,7 @@ class LiveApp:
     def numbers(self) -> dict[str, set[int]]:
         """Of which deployments there are processes, socket folders and copies of the settings."""
         sockets = [path.name for path in self.layout.sockets.glob("*") if path.name.isdecimal()]
-        copies = [path.stem for path in self.layout.frozen_settings.glob("*")]
+        copies = [path.stem for path in self.layout.frozen_settings.glob("[0-9]*")]
         return {
             "processes": {number for one in self.processes() if (number := _instance(one)) is not None},
             "sockets": set(map(int, sockets)),
@@ -159,7 +163,8 @@ class LiveApp:
 
     def leftovers(self) -> list[Path]:
         """What was half-made, and a scratch of a build in the cache."""
-        places = (self.layout.home, self.layout.data, self.layout.state, self.layout.cache)
+        layout = self.layout
+        places = (layout.home, layout.data, layout.state, layout.environment.parent, layout.cache)
         found = [path for place in places if place.exists() for path in _half_made(place)]
         return [path for path in found if self.name in str(path)]
 
@@ -247,10 +252,29 @@ class LiveApp:
         is_overloaded = os.getloadavg()[0] > 2 * (os.cpu_count() or 1)
         patience = _OVERLOADED_SECONDS if is_overloaded else RECOVERY_SECONDS
         deadline = time.monotonic() + patience
-        while (found := self.status())["unfinished"] is not None or found["lock"] is not None:
-            assert time.monotonic() < deadline, f"not whole after {patience:.0f} s: {found}\n{self.diaries()}"
-            time.sleep(0.1)
+        # Looked at from here, because a command every instant would take the processor from the recovery.
+        while not self._looks_whole():
+            assert time.monotonic() < deadline, f"not whole after {patience:.0f} s: {self.status()}\n{self.diaries()}"
+            time.sleep(0.05)
+        found = self.status()
+        assert (found["unfinished"], found["lock"]) == (None, None), f"{found}\n{self.diaries()}"
         return found
+
+    def _looks_whole(self) -> bool:
+        with contextlib.closing(self.journal()) as journal:
+            return journal.unfinished() is None and lock.peek(self.layout.lock) is None
+
+    def journal(self) -> Journal:
+        """The journal, read from here."""
+        journal = Journal.read(self.layout.journal)
+        assert journal is not None
+        return journal
+
+    def lived(self) -> tuple[set[int], set[str]]:
+        """The numbers and the releases of all deployments that were live, by the journal."""
+        with contextlib.closing(self.journal()) as journal:
+            lived = journal.lived()
+        return {live.number for live in lived}, {live.release for live in lived}
 
     def diaries(self) -> str:
         """What the supervisor and its recoveries wrote, for the words of a failure."""

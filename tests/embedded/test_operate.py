@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
 
 from bulletproof.effects import lock
-from live_app import LiveApp
+from live_app import LiveApp, new_app
 
 pytestmark = [pytest.mark.xdist_group("operate"), pytest.mark.timeout(600)]
 
@@ -23,6 +25,24 @@ def app(make_lasting_app: Callable[[str], LiveApp]) -> LiveApp:
     app = make_lasting_app("operate")
     app.deploy("v1")
     return app
+
+
+@pytest.mark.xdist_group("ports")
+def test_a_chosen_port_is_told_and_kept(house: Path, project: Path) -> None:
+    """Without a wish a free port is chosen, another one when it is taken before anybody was told; then it stays."""
+    app = new_app(house / "root", project, "chosen-port")
+    try:
+        with app.begun("deploy", "v1") as first:
+            assert first.read_until("step-started", "build")
+            taken = int(app.layout.port.read_text())
+            with socket.create_server(("127.0.0.1", taken)):
+                told = first.end().must(0, "deployed").last["address"]
+        assert told == app.address != f"http://127.0.0.1:{taken}"
+        app.run("stop", status=0)
+        assert f"serving at {told}\n" in app.run("start", status=0).err
+        assert app.version() == "v1"
+    finally:
+        app.end()
 
 
 def test_an_unknown_verb_gets_a_suggestion(app: LiveApp) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 import workshop
 from bulletproof.demo.traffic import Load, Traffic
-from live_app import LiveApp, branch, breaks_only_live, new_app
+from live_app import LASTING, LiveApp, branch, breaks_only_live, free_port, new_app
 
 pytestmark = [pytest.mark.xdist_group("undo"), pytest.mark.timeout(600)]
 
@@ -65,7 +65,7 @@ _PATIENCE = {"deadline_seconds": 20, "timeout_seconds": 2}
 @pytest.fixture(scope="module")
 def traffic(live: LiveApp) -> Iterator[Traffic]:
     """Reads and writes without a pause, through all tests of a module."""
-    with live.under_load(Load(clients=4, rate=30, slow_clients=0, bound_seconds=3600)) as traffic:
+    with live.under_load(LASTING) as traffic:
         yield traffic
 
 
@@ -427,7 +427,7 @@ def _fill(folder: Path, *, leave_bytes: int) -> Path:
 @pytest.mark.xdist_group("undo-disk")
 def test_a_full_disk_undoes_a_deployment(small_disk: Path, project: Path) -> None:
     """Full while it builds or while the new release boots: exit 3, words, the old one serves; with space it goes on."""
-    app = new_app(small_disk / "root", project, "disk-full")
+    app = new_app(small_disk / "root", project, "disk-full", port=free_port())
     try:
         app.deploy("v1")
         before = Picture.of(app)

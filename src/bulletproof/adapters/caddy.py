@@ -54,8 +54,7 @@ class CaddyProxy:
         Raises Refused: `port-taken` when another program listens on the port by now, `path-not-servable` when Caddy
         cannot be told of the root folder, `caddy-missing`, and as `port` does.
         """
-        port = self.port()
-        self._refuse_foreign(port)
+        port = self._port_to_begin_with()
         self._make_folders()
         durable.write_file(self._caddyfile, _caddyfile(self.layout, port), mode=0o600)
         return ProcessSpec(
@@ -174,6 +173,18 @@ class CaddyProxy:
         files = [file for file in self.layout.state.parent.glob("*/port") if file != self.layout.port]
         ports = [(_read_port(file), file.parent.name) for file in files]
         return {port: app for port, app in ports if port is not None}
+
+    def _port_to_begin_with(self) -> int:
+        """The port; a chosen one that was taken before the proxy first started is replaced: nobody knows it yet."""
+        port = self.port()
+        try:
+            self._refuse_foreign(port)
+        except Refused:
+            if self.wished_port is not None or self._caddyfile.exists():
+                raise
+            durable.remove(self.layout.port)
+            return self.port()
+        return port
 
     def _refuse_foreign(self, port: int) -> None:
         """Raise Refused when a program listens on the port that is not our own Caddy."""

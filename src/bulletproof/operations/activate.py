@@ -16,6 +16,7 @@ from bulletproof.errors import BulletproofError, NeedsPerson, StepFailed, UsageE
 from bulletproof.operations import pipelines
 from bulletproof.operations.attempt import Attempt, Order
 from bulletproof.operations.steps import verify_through_proxy
+from bulletproof.operations.sweep import sweep
 from bulletproof.ports import Host
 
 OUTCOMES = Outcomes(done=Outcome.DEPLOYED, undone=Outcome.UNDONE, refused=Outcome.REFUSED)
@@ -84,6 +85,7 @@ def recover(session: Session) -> Entry | None:
         attempt = Attempt(host=session.host, deployment=entry.deployment, lived=session.journal.lived())
         record = session.journal.record(entry.deployment.number)
         engine.recover(pipelines.pipeline_named(entry.pipeline), attempt, record, session.around, OUTCOMES)
+    sweep(session.host.layout)
     _rest(session)
     return session.journal.entry(entry.deployment.number) if entry else None
 

@@ -66,7 +66,7 @@ def status(host: Host, journal: Journal) -> Status:
         live=live,
         wants_running=journal.wants_running(),
         is_supervised=is_supervised,
-        is_answering=not is_supervised and live is not None and _answers(host, live),
+        is_answering=not is_supervised and live is not None and _answers(host),
         web=web,
         proxy=host.supervisor.state(PROXY),
         relay=host.supervisor.state(RELAY),
@@ -89,8 +89,7 @@ def _workers(host: Host, live: Live | None) -> int:
         return 0
 
 
-def _answers(host: Host, live: Live) -> bool:
+def _answers(host: Host) -> bool:
     """Whether the site answers anything but an error: what a killed supervisor left serves on without it."""
-    path = (*host.releases.manifest(live.release).config.health.paths, "/up")[0]
-    status = host.ask_public(path, _PATIENCE_SECONDS).status
+    status = host.ask_public("/up", _PATIENCE_SECONDS).status  # one that is not found is an answer as well
     return 0 < status < HTTPStatus.INTERNAL_SERVER_ERROR
