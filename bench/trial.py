@@ -15,7 +15,7 @@ from bulletproof.demo.ledger import Report, duplicated_writes, lost_writes
 from bulletproof.demo.traffic import Load, Traffic
 from bulletproof.effects.probe import ask_port
 
-RATE = 80.0
+RATE = 120.0
 """Requests a second: less than two cores can take, so that a wait is the deployment's doing and not the machine's."""
 _CALM_SECONDS = 2.0
 """Load before a deployment begins, inside the window, so that what it breaks stands beside what works."""

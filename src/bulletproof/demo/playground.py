@@ -15,7 +15,7 @@ name = "datacharted"
 
 # A demonstration does not wait as long as a person would.
 [health]
-deadline_seconds = 8
+deadline_seconds = 5
 timeout_seconds = 2
 
 [drain]

@@ -10,7 +10,7 @@ from bulletproof.domain.health import Answer, GateProgress, falls_back_to_root
 from bulletproof.domain.process import Phase, ProcessState
 from bulletproof.errors import StepFailed
 
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.05
 _LOG_LINES = 15
 
 
