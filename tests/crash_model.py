@@ -22,21 +22,23 @@ from bulletproof.domain.process import PROXY, RELAY, Phase, web_name
 from bulletproof.domain.source import Source
 from bulletproof.errors import BulletproofError, StepFailed
 from bulletproof.ports import Host, Resources
-from fakes.database import FakeDatabase
+from fakes.database import Content, FakeDatabase
 from fakes.migrator import FakeMigrator
 from fakes.proxy import FakeProxy
 from fakes.rehearsal import FakeRehearsal
 from fakes.releases import FakeReleases
 from fakes.settings import FakeSettings
 from fakes.supervisor import FakeSupervisor
+from fakes.swap import FakeSwap
 
 LAYOUT = Layout(root=Path("/model"), app="app", runtime=Path("/model/run"))
 CONFIG = AppConfig(name="app", keep=Keep(releases=2))
 READS = frozenset({
     "manifest", "existing", "is_running", "state", "names", "target", "connections", "is_listening", "exists", "check",
     "today", "frozen", "numbers", "port", "process", "relay", "history", "notes", "why_not", "ask", "log_tail",
+    "upgrade", "downgrade", "misfits", "openers", "proof", "run", "boot", "end", "look", "is_changed", "rewind", "copy",
 })  # fmt: skip
-"""What only looks: no boundary lies in it."""
+"""What only looks, or changes only what is gone with the deployer or its scratch: no boundary lies in it."""
 
 
 class Violation(AssertionError):
@@ -98,8 +100,9 @@ class World:
     proxy: FakeProxy = field(default_factory=FakeProxy)
     database: FakeDatabase = field(default_factory=FakeDatabase)
     settings: FakeSettings = field(default_factory=FakeSettings)
-    rehearsal: FakeRehearsal = field(default_factory=FakeRehearsal)
     migrator: FakeMigrator = field(init=False)
+    swap: FakeSwap = field(init=False)
+    rehearsal: FakeRehearsal = field(init=False)
     death: Death = field(default_factory=Death)
     bad: frozenset[str] = frozenset()
     """What is wrong with every instance from `bad_from` on: crash, 500, public."""
@@ -109,11 +112,26 @@ class World:
     """Whether a request may not fail now: the app serves, and nobody stopped it."""
     failed: list[str] = field(default_factory=list)
     acknowledged: int = 0
-    rows: int = 0
-    """Writes that the database holds; an acknowledged one that it does not hold is lost."""
+    """A bit for each write of a user that was acknowledged: one that the database does not hold is lost."""
+    written: int = 0
+    """How many writes there were."""
+    has_stranger: bool = False
+    """Whether somebody whom no hold stops writes whenever the database lets them."""
+    strange: int = 0
+    """Their writes; after an undo they may be in what was set aside."""
 
     def __post_init__(self) -> None:
-        self.migrator = FakeMigrator(self.database, known={f"{number}-fffffff": ("0001",) for number in range(1, 20)})
+        self.migrator = FakeMigrator(self.database, known={_release(number): ("0001",) for number in range(1, 20)})
+        self.swap = FakeSwap(self.database, self.copied, self.users)
+        self.rehearsal = FakeRehearsal(self.database, self.migrator, self.swap)
+
+    def copied(self, number: int) -> Content:
+        """What the copy of a rehearsal holds."""
+        return self.rehearsal.copies[number]
+
+    def users(self) -> tuple[str, ...]:
+        """The instances that run, each with the database open."""
+        return tuple(name for name in self.supervisor.names() if name not in {PROXY, RELAY})
 
     def refuse(self, effect: str) -> None:
         """Fail the effects that the scenario says fail."""
@@ -122,16 +140,21 @@ class World:
 
     def ask(self) -> None:
         """A user's request: it may wait in a hold; where it must be served, it may not meet a dead instance."""
-        if not self.database.exists():
-            self.rows = 0
+        if self.has_stranger and not self.swap.is_seized:
+            self.strange |= self.write()
         number = self.proxy.target()
         if PROXY not in self.supervisor.names() or number is None:
             return
         if self.answers(number):
-            self.rows += 1
-            self.acknowledged += 1
+            self.acknowledged |= self.write()
         elif self.must_serve:
             self.failed.append(f"a request met instance {number}, which does not answer")
+
+    def write(self) -> int:
+        """One write, and its bit."""
+        self.written += 1
+        self.database.rows |= 1 << self.written
+        return 1 << self.written
 
     def answers(self, number: int) -> bool:
         """Whether the instance answers well."""
@@ -162,9 +185,12 @@ class World:
 
     def host(self) -> Host:
         """The host as a deployer sees it."""
+        # A deployer of its own: what the one before had in memory, or had locked, went with it.
+        self.swap.is_seized = False
+        self.rehearsal.running.clear()
         mortal: Any = {
             name: Mortal(getattr(self, name), self, READS - {"state"} if name == "migrator" else READS)
-            for name in ("releases", "supervisor", "proxy", "database", "settings", "migrator", "rehearsal")
+            for name in ("releases", "supervisor", "proxy", "database", "settings", "migrator", "rehearsal", "swap")
         }
         return Host(
             layout=LAYOUT,
@@ -176,6 +202,7 @@ class World:
             wipe=lambda: None,
             chronicle=lambda _line: None,
             prune_logs=lambda _number: None,
+            keep_report=lambda _number, _content: None,
             clock=lambda: self.seconds,
             sleep=self.sleep,
             **mortal,
@@ -195,6 +222,14 @@ class Scenario:
     reboot: bool = False
     """The machine was rebooted before: nothing runs."""
     set_values: tuple[tuple[str, str], ...] = ()
+    migrates: bool = False
+    """Whether the releases from the new one on need a table more."""
+    has_stranger: bool = False
+    """Whether somebody writes past the app."""
+    is_strict: bool = False
+    """Whether no release can work with a table that it does not know."""
+    at_boot: bool = False
+    """Whether the new release makes the table by booting, and its migrator knows nothing of it."""
 
     def __str__(self) -> str:
         return self.name
@@ -236,6 +271,17 @@ SCENARIOS = (
     Scenario("start after a reboot", kind=Kind.START, reboot=True),
     Scenario("deployment after a stop", before=(Kind.DEPLOY, Kind.STOP)),
     Scenario("deployment after a reboot", reboot=True),
+    Scenario("migration", migrates=True),
+    Scenario("migration at boot", migrates=True, at_boot=True),
+    Scenario("migration fails", migrates=True, bad=frozenset({"migration"})),
+    Scenario("migrated release crashes", migrates=True, bad=frozenset({"crash"})),
+    Scenario(
+        "migrated release answers 500 beside a stranger", migrates=True, bad=frozenset({"500"}), has_stranger=True
+    ),
+    Scenario("migration cannot be put in place", migrates=True, bad=frozenset({"put"})),
+    Scenario("migration after a stop", migrates=True, before=(Kind.DEPLOY, Kind.STOP)),
+    Scenario("rollback with code alone", kind=Kind.ROLLBACK, before=_TWO, migrates=True),
+    Scenario("rollback with a down migration", kind=Kind.ROLLBACK, before=_TWO, migrates=True, is_strict=True),
 )
 
 
@@ -245,9 +291,11 @@ class Lane:
 
     activate: ModuleType
     journal: ModuleType
+    stride: int = 1
+    """The recovery is killed at every so manieth boundary, from one by chance on."""
 
     def exhaust(self, scenario: Scenario, chance: random.Random) -> list[str]:
-        """Every boundary killed, then every boundary of the recovery, then a second recovery at one by chance.
+        """Every boundary killed, then boundaries of the recovery, then a second recovery at one by chance.
 
         Returns what the host became in each schedule. Raises Violation when a promise is broken.
         """
@@ -258,7 +306,7 @@ class Lane:
             ask = functools.partial(self._ask_for, scenario, world, journal)
             if not self._is_killed(world, Death(at=first), ask):
                 return [*outcomes, self._judge(scenario, world, journal, f"{scenario}, not killed")]
-            for second in itertools.count(1):
+            for second in itertools.count(chance.randint(1, self.stride), self.stride):
                 where = f"{scenario}, killed at {first}, its recovery at {second}"
                 one, its_journal = copy.deepcopy(world), self._copy(journal)
                 recover = functools.partial(self._recover, one, its_journal)
@@ -273,6 +321,9 @@ class Lane:
     def _prepare(self, scenario: Scenario) -> tuple[World, Any]:
         """The host before the scenario: what was done undisturbed, perhaps a reboot."""
         world, journal = World(), self.journal.Journal.in_memory(lambda: "2026-01-01T00:00:00.000+00:00")
+        world.migrator.is_strict = scenario.is_strict
+        if scenario.migrates and scenario.kind is Kind.ROLLBACK:
+            self._make_migrating(scenario, world, len(scenario.before))
         for kind in scenario.before:
             self._ask_for(Scenario("before", kind=kind), world, journal)
         if scenario.reboot:
@@ -282,7 +333,20 @@ class Lane:
             bool(live) and journal.wants_running() and not scenario.reboot and scenario.kind is not Kind.STOP
         )
         world.bad, world.bad_from = scenario.bad, len(journal.entries()) + (2 if scenario.brings_back else 1)
+        world.has_stranger = scenario.has_stranger
+        if scenario.migrates and scenario.kind is Kind.DEPLOY:
+            self._make_migrating(scenario, world, world.bad_from)
         return world, journal
+
+    def _make_migrating(self, scenario: Scenario, world: World, number: int) -> None:
+        """The releases from this deployment on need a table more."""
+        if scenario.at_boot:
+            world.rehearsal.at_boot = ("0002",)
+            return
+        for one in range(number, 20):
+            world.migrator.known[_release(one)] = ("0001", "0002")
+        if "migration" in scenario.bad:
+            world.migrator.failing.add("0002")
 
     def _is_killed(self, world: World, death: Death, act: Callable[[], None]) -> bool:
         """Act until the end or death; whether it was death."""
@@ -360,9 +424,15 @@ class Lane:
             promise(not world.supervisor.is_running(), "the supervisor runs although nothing should")
             promise(world.proxy.target() is None, "the proxy leads somewhere")
         lived = journal.lived()
-        promise(world.rows == world.acknowledged, f"{world.acknowledged - world.rows} acknowledged writes are lost")
+        rows = world.database.rows
+        promise(rows & world.acknowledged == world.acknowledged, "acknowledged writes are lost")
+        for content in world.swap.aside:
+            rows |= content.rows
+        promise(rows & world.strange == world.strange, "a stranger's writes are lost")
+        self._judge_data(scenario, world, live, lived, promise)
         promise(world.database.exists() == bool(lived), "the database is there without a release, or gone with one")
         promise(not world.rehearsal.copies, f"copies of the data are left: {world.rehearsal.copies}")
+        promise(not world.swap.is_seized, "the database is locked")
         on_disk = set(world.releases.existing())
         promise(on_disk <= {one.release for one in lived}, f"releases nobody needs: {on_disk}")
         kept = list(dict.fromkeys(one.release for one in reversed(lived)))[: CONFIG.keep.releases]
@@ -373,6 +443,23 @@ class Lane:
         if scenario.kind is Kind.STOP:
             return "old" if wants_running else "new"
         return "new" if world.bad_from in {one.number for one in lived} else "old"
+
+    def _judge_data(
+        self, scenario: Scenario, world: World, live: Any, lived: Any, promise: Callable[..., None]
+    ) -> None:
+        """The schema is the one that the live release needs, and snapshots are those of migrations that lived."""
+        numbers = {one.number for one in lived}
+        promise(set(world.swap.numbers()) <= numbers, f"snapshots are left: {world.swap.numbers()}")
+        needed = world.migrator.known[live.release] if live else ()
+        if scenario.at_boot and world.bad_from in numbers:
+            needed = ("0001", "0002")
+        has = world.database.revisions
+        is_right = has == needed if scenario.is_strict or scenario.kind is Kind.DEPLOY else set(needed).issubset(has)
+        promise(is_right or not live, f"the database is at {has}, the live release needs {needed}")
+
+
+def _release(number: int) -> str:
+    return f"{number}-fffffff"
 
 
 def _mortal(effect: Callable[..., Any], world: World) -> Callable[..., Any]:

@@ -433,17 +433,21 @@ def branch(app: LiveApp, files: Mapping[str, str | bytes], *, title: str = "A ch
     return workshop.commit(app.folder, files, title)
 
 
-def breaks_only_live(app: LiveApp) -> str:
-    """A commit on top of what is checked out that boots on a copy of the data and crashes on the data themselves."""
+def breaks_only_live(app: LiveApp, act: str = 'raise RuntimeError("Broken only where it is live.")') -> str:
+    """A commit on top of what is checked out that boots on a copy of the data and crashes on the data themselves.
+
+    `act` is what it does there, in Python; the modules time and pathlib are at hand.
+    """
     source = (app.folder / "run.py").read_text()
     (app.layout.data / "break-me").touch()
-    return branch(app, {"run.py": _BREAKS_ONLY_LIVE.format(str(app.layout.data / "break-me")) + source})
+    return branch(app, {"run.py": _BREAKS_ONLY_LIVE.format(str(app.layout.data / "break-me"), act) + source})
 
 
 _BREAKS_ONLY_LIVE = """\
 import pathlib
+import time
 
 if pathlib.Path({!r}).exists():
-    raise RuntimeError("Broken only where it is live.")
+    {}
 
 """

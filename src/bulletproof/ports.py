@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.process import ProcessSpec, ProcessState
-from bulletproof.domain.schema import Change
+from bulletproof.domain.schema import Schema
 from bulletproof.domain.settings import Settings
 from bulletproof.domain.source import Source
 
@@ -140,7 +141,7 @@ class SchemaState:
     """How a release's schema stands to the database."""
 
     tool: str
-    """`flask-migrate`, `create-all` or `none`."""
+    """`flask-migrate`, `alembic`, `command`, `create-all` or `none`."""
     current: tuple[str, ...] = ()
     pending: tuple[str, ...] = ()
     """What the release would do to the database, in order, in its tool's words; empty when they fit."""
@@ -153,11 +154,41 @@ class SchemaState:
         return not self.pending and not self.unknown
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A program of a release that changes a database; it is run where the live paths lead to a copy."""
+
+    words: str
+    """What a person would type."""
+    argv: tuple[str, ...]
+    folder: Path
+    environment: Mapping[str, str] = field(repr=False)
+    """All of it, the settings and the database's address at its live path included."""
+    reads: tuple[Path, ...] = ()
+    """Files and folders besides the release that it needs."""
+
+
 class Migrator(Protocol):
     """What brings a database to the schema that a release needs."""
 
     def state(self, manifest: Manifest, settings: Mapping[str, str]) -> SchemaState:
-        """Compare, touching nothing. Raises StepFailed when it cannot tell."""
+        """Compare the release with the live database, touching nothing. Raises StepFailed when it cannot tell."""
+
+    def upgrade(self, manifest: Manifest, settings: Mapping[str, str]) -> Command | None:
+        """What brings the database at the live path to what the release needs; None when it has no such tool."""
+
+    def downgrade(self, manifest: Manifest, settings: Mapping[str, str], older: Manifest) -> Command | None:
+        """What brings it, with this release's scripts, to where `older` ends; None when that cannot be.
+
+        Not to be tried when a revision on the way has no downgrade of its own.
+        """
+
+    def misfits(self, manifest: Manifest, settings: Mapping[str, str], schema: Schema) -> tuple[str, ...]:
+        """In words, why the release's models cannot work with a database of this schema; empty when they can.
+
+        A table or column of the models that is missing, and a column that the database requires, gives no default
+        for, and the models do not know. Empty as well when the app has no models that can be asked.
+        """
 
     def create(self, manifest: Manifest, settings: Mapping[str, str]) -> str:
         """Make the schema in a database that does not exist yet and say what was done. Raises StepFailed."""
@@ -186,15 +217,27 @@ class SettingsStore(Protocol):
 
 
 class Rehearsal(Protocol):
-    """A release on a copy of the live data, kept from everything live."""
+    """A release on a copy of the live data, kept from everything live.
+
+    The copy lies where the live database lies, for whatever runs on it. There is one at a time for each deployment.
+    """
 
     def why_not(self) -> str:
-        """Why it cannot be kept from the live data on this machine; empty when it can."""
+        """Why nothing can be kept from the live data on this machine; empty when it can."""
+
+    def proof(self) -> str:
+        """What keeps a rehearsed release from the live data, in words."""
 
     def prepare(self, number: int) -> int:
-        """Lay a consistent copy of the live data; returns its bytes. Raises StepFailed."""
+        """Lay a consistent copy of the live data; returns its bytes, 0 when there is none. Raises StepFailed."""
 
-    def boot(self, number: int, process: ProcessSpec, settings: Mapping[str, str]) -> None:
+    def rewind(self, number: int, timeout_seconds: float) -> None:
+        """Make the copy equal to deployment `number`'s snapshot again. Raises StepFailed."""
+
+    def run(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> None:
+        """Run a command on the copy to its end. Raises StepFailed `migration-failed` or `migration-too-slow`."""
+
+    def boot(self, number: int, manifest: Manifest, process: ProcessSpec, settings: Mapping[str, str]) -> None:
         """Start the process on the copy. It reaches nothing else, and dies with us. Raises StepFailed."""
 
     def ask(self, number: int, path: str, timeout_seconds: float) -> Answer:
@@ -206,11 +249,54 @@ class Rehearsal(Protocol):
     def log_tail(self, number: int, lines: int) -> tuple[str, ...]:
         """The last lines that it printed."""
 
-    def changes(self, number: int) -> tuple[Change, ...]:
-        """End it, and tell what it changed in the copy."""
+    def end(self, number: int) -> None:
+        """End what runs on the copy. Raises StepFailed `rehearsal-not-isolated` when it reached for anything else."""
+
+    def look(self, number: int) -> Schema:
+        """What the copy holds; nothing runs on it."""
+
+    def is_changed(self, number: int) -> bool:
+        """Whether the copy holds anything else than when it was laid; nothing runs on it."""
+
+    def copy(self, number: int) -> Path:
+        """The copy's file; nothing runs on it any more."""
 
     def discard(self, number: int) -> None:
         """Make it so that nothing of it is left; idempotent, and able to run in another process."""
+
+
+class Swap(Protocol):
+    """Puts a migrated copy in the live database's place, and puts what was there back."""
+
+    def openers(self, besides: frozenset[int]) -> tuple[str, ...]:
+        """Who has the database open, in words; not we, nor the processes `besides` and what they started."""
+
+    def seize(self, patience_seconds: float) -> None:
+        """Have the database alone until `release`, or until we die. Raises StepFailed `database-in-use`."""
+
+    def snapshot(self, number: int, timeout_seconds: float) -> int:
+        """Copy the seized database as deployment `number`'s snapshot; returns its bytes. Raises StepFailed."""
+
+    def put(self, copy: Path, check: Callable[[], None]) -> None:
+        """Give the seized database the content of `copy`, whole or not at all.
+
+        `check` is called all the while and may raise. Raises StepFailed.
+        """
+
+    def release(self) -> None:
+        """Let others have it; idempotent."""
+
+    def put_back(self, number: int) -> str:
+        """Give the database the content of the snapshot again; what it holds otherwise is set aside, never deleted.
+
+        Returns where it was set aside, empty when there was nothing to. Idempotent. Raises StepFailed.
+        """
+
+    def discard(self, number: int) -> None:
+        """Make it so that deployment `number` has no snapshot."""
+
+    def numbers(self) -> tuple[int, ...]:
+        """The deployments that have a snapshot, oldest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +319,9 @@ class Host:
     migrator: Migrator
     settings: SettingsStore
     rehearsal: Rehearsal
+    swap: Swap
+    keep_report: Callable[[int, bytes], None]
+    """Write what deployment `number`'s rehearsal found, for people and for `releases`."""
     resources: Callable[[], Resources]
     ask_instance: Callable[[int, str, float], Answer]
     """GET a path of an instance on its private socket as the proxy would: (number, path, time-out in seconds)."""

@@ -16,6 +16,7 @@ from bulletproof.adapters.rehearsal import CellRehearsal
 from bulletproof.adapters.releases import BuiltReleases
 from bulletproof.adapters.settings import FileSettings
 from bulletproof.adapters.sqlite import SqliteDatabase
+from bulletproof.adapters.swap import SqliteSwap
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout, runtime_folder
@@ -74,6 +75,8 @@ def connect(root: Path, app: str, config: AppConfig) -> Host:
         migrator=Migrators(layout, file),
         settings=FileSettings(layout),
         rehearsal=CellRehearsal(layout, file, public_host),
+        swap=SqliteSwap(layout, file),
+        keep_report=lambda number, content: _keep_report(layout, number, content),
         resources=resources,
         ask_instance=ask_instance,
         ask_public=ask_public,
@@ -99,9 +102,15 @@ def _set_data_aside(layout: Layout, started_at: str) -> str:
     return f"data set aside in {place}"
 
 
+def _keep_report(layout: Layout, number: int, content: bytes) -> None:
+    durable.make_folder(layout.report(number).parent, mode=0o700)
+    durable.write_file(layout.report(number), content, mode=0o600)
+
+
 def _prune_logs(layout: Layout, before: int) -> None:
-    for log in (*layout.logs.glob("web-*.log*"), *layout.logs.glob("rehearsal-*.log*")):
-        number = log.name.partition("-")[2].partition(".")[0]
+    logs = (*layout.logs.glob("web-*.log*"), *layout.logs.glob("rehearsal-*.log*"), *layout.report(0).parent.glob("*"))
+    for log in logs:
+        number = log.name.rpartition("-")[2].partition(".")[0]
         if number.isdigit() and int(number) < before:
             durable.remove(log)
 

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import fcntl
-import hashlib
-import shutil
-import sqlite3
-import subprocess
-import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,108 +15,26 @@ from bulletproof.adapters.migrators import Migrators
 from bulletproof.adapters.migrators.compare import Graph, Models, Revision, compare_models, compare_revisions
 from bulletproof.adapters.migrators.scripts import find_scripts
 from bulletproof.adapters.sqlite import SqliteDatabase
-from bulletproof.domain.config import AppConfig
 from bulletproof.domain.layout import Layout
+from bulletproof.domain.schema import Schema
 from bulletproof.effects.sqlite_file import Reading
 from bulletproof.errors import StepFailed
 from bulletproof.ports import Database, Manifest, Migrator, SchemaState
 from fakes.database import FakeDatabase
 from fakes.migrator import FakeMigrator
-
-CONFIG = AppConfig(name="shop")
-UV = Path(sys.executable).with_name("uv")
-
-APP = """
-import os
-from flask import Flask
-from flask_sqlalchemy import SQLAlchemy
-from flask_migrate import Migrate
-
-print('{{"error": "the app prints what it likes"}}')
-db = SQLAlchemy()
-{models}
-
-def create_app():
-    app = Flask(__name__)
-    app.config["SQLALCHEMY_DATABASE_URI"] = {url}
-    db.init_app(app)
-    Migrate(app, db)
-    with app.app_context():
-        {at_boot}
-    return app
-"""
-
-REVISION = '''"""{title}"""
-import sqlalchemy as sa
-from alembic import op
-
-revision = "{name}"
-down_revision = {parents!r}
-
-
-def upgrade():
-    {upgrade}
-
-
-def downgrade():
-    pass
-'''
-
-PLAIN_ENV = """
-import os
-from alembic import context
-from sqlalchemy import create_engine
-
-with create_engine(os.environ["DATABASE_URL"]).connect() as connection:
-    context.configure(connection=connection)
-    with context.begin_transaction():
-        context.run_migrations()
-"""
-
-
-def app_source(*, models: str = "", url: str = 'os.environ["DATABASE_URL"]', at_boot: str = "pass") -> str:
-    """Write a Flask app."""
-    return APP.format(models=models, url=url, at_boot=at_boot)
-
-
-def model(name: str, *columns: str) -> str:
-    """Write a model of a table with these columns besides its id."""
-    lines = [f"    {column} = db.Column(db.String(80))" for column in columns]
-    return "\n".join([f"class {name.title()}(db.Model):", "    id = db.Column(db.Integer, primary_key=True)", *lines])
-
-
-def models(steps: int) -> str:
-    """Write the models of so many tables."""
-    return "\n".join(f'{model(f"table{step}")}\n    __tablename__ = "table_{step}"' for step in range(steps))
-
-
-def revision(name: str, title: str, *parents: str, upgrade: str = "pass") -> str:
-    """Write a migration as `flask db revision` does."""
-    before = None if not parents else parents[0] if len(parents) == 1 else parents
-    return REVISION.format(name=name, title=title, parents=before, upgrade=upgrade)
-
-
-def line(steps: int) -> dict[str, str]:
-    """Write so many migrations, each of which makes a table; their names do not tell their order."""
-    names = ("c3", "a1", "b2")
-    upgrade = 'op.create_table("table_{}", sa.Column("id", sa.Integer, primary_key=True))'
-    return {
-        names[step]: revision(
-            names[step], f"step {step}", *names[max(0, step - 1) : step], upgrade=upgrade.format(step)
-        )
-        for step in range(steps)
-    }
-
-
-def prints(root: Path) -> dict[str, str]:
-    """What is below a folder: each file's content, each symlink's target."""
-    found = {}
-    for path in root.rglob("*"):
-        if path.is_symlink():
-            found[str(path)] = f"-> {path.readlink()}"
-        else:
-            found[str(path)] = "folder" if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
+from migrating import (
+    CONFIG,
+    PLAIN_ENV,
+    House,
+    app_source,
+    lay_alembic,
+    lay_create_all,
+    lay_flask_migrate,
+    line,
+    model,
+    models,
+    revision,
+)
 
 
 def _is_over(pid: int) -> bool:
@@ -134,139 +45,6 @@ def _is_over(pid: int) -> bool:
                 return True
             time.sleep(0.05)
     return not psutil.pid_exists(pid)
-
-
-def _uv(*words: str | Path) -> None:
-    subprocess.run([UV, "--quiet", *words], check=True, timeout=240)
-
-
-@pytest.fixture(scope="session")
-def venvs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """Make a folder with two virtual environments, `full` and `bare`, once for all workers."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "migrator-venvs"
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "done").exists():
-            _uv("venv", "--python", sys.executable, folder / "bare")
-            _uv("venv", "--python", sys.executable, folder / "full")
-            packages = ("flask", "flask-sqlalchemy", "flask-migrate")
-            _uv("pip", "install", "--compile-bytecode", "--python", folder / "full", *packages)
-            (folder / "done").touch()
-    return folder
-
-
-@pytest.fixture(scope="session")
-def skeleton(venvs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the migrations folder that `flask db init` makes."""
-    folder = tmp_path_factory.mktemp("skeleton")
-    (folder / "wsgi.py").write_text(app_source())
-    subprocess.run(
-        [venvs / "full" / "bin" / "python", "-m", "flask", "--app", "wsgi:create_app()", "db", "init"],
-        cwd=folder,
-        env={"DATABASE_URL": "sqlite://", "PATH": "/usr/bin:/bin"},
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
-    return folder / "migrations"
-
-
-@dataclass(frozen=True)
-class House:
-    """A host's tree with releases that tests lay there."""
-
-    layout: Layout
-    venvs: Path
-    skeleton: Path
-
-    @property
-    def file(self) -> Path:
-        """The live database."""
-        return self.layout.data / "app.db"
-
-    @property
-    def migrator(self) -> Migrators:
-        """The port."""
-        return Migrators(self.layout, self.file)
-
-    @property
-    def settings(self) -> dict[str, str]:
-        """What the app is served with."""
-        return {"SECRET": "s3cret", "DATABASE_URL": f"sqlite:///{self.file}"}
-
-    def release(
-        self, name: str, files: Mapping[str, str], *, entry: str = "wsgi:create_app()", venv: str = "full"
-    ) -> Manifest:
-        """Lay a release of these files."""
-        for path, content in files.items():
-            file = self.layout.source(name) / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(content)
-        if venv:
-            self.layout.venv(name).symlink_to(self.venvs / venv)
-        return Manifest(release=name, revision="0" * 40, title="", config=CONFIG, entry=entry)
-
-    def migrating(self, name: str, revisions: dict[str, str], *, app: str | None = None) -> Manifest:
-        """Lay a release with Flask-Migrate's own folder and these revisions, each a file's content by its name."""
-        shutil.copytree(self.skeleton, self.layout.source(name) / "migrations")
-        files = {f"migrations/versions/{one}.py": content for one, content in revisions.items()}
-        return self.release(name, {"wsgi.py": app_source() if app is None else app, **files})
-
-    def state(self, manifest: Manifest) -> SchemaState:
-        """Compare, and prove that the live database and the release were left as they were."""
-        before = prints(self.layout.root)
-        try:
-            return self.migrator.state(manifest, self.settings)
-        finally:
-            assert prints(self.layout.root) == before
-
-    def refusal(self, manifest: Manifest) -> StepFailed:
-        """Give what `state` raises."""
-        with pytest.raises(StepFailed) as caught:
-            self.state(manifest)
-        return caught.value
-
-    def failure(self, manifest: Manifest) -> StepFailed:
-        """Give what `create` raises."""
-        with pytest.raises(StepFailed) as caught:
-            self.migrator.create(manifest, self.settings)
-        return caught.value
-
-    def sql(self, script: str) -> None:
-        """Change the live database."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(sqlite3.connect(self.file)) as connection:
-            connection.executescript(script)
-
-
-@pytest.fixture
-def house(tmp_path: Path, venvs: Path, skeleton: Path) -> House:
-    """Give an empty house."""
-    return House(Layout(root=tmp_path / "root", app="shop", runtime=tmp_path / "run"), venvs, skeleton)
-
-
-def lay_flask_migrate(house: House, steps: int) -> Manifest:
-    """Lay revisions, each of which makes a table."""
-    return house.migrating(str(steps), line(steps), app=app_source(models=models(steps)))
-
-
-def lay_alembic(house: House, steps: int) -> Manifest:
-    """Lay an app that knows Alembic alone, with its folder where it likes."""
-    files = {
-        "wsgi.py": "app = print",
-        "alembic.ini": "[alembic]\nscript_location = %(here)s/db\n",
-        "db/env.py": PLAIN_ENV,
-        "db/versions/README": "",
-        **{f"db/versions/{name}.py": content for name, content in line(steps).items()},
-    }
-    return house.release(str(steps), files, entry="wsgi:app")
-
-
-def lay_create_all(house: House, steps: int) -> Manifest:
-    """Lay an app with models and no migrations."""
-    return house.release(str(steps), {"wsgi.py": app_source(models=models(steps))})
 
 
 LAY = {"flask-migrate": lay_flask_migrate, "alembic": lay_alembic, "create-all": lay_create_all}
@@ -492,7 +270,7 @@ class TestMigrate:
 
         assert error.reference == "migration-failed"
         assert any("no such table: nowhere" in line for line in error.context)
-        assert database.exists()
+        assert not database.exists()
         database.remove()
         assert list(house.layout.data.iterdir()) == []
 
@@ -512,8 +290,11 @@ class TestMigrate:
         """An upgrade that ends well and made no database is a failure."""
         manifest = lay_alembic(house, 2)
         (house.layout.source("2") / "db" / "env.py").write_text("print('all is well')")
+        error = house.failure(manifest)
 
-        assert house.failure(manifest).reference == "database-not-made"
+        assert error.reference == "migration-failed"
+        assert "nothing (unable to open database file), not a1" in error.context[-1]
+        assert not house.file.exists()
 
     def test_a_migration_that_stops_short(self, house: House) -> None:
         """An upgrade that ends well and did a part is a failure that names the rest."""
@@ -523,8 +304,8 @@ class TestMigrate:
         (house.layout.source("2") / "db" / "env.py").write_text(env)
         error = house.failure(manifest)
 
-        assert error.reference == "migration-incomplete"
-        assert "a1 step 1" in error.message
+        assert error.reference == "migration-failed"
+        assert "notes c3, not a1" in error.context[-1]
 
     def test_an_app_that_makes_tables_at_boot(self, house: House) -> None:
         """An app that calls `create_all` itself, beside its migrations, fails in the words of its own error."""
@@ -539,16 +320,39 @@ class TestModels:
     """What is read of an app's models, and made of them."""
 
     def test_what_is_lacking(self, house: House) -> None:
-        """A missing table and a missing column are told in words; the app was given the live tables without rows."""
+        """A missing table is told in words; the app was given the live tables without rows."""
         house.sql("CREATE TABLE user (id INTEGER, Name TEXT); INSERT INTO user VALUES (1, 'Ada');")
         app = app_source(
-            models=f"{model('note')}\n{model('user', 'NAME', 'nickname')}",
+            models=f"{model('note')}\n{model('user', 'NAME')}",
             at_boot="assert db.session.execute(db.text('SELECT count(*) FROM user')).scalar() == 0",
         )
         state = house.state(house.release("1", {"wsgi.py": app}))
 
         assert state.tool == "create-all"
-        assert state.pending == ("table note is missing", "table user lacks column nickname")
+        assert state.pending == ("table note is missing",)
+
+    def test_what_create_all_would_not_mend(self, house: House) -> None:
+        """A table that is not as its model says is refused with every difference, not listed as pending."""
+        house.sql(
+            "CREATE TABLE user (id INTEGER NOT NULL, name TEXT NOT NULL, age INTEGER NOT NULL DEFAULT 1,"
+            " code INTEGER PRIMARY KEY NOT NULL)"
+        )
+        app = app_source(models=f"{model('note')}\n{model('user', 'nickname')}")
+        error = house.refusal(house.release("1", {"wsgi.py": app}))
+
+        assert error.reference == "schema-differs"
+        assert error.context == (
+            "table user lacks column nickname",
+            "table user requires column name, which the model does not know",
+        )
+
+    def test_a_computed_column(self, house: House) -> None:
+        """A column that the database computes is nothing that could be missing."""
+        computed = '    twice = db.Column(db.Integer, db.Computed("id * 2"))'
+        manifest = house.release("1", {"wsgi.py": app_source(models=f"{model('user')}\n{computed}")})
+
+        assert house.migrator.create(manifest, house.settings) == "db.create_all() made 1 tables"
+        assert house.state(manifest).fits
 
     def test_the_live_database_is_not_given_to_the_app(self, house: House) -> None:
         """An app that alters its database at boot alters only the scratch one when it is looked at."""
@@ -658,6 +462,11 @@ class TestFindScripts:
         scripts = find_scripts(tmp_path, has_flask_migrate=has_flask_migrate)
 
         assert (None if scripts is None else " ".join(scripts.upgrade)) == found
+        if scripts:
+            back = [
+                word for word in " ".join(scripts.upgrade).replace("upgrade", "downgrade").split() if word != "head"
+            ]
+            assert scripts.downgrade("c3") == (*back, "c3")
 
     def test_pyproject(self, tmp_path: Path) -> None:
         """Alembic may be configured in pyproject.toml alone."""
@@ -715,5 +524,6 @@ class TestCompare:
         """A model of a view or of a virtual table, whose columns are not known, lacks nothing."""
         found = Models(is_used=True, tables=(("Names", ("id",)), ("pages", ("id", "text"))))
         live = Reading(mode="WAL", tables={"pages": ()}, views=("names",), versions={}, statements=())
+        schema = Schema(tables={}, others={"view names": "create view names as select 1 as id"})
 
-        assert compare_models(found, live).fits
+        assert compare_models(found, live, schema).fits

@@ -19,9 +19,14 @@ pytestmark = pytest.mark.xdist_group("model")
 SEED = int(os.environ.get("BULLETPROOF_SEED", "20261127"))
 
 
-def lane() -> Lane:
+STRIDE = int(os.environ.get("BULLETPROOF_STRIDE", "3"))
+"""1 is exhaustive over two kills, and takes three times as long."""
+
+
+def lane(stride: int = 1) -> Lane:
     """A lane over the engine and the operations as they are imported now."""
     return Lane(
+        stride=stride,
         activate=importlib.import_module("bulletproof.operations.activate"),
         journal=importlib.import_module("bulletproof.engine.journal"),
     )
@@ -30,7 +35,7 @@ def lane() -> Lane:
 @functools.cache
 def schedules(scenario: Scenario) -> Counter[str]:
     """What the host became in each schedule of a scenario, counted."""
-    return Counter(lane().exhaust(scenario, random.Random(SEED)))
+    return Counter(lane(STRIDE).exhaust(scenario, random.Random(SEED)))
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
@@ -45,7 +50,7 @@ def test_a_killed_deployer_leaves_the_host_entirely_old_or_entirely_new(scenario
 
 
 def test_the_lane_runs_ten_thousand_schedules() -> None:
-    """The lane is exhaustive over two kills, and that is at least 10,000 schedules at every change."""
+    """Every boundary is killed, and a third of those of each recovery: at least 10,000 schedules at every change."""
     assert sum(schedules(scenario).total() for scenario in SCENARIOS) >= 10_000
 
 
@@ -98,20 +103,38 @@ BUGS = (
     Bug(
         "old instance stopped before the cutover",
         "bulletproof.operations.pipelines",
-        "_SCHEMA, _REHEARSE, _START, _GATE, _CUTOVER, _VERIFY),\n    after=_FINISH,\n)\n# The same",
-        "_SCHEMA, _REHEARSE, _START, _GATE, _DRAIN, _CUTOVER, _VERIFY),\n    after=_FINISH,\n)\n# The same",
+        "    before=(*_NEW, _START, _GATE, _CUTOVER, _VERIFY),\n",
+        "    before=(*_NEW, _START, _GATE, _DRAIN, _CUTOVER, _VERIFY),\n",
+    ),
+    Bug(
+        "resume before the commit",
+        "bulletproof.operations.pipelines",
+        "_SWAP, _START, _GATE),\n        after=(_CUTOVER, *_FINISH),\n",
+        "_SWAP, _START, _GATE, _CUTOVER),\n        after=_FINISH,\n",
+    ),
+    Bug(
+        "snapshot put back twice",
+        "bulletproof.engine.pipeline",
+        "        if step.name in taken_back:\n            continue\n",
+        "",
+    ),
+    Bug(
+        "migration of a copy from before the hold",
+        "bulletproof.operations.migrate",
+        "    rehearsal.rewind(number, seconds_left(attempt))\n",
+        "",
+    ),
+    Bug(
+        "the way is not noted",
+        "bulletproof.engine.pipeline",
+        "            self._record.turn(other.name)\n",
+        "",
     ),
     Bug(
         "gate accepts 500",
         "bulletproof.operations.gate",
         "        progress = progress.after(path, answer)\n",
         "        progress = progress.after(path, type(answer)(status=200, seconds=0.0))\n",
-    ),
-    Bug(
-        "undo needs the release it removed",
-        "bulletproof.operations.steps",
-        "seconds=_UNDO_DRAIN_SECONDS)",
-        "seconds=attempt.manifest.config.drain.seconds)",
     ),
     Bug(
         "undo does not cut back",
@@ -142,8 +165,11 @@ CAUGHT_BY = {
     "finishes nothing after a kill": "first deployment",
     "requests let on before the commit": "first deployment",
     "old instance stopped before the cutover": "deployment",
+    "resume before the commit": "migration",
+    "snapshot put back twice": "migrated release crashes",
+    "migration of a copy from before the hold": "migration",
+    "the way is not noted": "migration",
     "gate accepts 500": "answers 500",
-    "undo needs the release it removed": "not verified through the proxy",
     "undo does not cut back": "not verified through the proxy",
     "prune removes the release that a rollback needs": "third deployment prunes",
     "settings kept although the deployment was undone": "settings that break",

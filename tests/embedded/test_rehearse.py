@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import sqlite3
 import textwrap
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
 
 from bulletproof.demo.playground import example
-from bulletproof.effects.isolation import why_not
+from bulletproof.effects.isolation import why_no_namespaces
 from live_app import LiveApp, branch
 
 pytestmark = [
-    pytest.mark.skipif(bool(why_not()), reason=f"the kernel lets this user make no cell: {why_not()}"),
+    pytest.mark.skipif(
+        bool(why_no_namespaces()), reason=f"the kernel lets this user make no cell: {why_no_namespaces()}"
+    ),
     pytest.mark.xdist_group("rehearse"),
 ]
 
@@ -57,8 +61,8 @@ def assert_untouched(app: LiveApp, before: str) -> None:
     assert not [one for one in psutil.process_iter(["cmdline"]) if "cell.py" in " ".join(one.info["cmdline"] or [])]
 
 
-def test_a_release_that_migrates_in_create_app_is_refused(app: LiveApp) -> None:
-    """A schema change at boot is seen on the copy, told in words and refused; the live file is not touched."""
+def test_a_release_that_can_boot_only_once_is_refused(app: LiveApp) -> None:
+    """A change at boot that cannot be made twice is seen on the copy and refused; the live file is not touched."""
     before = content(app.database)
     revision = release_that(
         app,
@@ -72,8 +76,8 @@ def test_a_release_that_migrates_in_create_app_is_refused(app: LiveApp) -> None:
 
     done = app.change("deploy", revision).must(3, "undone")
 
-    assert done.reference == "migration-pending"
-    assert "adds column user.nickname TEXT" in done.out
+    assert done.reference == "boots-only-once"
+    assert "duplicate column name: nickname" in done.out
     assert_untouched(app, before)
 
 
@@ -92,7 +96,7 @@ def test_a_release_that_deletes_at_boot_is_refused(app: LiveApp) -> None:
 
     done = app.change("deploy", revision).must(3, "undone")
 
-    assert done.reference == "boot-loses-data"
+    assert done.reference == "data-loss"
     assert "removes 1 of 1 rows of user" in done.out
     assert_untouched(app, before)
 
@@ -138,7 +142,15 @@ def test_a_killed_rehearsal_leaves_no_copy_of_the_data(app: LiveApp) -> None:
 
 
 def test_a_good_release_says_what_it_was_rehearsed_on(app: LiveApp) -> None:
-    """The step's line tells the copy's size and the gate's words; rows that a boot adds are told and allowed."""
+    """The step's line tells the copy's size and the gate's words; there is no hold when the data stays as it is."""
+    done = app.deploy(release_that(app, "pass"))
+
+    assert re.search(r"on a copy of \d+\.\d MiB: /up healthy 3 times in a row", done.out)
+    assert "hold" not in done.steps("step-started")
+
+
+def test_a_release_that_changes_the_data_at_boot_is_a_migration(app: LiveApp) -> None:
+    """Rows that a boot adds are told, requests wait meanwhile, and the database from before is kept."""
     revision = release_that(
         app,
         """
@@ -152,5 +164,9 @@ def test_a_good_release_says_what_it_was_rehearsed_on(app: LiveApp) -> None:
 
     done = app.deploy(revision)
 
-    assert "rehearse" in done.steps("step-done")
-    assert "healthy 3 times in a row; its boot adds 1 rows to user" in done.out
+    assert {"hold", "snapshot", "migrate", "swap"} <= set(done.steps("step-done"))
+    assert "its boot changes the data\\nadds 1 rows to user" in done.out
+    with closing(sqlite3.connect(app.database)) as connection:
+        assert connection.execute("SELECT count(*) FROM user WHERE username = 'root'").fetchone() == (1,)
+    with closing(sqlite3.connect(app.layout.snapshot(int(str(app.status()["deployment"]))))) as connection:
+        assert connection.execute("SELECT count(*) FROM user WHERE username = 'root'").fetchone() == (0,)

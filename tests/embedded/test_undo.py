@@ -243,7 +243,7 @@ def test_a_second_interrupt_does_not_disturb_the_undo(live: LiveApp, traffic: Tr
     """Whoever presses Ctrl-C again and again gets the same whole host."""
     before = Picture.of(live)
     live.configure()
-    with live.begun("deploy", "v1") as command:
+    with live.begun("deploy", breaks_only_live(live, "time.sleep(60)")) as command:
         assert command.read_until("step-started", "gate")
         command.send(signal.SIGINT)
         assert command.read_until("step-failed", "gate")

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bulletproof.errors import Refused
+
+
+class Content(NamedTuple):
+    """All that a database holds; `rows` has a bit for each write."""
+
+    tables: tuple[str, ...] | None = None
+    revisions: tuple[str, ...] = ()
+    rows: int = 0
 
 
 @dataclass
@@ -14,6 +23,17 @@ class FakeDatabase:
     tables: tuple[str, ...] | None = None
     revisions: tuple[str, ...] = ()
     trouble: str = ""
+    rows: int = 0
+    """A bit for each write that it holds."""
+
+    @property
+    def content(self) -> Content:
+        """All that it holds."""
+        return Content(self.tables, self.revisions, self.rows)
+
+    @content.setter
+    def content(self, content: Content) -> None:
+        self.tables, self.revisions, self.rows = content
 
     def exists(self) -> bool:
         """Whether there is one."""
@@ -29,4 +49,4 @@ class FakeDatabase:
 
     def remove(self) -> None:
         """Forget it and its trouble."""
-        self.tables, self.revisions, self.trouble = None, (), ""
+        self.content, self.trouble = Content(), ""

@@ -1,37 +1,64 @@
-"""A rehearsal in memory: a copy is laid, an instance boots on it, and it is gone when it is discarded."""
+"""A rehearsal in memory: a copy is laid, commands and instances run on it, and it is gone when it is discarded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bulletproof.domain.health import Answer
 from bulletproof.domain.process import Phase, ProcessSpec, ProcessState
-from bulletproof.domain.schema import Change
+from bulletproof.domain.schema import Schema, Table
+from bulletproof.errors import StepFailed
+from bulletproof.ports import Command, Manifest
+from fakes.database import Content, FakeDatabase
+from fakes.migrator import FakeMigrator
+from fakes.swap import FakeSwap
 
 
 @dataclass
 class FakeRehearsal:
     """ports.Rehearsal: `copies` are laid and not discarded, `answers` what the instance of a deployment says."""
 
-    copies: set[int] = field(default_factory=set)
+    database: FakeDatabase
+    migrator: FakeMigrator
+    swap: FakeSwap
+    copies: dict[int, Content] = field(default_factory=dict)
     running: set[int] = field(default_factory=set)
     answers: dict[int, int] = field(default_factory=dict)
-    found: tuple[Change, ...] = ()
+    at_boot: tuple[str, ...] = ()
+    """Revisions that a release makes only by booting."""
     reason: str = ""
 
     def why_not(self) -> str:
         """As the test says."""
         return self.reason
 
-    def prepare(self, number: int) -> int:
-        """Lay a copy."""
-        self.copies.add(number)
-        return 4096
+    def proof(self) -> str:
+        """What keeps it from the live data."""
+        return "in memory"
 
-    def boot(self, number: int, process: ProcessSpec, settings: Mapping[str, str]) -> None:  # noqa: ARG002  the port's
+    def prepare(self, number: int) -> int:
+        """Lay a copy, twice."""
+        self.copies[number] = self.swap.snapshots[number] = self.database.content
+        return 4096 if self.database.exists() else 0
+
+    def rewind(self, number: int, timeout_seconds: float) -> None:  # noqa: ARG002  the port's
+        """Lay the snapshot's content again."""
+        self.copies[number] = self.swap.snapshots[number]
+
+    def run(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> None:  # noqa: ARG002
+        """Make or remove tables as the fake migrator's command says."""
+        _, release, _, *older = command.argv
+        if failing := self.migrator.failing.intersection(self.migrator.known[release]):
+            raise StepFailed("migration-failed", f"{', '.join(failing)} failed")
+        self._have(number, self.migrator.known[older[0] if older else release])
+
+    def boot(self, number: int, manifest: Manifest, process: ProcessSpec, settings: Mapping[str, str]) -> None:  # noqa: ARG002
         """Run on it."""
         self.running.add(number)
+        if self.at_boot:
+            self._have(number, tuple(dict.fromkeys((*self.copies[number].revisions, *self.at_boot))))
 
     def ask(self, number: int, path: str, timeout_seconds: float) -> Answer:  # noqa: ARG002  the port's
         """Answer as the test says, well if it says nothing."""
@@ -45,12 +72,27 @@ class FakeRehearsal:
         """It printed nothing."""
         return ()
 
-    def changes(self, number: int) -> tuple[Change, ...]:
-        """End it; as the test says."""
+    def end(self, number: int) -> None:
+        """It does not run."""
         self.running.discard(number)
-        return self.found
+
+    def look(self, number: int) -> Schema:
+        """A table for each that the copy has."""
+        return Schema(tables={name: Table(columns={}) for name in self.copies[number].tables or ()})
+
+    def is_changed(self, number: int) -> bool:
+        """Whether the copy is another than the snapshot."""
+        return self.copies[number] != self.swap.snapshots[number]
+
+    def copy(self, number: int) -> Path:
+        """Its name tells the number."""
+        return Path(f"/copy/{number}")
 
     def discard(self, number: int) -> None:
         """Forget it."""
-        self.copies.discard(number)
+        self.copies.pop(number, None)
         self.running.discard(number)
+
+    def _have(self, number: int, revisions: tuple[str, ...]) -> None:
+        tables = tuple(f"table_{revision}" for revision in revisions)
+        self.copies[number] = self.copies[number]._replace(tables=tables, revisions=revisions)

@@ -23,7 +23,19 @@ import pytest
 from form_client import PASSWORD, PROJECT
 
 RELEASES = PROJECT / "releases"
+GROWTH = ("v2", "v3", "v4-expand", "v4-contract", "destructive")
+"""Each patch on top of the one before, v2 on v1."""
 BROKEN = sorted(patch.stem for patch in (RELEASES / "broken").glob("*.patch"))
+WITH_MIGRATION = {*GROWTH[1:], "boot-migrates", "migration-fails", "migration-too-slow"}
+OWN_TESTS = {
+    "v2": ("tests/test_chart_page.py", "tests/test_pages.py::test_pages_are_well_formed"),
+    "v3": ("tests/test_points.py", "tests/test_api.py::test_list_charts"),
+    "v4-expand": ("tests/test_display_name.py",),
+    "v4-contract": ("tests/test_display_name.py", "tests/test_pages.py::test_taken_username"),
+    "destructive": ("tests/test_no_dates.py", "tests/test_pages.py::test_pages_are_well_formed"),
+    "broken/boot-migrates": ("tests/test_setup.py",),
+    "broken/migration-fails": ("tests/test_chart_page.py",),
+}
 UV = Path(sys.executable).parent / "uv"
 DEADLINE_SECONDS = 30
 BOOT_FAILED = {3, 1}  # gunicorn's own code; 1 when a second worker fails while it is already halting
@@ -145,12 +157,12 @@ def kill_group(master: psutil.Popen) -> None:
 
 @pytest.fixture
 def build(venv: Path, tmp_path: Path) -> Iterator[Callable[..., Release]]:
-    """A function that copies the app, applies patches to it, and returns the release."""
+    """A function that copies the app, applies patches to it, and returns the release; all share one database."""
     # A unix socket's path has at most 107 bytes; pytest's own folders can be longer.
     with tempfile.TemporaryDirectory(prefix="dc-") as state:
 
         def build_release(*patches: str) -> Release:
-            source = tmp_path / "source"
+            source = tmp_path / "-".join(["source", *patches]).replace("/", "-")
             shutil.copytree(PROJECT, source, ignore=NOT_COPIED)
             for patch in patches:
                 apply(source, patch)
@@ -165,6 +177,13 @@ def apply(source: Path, patch: str) -> None:
     # Not part of any repository around it, where git would silently skip the files that are not its own.
     outside = {**os.environ, "GIT_CEILING_DIRECTORIES": os.fspath(source.parent)}
     subprocess.run(command, cwd=source, env=outside, check=True)
+
+
+def patches_of(version: str) -> tuple[str, ...]:
+    """The patches that make this release of v1, in order."""
+    if version.startswith("broken/"):
+        return ("v2", version)
+    return GROWTH[: GROWTH.index(version) + 1] if version != "v1" else ()
 
 
 def eventually(is_true: Callable[[], bool], *, deadline_seconds: float = DEADLINE_SECONDS) -> bool:
@@ -182,53 +201,116 @@ def use(release: Release, version: str, cookie: str = "") -> str:
     assert eventually(release.answers), release.log
     up = release.ask("/up")
     assert (up.status, up.version, json.loads(up.text)) == (200, version, {"status": "ok", "version": version})
-    if not cookie:
-        cookie = release.ask("/api/register", sent={"username": "ann", "password": PASSWORD}).cookie
+    cookie = cookie or enter(release, "register", "ann")
     stored = release.ask("/api/charts", sent={"title": f"Tea of {version}", "numbers": [1, 2]}, cookie=cookie)
     assert stored.status == 201, stored.text
     listed = json.loads(release.ask("/api/charts", cookie=cookie).text)
     assert listed["version"] == version
-    assert listed["charts"][0] == {"id": json.loads(stored.text)["id"], "title": f"Tea of {version}", "numbers": [1, 2]}
+    newest = [listed["charts"][0][key] for key in ("id", "title", "numbers")]
+    assert newest == [json.loads(stored.text)["id"], f"Tea of {version}", [1, 2]]
     assert release.ask("/charts", cookie=cookie).status == 200
     return cookie
+
+
+def enter(release: Release, how: str, username: str) -> str:
+    """Register or log in, and return the cookie."""
+    answer = release.ask(f"/api/{how}", sent={"username": username, "password": PASSWORD})
+    assert (answer.status, json.loads(answer.text)["username"]) == ({"register": 201, "login": 200}[how], username)
+    return answer.cookie
+
+
+def titles(release: Release, cookie: str) -> list[str]:
+    """The user's charts, newest first."""
+    return [chart["title"] for chart in json.loads(release.ask("/api/charts", cookie=cookie).text)["charts"]]
 
 
 def test_each_patch_is_known() -> None:
     """releases/README.md has a line for every patch, and no patch is missing."""
     lines = (RELEASES / "README.md").read_text().splitlines()
     described = {line.split("`")[1] for line in lines if line.startswith("- `")}
-    assert described == {"v2.patch", *(f"broken/{name}.patch" for name in BROKEN)}
+    assert described == {patch.relative_to(RELEASES).as_posix() for patch in RELEASES.rglob("*.patch")}
+    assert described == {f"{name}.patch" for name in (*GROWTH, *(f"broken/{name}" for name in BROKEN))}
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_broken_releases_name_themselves(build: Callable[..., Release], name: str) -> None:
-    """Each broken release applies on v2 without a warning, bears its own name, and leaves the migrations alone."""
-    release = build("v2", f"broken/{name}")
-    assert f'VERSION = "{name}"' in (release.source / "app" / "version.py").read_text()
-    assert not any("migrations/" in patch.read_text() for patch in RELEASES.rglob("*.patch"))
+def test_some_patches_migrate() -> None:
+    """Only those patches that say so touch the migrations, and no two of them make the same revision."""
+    patches = {patch.stem: patch.read_text() for patch in RELEASES.rglob("*.patch")}
+    assert {name for name, text in patches.items() if "migrations/" in text} == WITH_MIGRATION
+    revisions = [line for text in patches.values() for line in text.splitlines() if line.startswith("+revision = ")]
+    assert len(set(revisions)) == len(revisions) == len(WITH_MIGRATION)
 
 
-def test_v1_and_v2_share_a_database(build: Callable[..., Release], tmp_path: Path) -> None:
-    """v2 serves the database that v1 migrated, and v1 serves it again with what v2 wrote: no schema changed."""
-    v2 = build("v2")
-    v1 = Release(source=tmp_path / "v1", state=v2.state, venv=v2.venv)
-    shutil.copytree(PROJECT, v1.source, ignore=NOT_COPIED)
-    v1.migrate()
-    with v2.serving():
-        cookie = use(v2, "v2")
-    with v1.serving():
-        cookie = use(v1, "v1", cookie)
-        charts = json.loads(v1.ask("/api/charts", cookie=cookie).text)["charts"]
-    assert [(chart["id"], chart["title"]) for chart in charts] == [(2, "Tea of v1"), (1, "Tea of v2")]
+@pytest.mark.parametrize("version", [*GROWTH, *(f"broken/{name}" for name in BROKEN)])
+def test_releases_name_themselves(build: Callable[..., Release], version: str) -> None:
+    """Each patch applies without a warning, a broken one on v2, and its release bears its own name."""
+    release = build(*patches_of(version))
+    assert f'VERSION = "{Path(version).name}"' in (release.source / "app" / "version.py").read_text()
 
 
-def test_v2_has_chart_pages(build: Callable[..., Release]) -> None:
-    """v2 passes the tests that come with it: its new pages work and are well formed."""
-    release = build("v2")
-    chosen = ["tests/test_chart_page.py", "tests/test_pages.py::test_pages_are_well_formed"]
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ("v1", "v2"),
+        ("v2", "v3"),
+        ("v3", "v4-expand"),
+        ("v4-expand", "v4-contract"),
+        ("v2", "broken/boot-migrates"),
+    ],
+)
+def test_going_back_is_only_code(build: Callable[..., Release], older: str, newer: str) -> None:
+    """The older release works on the database that the newer one migrated, and the newer one with what it wrote."""
+    old, new = build(*patches_of(older)), build(*patches_of(newer))
+    new.migrate()
+    with new.serving():
+        use(new, Path(newer).name)
+    with old.serving():
+        assert eventually(old.answers), old.log
+        use(old, older, enter(old, "login", "ann"))
+        use(old, older, enter(old, "register", "bob"))
+    with new.serving():
+        assert eventually(new.answers), new.log
+        assert titles(new, enter(new, "login", "ann")) == [f"Tea of {older}", f"Tea of {Path(newer).name}"]
+        assert titles(new, enter(new, "login", "bob")) == [f"Tea of {older}"]
+
+
+def test_going_back_over_the_contract(build: Callable[..., Release]) -> None:
+    """v3 can register nobody on v4-contract's database: it knows nothing of the name that is required there."""
+    v3, contract = build(*patches_of("v3")), build(*patches_of("v4-contract"))
+    contract.migrate()
+    with v3.serving():
+        assert eventually(v3.answers), v3.log
+        assert v3.ask("/api/register", sent={"username": "ann", "password": PASSWORD}).status == 409
+
+
+def test_going_back_from_destructive(build: Callable[..., Release]) -> None:
+    """destructive serves; on its database v4-contract can list no chart."""
+    contract, destructive = build(*patches_of("v4-contract")), build(*patches_of("destructive"))
+    destructive.migrate()
+    with destructive.serving():
+        cookie = use(destructive, "destructive")
+    with contract.serving():
+        assert eventually(contract.answers), contract.log
+        assert contract.ask("/api/charts", cookie=cookie).status == 500
+    assert "no such column: chart.created" in contract.log
+
+
+@pytest.mark.parametrize("version", OWN_TESTS)
+def test_releases_pass_their_own_tests(build: Callable[..., Release], version: str) -> None:
+    """A release passes the tests that come with it; its migrations make its models."""
+    release = build(*patches_of(version))
+    chosen = {"tests/test_setup.py::test_migrations_make_the_models", *OWN_TESTS[version]}
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *chosen]
     tested = subprocess.run(command, cwd=release.source, capture_output=True, text=True, timeout=120, check=False)
     assert tested.returncode == 0, tested.stdout
+
+
+def test_boot_migrates(build: Callable[..., Release]) -> None:
+    """boot-migrates leads v2's database to its own schema when it boots, without being asked."""
+    build("v2").migrate()
+    release = build(*patches_of("broken/boot-migrates"))
+    with release.serving():
+        use(release, "boot-migrates")
+    assert "Running upgrade 0001 -> 0002_at_boot" in release.log
 
 
 def test_missing_dependency(build: Callable[..., Release]) -> None:

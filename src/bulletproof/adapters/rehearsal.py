@@ -1,72 +1,87 @@
-"""A rehearsal: the release boots on a copy of the live data, in a cell from which nothing live can be reached."""
+"""A rehearsal: releases and migrations on a copy of the live data, in a cell from which nothing live can be reached."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from bulletproof.domain.config import AppConfig
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.process import Phase, ProcessSpec, ProcessState
-from bulletproof.domain.schema import Change, Schema, differences
+from bulletproof.domain.schema import Schema
 from bulletproof.effects import durable
-from bulletproof.effects.isolation import Cell, start_in_cell, why_not
+from bulletproof.effects.isolation import Cell, is_remapped, proof, start_in_cell, violations, why_not
 from bulletproof.effects.logs import tail
 from bulletproof.effects.probe import ask_socket
 from bulletproof.effects.process import Running
 from bulletproof.effects.sqlite_census import census
-from bulletproof.effects.sqlite_copy import copy_database
+from bulletproof.effects.sqlite_copy import copy_database, is_same_database, refresh_copy, settle_copy
+from bulletproof.errors import StepFailed
+from bulletproof.ports import Command, Manifest
 
 _STOP_SECONDS = 3.0
-_MEMORY_BYTES = 2 << 30
-"""For each process of the rehearsed app: far more than a web worker needs, far less than would harm the live one."""
+_LOG_LINES = 15
+_MIB = 1 << 20
 
 
 class CellRehearsal:
-    """Rehearsals of one app; each deployment's scratch is named after its number, so any process can remove it."""
+    """The port Rehearsal; each deployment's scratch is named after its number, so any process can remove it."""
 
     def __init__(self, layout: Layout, database: Path, public_host: Callable[[], str]) -> None:
         self._layout = layout
         self._database = database
         self._public_host = public_host
         self._running: Running | None = None
-        self._before: Schema | None = None
+        self._cell: Cell | None = None
 
     def why_not(self) -> str:
         """Why the kernel lets us make no cell; empty when it does."""
         return why_not()
 
+    def proof(self) -> str:
+        """What keeps a rehearsed release from the live data."""
+        return proof()
+
     def prepare(self, number: int) -> int:
         """Lay a consistent copy of the live database; returns its bytes, 0 when there is none.
 
-        Raises StepFailed when the copy fails.
+        It is laid twice: as what may become the snapshot, and as what is worked on. Raises StepFailed.
         """
         scratch = self._layout.rehearsal(number)
-        for folder in (scratch / "data", scratch / "root", self._sockets(number)):
+        for folder in (scratch / "data", scratch / "root", self._sockets(number), self._layout.snapshots):
             durable.make_folder(folder, mode=0o700)
         if not self._database.exists():
             return 0
-        size = copy_database(self._database, self._copy(number))
-        self._before = census(self._copy(number))
+        size = copy_database(self._database, self._layout.snapshot(number))
+        settle_copy(self._layout.snapshot(number))
+        refresh_copy(self._layout.snapshot(number), self.copy(number))
         return size
 
-    def boot(self, number: int, process: ProcessSpec, settings: Mapping[str, str]) -> None:
+    def rewind(self, number: int, timeout_seconds: float) -> None:
+        """Make the copy equal to the snapshot again, writing only what differs."""
+        self.end(number)
+        for suffix in ("-wal", "-shm", "-journal"):
+            durable.remove(self.copy(number).with_name(self.copy(number).name + suffix))
+        refresh_copy(self._layout.snapshot(number), self.copy(number), timeout_seconds=timeout_seconds)
+
+    def run(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> None:
+        """Run a command on the copy to its end. Raises StepFailed `migration-failed` or `migration-too-slow`."""
+        self._start(number, manifest, command.argv, command.folder, command.environment, command.reads)
+        assert self._running is not None  # noqa: S101  just started
+        status = self._running.wait(timeout_seconds)
+        self.end(number)
+        if status is None:
+            words = f"`{command.words}` of release {manifest.release} did not end within {timeout_seconds:.0f} seconds"
+            raise StepFailed("migration-too-slow", words, context=self.log_tail(number, _LOG_LINES))
+        if status != 0:
+            words = f"`{command.words}` of release {manifest.release} ended with status {status}"
+            raise StepFailed("migration-failed", words, context=self.log_tail(number, _LOG_LINES))
+
+    def boot(self, number: int, manifest: Manifest, process: ProcessSpec, settings: Mapping[str, str]) -> None:
         """Start the release's web process in the cell, where the live paths hold the copy. Raises StepFailed."""
-        layout = self._layout
-        interpreter = Path(process.argv[0]).resolve()
-        cell = Cell(
-            mount_point=layout.rehearsal(number) / "root",
-            read_only=(process.folder.parent, interpreter.parents[1]),
-            writable={layout.rehearsal(number) / "data": layout.data, self._sockets(number): layout.instance(number)},
-            memory_bytes=_MEMORY_BYTES,
-        )
-        self._running = start_in_cell(
-            cell,
-            process.argv,
-            folder=process.folder,
-            environment={**settings, **process.environment},
-            log=self._log(number),
-        )
+        durable.remove(self._sockets(number) / "web.sock")
+        self._start(number, manifest, process.argv, process.folder, {**settings, **process.environment})
 
     def ask(self, number: int, path: str, timeout_seconds: float) -> Answer:
         """GET a path of the rehearsed instance as the proxy would."""
@@ -81,27 +96,85 @@ class CellRehearsal:
         return ProcessState(name="rehearsal", phase=Phase.FAILED, words=f"exited with status {status}")
 
     def log_tail(self, number: int, lines: int) -> tuple[str, ...]:
-        """The last lines that it printed."""
+        """The last lines that was printed on it."""
         return tail(self._log(number), lines)
 
-    def changes(self, number: int) -> tuple[Change, ...]:
-        """End the instance, and tell what its boot changed in the copy."""
+    def end(self, number: int) -> None:
+        """End what runs on the copy. Raises StepFailed `rehearsal-not-isolated` when it reached for anything else."""
         self._end()
-        return differences(self._before or Schema(tables={}), census(self._copy(number)))
+        if self.copy(number).exists():
+            settle_copy(self.copy(number))
+        reached = violations(self._cell) if self._cell is not None else ()
+        if reached:
+            raise StepFailed(
+                "rehearsal-not-isolated",
+                "on the copy of the data the release reached for something else, which was refused",
+                context=(*reached, *self.log_tail(number, _LOG_LINES)),
+                hint="what it must read to boot can be named in `allow` under [rehearsal] in bulletproof.toml",
+            )
+
+    def look(self, number: int) -> Schema:
+        """The copy's schema and what a look through its rows finds."""
+        return census(self.copy(number))
+
+    def is_changed(self, number: int) -> bool:
+        """Whether the copy holds anything else than when it was laid."""
+        snapshot, copy = self._layout.snapshot(number), self.copy(number)
+        if not (snapshot.exists() and copy.exists()):
+            return snapshot.exists() or copy.exists()
+        return not is_same_database(snapshot, copy)
+
+    def copy(self, number: int) -> Path:
+        """The copy's file."""
+        return self._layout.rehearsal(number) / "data" / self._database.name
 
     def discard(self, number: int) -> None:
         """Nothing of it runs, and its scratch is gone; idempotent, and able to run in another process."""
         self._end()
+        self._cell = None
         durable.remove_tree(self._layout.rehearsal(number))
         durable.remove_tree(self._sockets(number))
+
+    def _start(
+        self,
+        number: int,
+        manifest: Manifest,
+        argv: tuple[str, ...],
+        folder: Path,
+        environment: Mapping[str, str],
+        reads: tuple[Path, ...] = (),
+    ) -> None:
+        self._cell = self._plan(number, manifest.release, manifest.config, reads)
+        self._running = start_in_cell(
+            self._cell,
+            tuple(self._inside(number, word) for word in argv),
+            folder=folder,
+            environment={name: self._inside(number, value) for name, value in environment.items()},
+            log=self._log(number),
+        )
 
     def _end(self) -> None:
         if self._running is not None:
             self._running.end(patience_seconds=_STOP_SECONDS)
             self._running = None
 
-    def _copy(self, number: int) -> Path:
-        return self._layout.rehearsal(number) / "data" / self._database.name
+    def _inside(self, number: int, words: str) -> str:
+        """Words that name live paths, as they must be said in the cell: where no path is remapped, the copy's own."""
+        if is_remapped():
+            return words
+        data = words.replace(str(self._layout.data), str(self._layout.rehearsal(number) / "data"))
+        return data.replace(str(self._layout.instance(number)), str(self._sockets(number)))
+
+    def _plan(self, number: int, release: str, config: AppConfig, reads: tuple[Path, ...]) -> Cell:
+        layout = self._layout
+        interpreter = (layout.venv(release) / "bin" / "python").resolve()
+        allowed = tuple(Path(path) for path in config.rehearsal.allow)
+        return Cell(
+            mount_point=layout.rehearsal(number) / "root",
+            read_only=(layout.release(release), interpreter.parents[1], *reads, *allowed),
+            writable={layout.rehearsal(number) / "data": layout.data, self._sockets(number): layout.instance(number)},
+            memory_bytes=config.rehearsal.memory_mib * _MIB,
+        )
 
     def _sockets(self, number: int) -> Path:
         return self._layout.sockets / f"r{number}"

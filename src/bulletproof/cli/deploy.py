@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from bulletproof.cli.deployments import carry_out
-from bulletproof.cli.target import find_target, host_options, json_option, wait_option
+from bulletproof.cli.target import find_target, host_options, json_option, loss_option, wait_option
 from bulletproof.domain.deployment import Kind
 from bulletproof.effects.dotenv import read_dotenv
 from bulletproof.effects.project import find_project
@@ -30,6 +30,7 @@ When anything goes wrong before the commit point, all of it is undone and what s
 @click.command("deploy", help=_HELP)
 @click.argument("revision", required=False)
 @click.option("--worktree", is_flag=True, help="Take the files as they lie here, uncommitted changes included.")
+@loss_option
 @host_options
 @wait_option
 @json_option
@@ -39,6 +40,7 @@ def deploy_command(
     *,
     revision: str | None,
     worktree: bool,
+    may_lose_data: bool,
     verb_root: Path | None,
     app_name: str | None,
     wait_seconds: float,
@@ -58,5 +60,6 @@ def deploy_command(
         source=source,
         config=project.config,
         first_settings=read_dotenv(dotenv) if dotenv.exists() else {},
+        may_lose_data=may_lose_data,
     )
     carry_out(target, "deploy", lambda session: activate(session, order), as_json=as_json, wait_seconds=wait_seconds)

@@ -135,7 +135,10 @@ class Lines:
         show_error(error, after=_serves(serving, "") if serving else "")
 
     def _step(self, name: str, seconds: float, note: str) -> None:
-        click.echo(f"  {name.ljust(_NAME_WIDTH)}  {seconds:5.1f} s  {note}".rstrip(), err=True)
+        first, *more = note.splitlines() or [""]
+        click.echo(f"  {name.ljust(_NAME_WIDTH)}  {seconds:5.1f} s  {first}".rstrip(), err=True)
+        for line in more:
+            click.echo(" " * (_NAME_WIDTH + 13) + line, err=True)
 
     def _replace_line(self) -> None:
         if self._is_live and self._running:

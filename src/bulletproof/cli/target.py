@@ -56,6 +56,16 @@ def wait_option(function: F) -> F:
     )(function)
 
 
+def loss_option(function: F) -> F:
+    """Leave to let a migration drop what users made."""
+    return click.option(
+        "--allow-data-loss",
+        "may_lose_data",
+        is_flag=True,
+        help="Let a migration take away what users made (the rehearsal tells what, and how much).",
+    )(function)
+
+
 def json_option(function: F) -> F:
     """Machine-readable output."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")(function)

@@ -15,12 +15,19 @@ name = "datacharted"
 
 # A demonstration does not wait as long as a person would.
 [health]
-deadline_seconds = 5
+deadline_seconds = 8
 timeout_seconds = 2
 
 [drain]
 stop_seconds = 2
 """
+_GROWTH = {
+    "v3": "Charts know how many numbers they have",
+    "v4-expand": "Users get a display name beside the username",
+    "v4-contract": "Users have a display name alone",
+    "destructive": "Charts forget when they were made",
+}
+"""What comes after v2, each on the one before, with a migration each."""
 _IDENTITY = ("-c", "user.name=Bulletproof", "-c", "user.email=demo@localhost", "-c", "commit.gpgsign=false")
 
 
@@ -53,6 +60,9 @@ class Playground:
         for patch in sorted((folder / "releases" / "broken").glob("*.patch")):
             playground._git("checkout", "--quiet", "v2")
             playground._release(patch.stem, patch.relative_to(folder), patch.stem.replace("-", " ").capitalize())
+        playground._git("checkout", "--quiet", "v2")
+        for tag, title in _GROWTH.items():
+            playground._release(tag, Path(f"releases/{tag}.patch"), title)
         playground._git("checkout", "--quiet", "v2")
         return playground
 

@@ -48,6 +48,20 @@ FileName = Annotated[
         description='the name of a file, without a folder, such as "app.db"',
     ),
 ]
+AbsolutePath = Annotated[
+    str,
+    Meta(
+        pattern=r"^/(?!(.*/)?\.{1,2}(/|$))[^\x00-\x1f]+$(?!\n)",
+        max_length=500,
+        description='a path that begins with /, such as "/srv/models"',
+    ),
+]
+Command = Annotated[
+    str, Meta(pattern=r"^[^\x00]*$", max_length=2000, description='a command, such as "python migrate.py"')
+]
+Revision = Annotated[
+    str, Meta(pattern=r"^\S+$(?!\n)", max_length=100, description='a migration\'s revision, such as "3f2c9a"')
+]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 Mebibytes = Annotated[int, Meta(ge=0, le=1 << 30)]
 
@@ -112,10 +126,37 @@ class Drain(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The processes may take this long after SIGTERM; then SIGKILL."""
 
 
+class Migrations(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What brings the database to the schema that a release needs."""
+
+    command: Command = ""
+    """A shell command, run in the source with the release's packages first in PATH; Alembic is found when empty."""
+    allow_data_loss: tuple[Revision, ...] = ()
+    """Migrations that may drop what users made, by their revision; `command` allows the command."""
+
+
+class Hold(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long requests may wait while a migration is put in place."""
+
+    seconds: Annotated[float, Meta(ge=5, le=600)] = 30.0
+    """From the first request that waits to the first that is answered, the way back included."""
+
+
+class Rehearsal(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a release gets while it is rehearsed on a copy of the data."""
+
+    memory_mib: Annotated[int, Meta(ge=64, le=1 << 20)] = 2048
+    """For each of its processes, and for all of them together."""
+    allow: tuple[AbsolutePath, ...] = ()
+    """Files and folders of the machine that the app must read to boot."""
+
+
 class Keep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is kept for a rollback."""
 
     releases: Annotated[int, Meta(ge=2, le=100)] = 5
+    backups: Annotated[int, Meta(ge=1, le=100)] = 3
+    """Copies of the database from before a migration."""
 
 
 class Require(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -135,4 +176,7 @@ class AppConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     proxy: Proxy = Proxy()
     drain: Drain = Drain()
     keep: Keep = Keep()
+    migrations: Migrations = Migrations()
+    hold: Hold = Hold()
+    rehearsal: Rehearsal = Rehearsal()
     require: Require = Require()

@@ -103,6 +103,24 @@ class Layout:
         return self.state / "rehearsal" / str(number)
 
     @property
+    def snapshots(self) -> Path:
+        """The database from before each migration."""
+        return self.state / "snapshots"
+
+    def snapshot(self, number: int) -> Path:
+        """The database as it was when deployment `number` migrated it."""
+        return self.snapshots / f"{number}.db"
+
+    @property
+    def database_aside(self) -> Path:
+        """Where an undo puts a migrated database before it puts the old one back; nothing deletes it."""
+        return self.state / "set-aside"
+
+    def report(self, number: int) -> Path:
+        """What the rehearsal of deployment `number` found, as JSON."""
+        return self.state / "reports" / f"{number}.json"
+
+    @property
     def environment(self) -> Path:
         """The settings that the next deployment takes."""
         return self.root / "etc" / "bulletproof" / self.app / "env.json"

@@ -4,64 +4,165 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bulletproof.effects import cell
-from bulletproof.effects.process import Running, run, spawn
+from bulletproof.effects import cell, durable, watch
+from bulletproof.effects.process import Completed, Running, run, spawn
+from bulletproof.errors import Refused
 
 _SYSTEM = ("/usr", "/etc")
 """What a Python program needs of the machine, read-only; /bin and /lib are links into /usr on every merged system."""
+_SCRIPT = (sys.executable, "-I", "-S", cell.__file__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """What a program in it can reach; everything else does not exist for it."""
+    """What a program in it can reach; everything else does not exist for it, or is refused."""
 
     mount_point: Path
-    """An empty folder, hidden again when the program has ended."""
+    """An empty folder, and empty again when the program has ended in namespaces; otherwise the notes are in it."""
     read_only: tuple[Path, ...]
     writable: Mapping[Path, Path]
-    """Folders outside to where they lie inside."""
+    """Folders outside to where they lie inside, if `is_remapped()`; otherwise they lie where they do outside."""
     memory_bytes: int
-    """For each process."""
+    """For each process, and for all of them together: those two are the limit's and the cell's to watch."""
 
 
 def start_in_cell(
     cell_plan: Cell, argv: Sequence[str], *, folder: Path, environment: Mapping[str, str], log: Path
 ) -> Running:
     """Start the program; it and all that it starts die with us. Its output is appended to `log`."""
+    if not is_remapped():
+        environment = _watched(cell_plan, environment)
     return spawn(
-        (sys.executable, "-I", "-S", cell.__file__),
+        _SCRIPT,
         folder=Path("/"),
         environment={},
-        input_text=_plan(cell_plan, argv, folder, environment),
+        input_text=_plan(cell_plan, argv, folder, environment, namespaces=is_remapped()),
         log=log,
     )
 
 
-@functools.cache
-def why_not() -> str:
-    """Why the kernel lets us make no cell; empty when it does. Tried for real, once per process."""
-    true = Path("/usr/bin/true")
-    plan = Cell(mount_point=Path("/mnt"), read_only=(), writable={}, memory_bytes=1 << 30)
-    tried = run(
-        (sys.executable, "-I", "-S", cell.__file__),
-        folder=Path("/"),
-        input_text=_plan(plan, (str(true),), Path("/"), {}),
-        timeout_seconds=20,
+def violations(cell_plan: Cell) -> tuple[str, ...]:
+    """What programs that were started in this cell tried to reach and were refused, each once, in words.
+
+    In namespaces there is nothing to tell: what is not listed does not exist there. Otherwise it is told as well when
+    no Python of them was watched, since nothing is known of them then.
+    """
+    notes = _notes(cell_plan)
+    if not notes.exists():
+        return ()
+    lines = dict.fromkeys(notes.read_text(encoding="utf-8", errors="replace").splitlines())
+    if watch.STARTED not in lines:
+        return ("it ran without the audit hook, so nobody knows what it opened",)
+    return tuple(line for line in lines if line != watch.STARTED)
+
+
+def proof() -> str:
+    """In words, what keeps a program in its cell, and what that does not stop."""
+    if is_remapped():
+        return "in namespaces of its own"
+    because = f"because the kernel makes no namespaces for us ({why_no_namespaces()})"
+    if cell.landlock_version():
+        return (
+            f"kept by Landlock and watched by an audit hook, {because}; a library in C could still reach a unix socket,"
+            " or send a datagram"
+        )
+    return (
+        f"watched by an audit hook alone, {because}; a library in C, or a program that is not Python, could get around"
     )
+
+
+def is_remapped() -> bool:
+    """Whether the cell's folders lie where `Cell.writable` says; otherwise tell the program where they lie outside."""
+    return not why_no_namespaces()
+
+
+def why_not() -> str:
+    """Why no proof works here; empty when one does."""
+    return why_no_namespaces() and _why_no_watched_program()
+
+
+@functools.cache
+def why_no_namespaces() -> str:
+    """Why the kernel lets us make no namespaces; empty when it does. Tried for real, once per process."""
+    return _judged(_try(namespaces=True))
+
+
+@functools.cache
+def _why_no_watched_program() -> str:
+    return _judged(_try(namespaces=False))
+
+
+def require_readable(allow: Sequence[str]) -> None:
+    """Raise Refused when a path of `[rehearsal] allow` is not there, or may not be read."""
+    for path in allow:
+        if not os.path.lexists(path) or not Path(path).exists():
+            problem = "is not there"
+        elif not os.access(path, os.R_OK, effective_ids=True):
+            problem = "may not be read by the user who deploys"
+        else:
+            continue
+        raise Refused(
+            "rehearsal-path-missing",
+            f'`[rehearsal] allow` names "{path}", which {problem}',
+            hint="put it there, or take it out of `allow` in bulletproof.toml, then: bulletproof deploy",
+        )
+
+
+def _try(*, namespaces: bool) -> Completed:
+    true = "/usr/bin/true"
+    plan = Cell(mount_point=Path("/mnt"), read_only=(), writable={}, memory_bytes=1 << 30)
+    text = _plan(plan, (true,), Path("/"), {}, namespaces=namespaces)
+    return run(_SCRIPT, folder=Path("/"), input_text=text, timeout_seconds=20)
+
+
+def _judged(tried: Completed) -> str:
     return "" if tried.status == 0 else tried.errors.strip() or f"a trial ended with status {tried.status}"
 
 
-def _plan(plan: Cell, argv: Sequence[str], folder: Path, environment: Mapping[str, str]) -> str:
+def _watched(plan: Cell, environment: Mapping[str, str]) -> dict[str, str]:
+    """Lay the audit hook where every Python of the program finds it first; returns the environment that says so."""
+    site, temporary = _site(plan), _temporary(plan)
+    for folder in (site, temporary):
+        durable.make_folder(folder, mode=0o700)
+    if not _notes(plan).exists():
+        durable.write_file(_notes(plan), "", mode=0o600)
+    durable.write_file(site / "sitecustomize.py", Path(watch.__file__).read_bytes(), mode=0o600)
+    told = {"notes": str(_notes(plan)), "writable": [*map(str, plan.writable), str(temporary)]}
+    durable.write_file(site / "plan.json", json.dumps(told), mode=0o600)
+    searched = [str(site), *filter(None, [environment.get("PYTHONPATH", "")])]
+    return {**environment, "PYTHONPATH": os.pathsep.join(searched), "TMPDIR": str(temporary)}
+
+
+def _site(plan: Cell) -> Path:
+    return plan.mount_point / "site"
+
+
+def _temporary(plan: Cell) -> Path:
+    return plan.mount_point / "tmp"
+
+
+def _notes(plan: Cell) -> Path:
+    return plan.mount_point / "refused"
+
+
+def _plan(plan: Cell, argv: Sequence[str], folder: Path, environment: Mapping[str, str], *, namespaces: bool) -> str:
+    watched = () if namespaces else (_temporary(plan), _notes(plan))
+    read_only = plan.read_only if namespaces else (*plan.read_only, _site(plan))
     return json.dumps(
         {
+            "namespaces": namespaces,
             "root": str(plan.mount_point),
-            "read_only": [*_SYSTEM, *map(str, plan.read_only)],
-            "writable": [[str(outside), str(inside)] for outside, inside in plan.writable.items()],
+            "read_only": [*_SYSTEM, *map(str, read_only)],
+            "writable": [
+                *([str(outside), str(inside)] for outside, inside in plan.writable.items()),
+                *([str(path), str(path)] for path in watched),
+            ],
             "memory": plan.memory_bytes,
             "folder": str(folder),
             "argv": list(argv),

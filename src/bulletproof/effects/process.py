@@ -119,6 +119,12 @@ class Running:
         """Its exit status, minus a signal's number; None while it runs."""
         return self._child.poll()
 
+    def wait(self, seconds: float) -> int | None:
+        """Its exit status once it has ended; None when it still runs after so long."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._child.wait(max(0.0, seconds))
+        return None
+
     def end(self, *, patience_seconds: float) -> None:
         """SIGTERM, then SIGKILL to its whole session; returns when it is gone; idempotent."""
         if self._child.poll() is None:

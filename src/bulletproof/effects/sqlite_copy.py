@@ -1,13 +1,16 @@
-"""A consistent copy of a live SQLite file, made by a process of its own so that it can be ended at any moment."""
+"""Consistent copies of SQLite files, each made by a process of its own so that it can be ended at any moment."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from bulletproof.effects.process import run_checked
+from bulletproof.effects import sqlite_pages
+from bulletproof.effects.process import Completed, last_lines, run, run_checked
+from bulletproof.errors import StepFailed
 
 _SECONDS = 3600.0
+_DIFFERS = 1
 _COPY = """
 import os, sqlite3, sys
 source, copy = sys.argv[1:]
@@ -18,6 +21,13 @@ made = sqlite3.connect(copy)
 live.backup(made, pages=-1)
 live.close()
 made.close()
+"""
+_SETTLE = """
+import sqlite3, sys
+copy = sqlite3.connect(sys.argv[1], timeout=5)
+busy, _, _ = copy.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+copy.close()
+sys.exit("somebody still uses it" if busy else 0)
 """
 
 
@@ -34,3 +44,45 @@ def copy_database(source: Path, copy: Path) -> int:
         timeout_seconds=_SECONDS,
     )
     return copy.stat().st_size
+
+
+def settle_copy(copy: Path) -> None:
+    """Bring what lies in the -wal of a copy, which nobody uses any more, into its file. Raises StepFailed."""
+    run_checked(
+        (sys.executable, "-I", "-S", "-c", _SETTLE, copy),
+        folder=copy.parent,
+        reference="database-not-copied",
+        failure=f"the copy {copy} of the database could not be closed",
+        timeout_seconds=_SECONDS,
+    )
+
+
+def refresh_copy(source: Path, copy: Path, *, timeout_seconds: float = _SECONDS) -> int:
+    """Make `copy` byte for byte what `source` is, writing only what differs; returns its size in bytes.
+
+    Nobody may write to either; the source's -wal must be empty. The copy is on disk when this returns. Raises
+    StepFailed (`database-not-copied`).
+    """
+    completed = _pages("refresh", source, copy, timeout_seconds)
+    if completed.status != 0:
+        raise _not_copied(source, completed)
+    return copy.stat().st_size
+
+
+def is_same_database(one: Path, other: Path) -> bool:
+    """Whether two database files, which nobody writes to, hold the same, counters in their headers aside."""
+    completed = _pages("compare", one, other, _SECONDS)
+    if completed.status not in {0, _DIFFERS} or completed.errors:
+        raise _not_copied(one, completed)
+    return completed.status == 0
+
+
+def _pages(what: str, source: Path, copy: Path, timeout_seconds: float) -> Completed:
+    argv = (sys.executable, "-I", "-S", sqlite_pages.__file__, what, source, copy)
+    return run(argv, folder=copy.parent, timeout_seconds=timeout_seconds)
+
+
+def _not_copied(source: Path, completed: Completed) -> StepFailed:
+    return StepFailed(
+        "database-not-copied", f"the database {source} could not be copied", context=last_lines(completed.errors)
+    )

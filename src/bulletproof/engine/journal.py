@@ -38,6 +38,7 @@ class Entry:
 
     deployment: Deployment
     pipeline: str
+    """The one whose way it goes, or went by the time it was killed."""
     title: str
     started_by: str
     ended_at: str = ""
@@ -209,7 +210,9 @@ class Journal:
     def _entries(self, clause: str, values: tuple[object, ...]) -> tuple[Entry, ...]:
         ordered = clause if "ORDER BY" in clause else f"{clause} ORDER BY number"
         rows = self._connection.execute(
-            "SELECT number, kind, pipeline, release, revision, title, previous_number, previous_release,"  # noqa: S608  clauses are ours
+            "SELECT number, kind,"  # noqa: S608  clauses are ours
+            " ifnull((SELECT step FROM record WHERE deployment = number AND kind = 'turn' ORDER BY sequence DESC),"
+            " pipeline), release, revision, title, previous_number, previous_release,"
             " started_by, started_at,"
             " (SELECT at FROM record WHERE deployment = number AND kind = 'close'),"
             " (SELECT step FROM record WHERE deployment = number AND kind = 'close'),"
@@ -244,6 +247,14 @@ class DeploymentRecord:
         """Nothing is left to do."""
         self._journal.append(self._number, "close", outcome, words=message)
 
+    def turn(self, pipeline: str) -> None:
+        """From here on it goes the way of another pipeline."""
+        self._journal.append(self._number, "turn", pipeline)
+
+    def undone(self, step: str) -> None:
+        """The step's effect is gone again, for good."""
+        self._journal.append(self._number, "undone", step)
+
     def phase(self) -> Phase:
         """Where the deployment stands."""
         kinds = {kind for kind, _ in self._journal.records(self._number)}
@@ -253,7 +264,14 @@ class DeploymentRecord:
 
     def intended(self) -> frozenset[str]:
         """The steps whose effect may have happened."""
-        return frozenset(step for kind, step in self._journal.records(self._number) if kind == "intend")
+        return self._steps("intend")
+
+    def taken_back(self) -> frozenset[str]:
+        """The steps that were undone to the end."""
+        return self._steps("undone")
+
+    def _steps(self, wanted: str) -> frozenset[str]:
+        return frozenset(step for kind, step in self._journal.records(self._number) if kind == wanted)
 
 
 def _entry(row: tuple[object, ...]) -> Entry:

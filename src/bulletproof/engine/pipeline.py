@@ -39,11 +39,20 @@ class Record(Protocol):
     def close(self, outcome: str, message: str) -> None:
         """Nothing is left to do."""
 
+    def turn(self, pipeline: str) -> None:
+        """From here on it goes the way of another pipeline, and a recovery does too."""
+
+    def undone(self, step: str) -> None:
+        """The step's effect is gone again, and no recovery may undo it once more."""
+
     def phase(self) -> Phase:
         """Where it stands, read from disk."""
 
     def intended(self) -> frozenset[str]:
         """The steps whose effect may have happened."""
+
+    def taken_back(self) -> frozenset[str]:
+        """The steps that were undone to the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +76,16 @@ class Pipeline(Generic[T]):
     name: str
     before: tuple[Step[T], ...]
     after: tuple[Step[T], ...]
+    fork: Fork[T] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fork(Generic[T]):
+    """Where a pipeline may give way to another one, which begins with the same steps up to and with `after`."""
+
+    after: str
+    choose: Callable[[T], Pipeline[T] | None]
+    """Asked once, when that step is done; None is to go on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,23 +117,21 @@ def run(pipeline: Pipeline[T], target: T, record: Record, around: Surroundings, 
     Raises Failure when a step failed and all was undone, NeedsPerson when the undo or a step after the commit point
     failed; the journal is left open then, and a recovery tries again.
     """
-    current = ""
+    way = _Way(pipeline, target, record, around)
     try:
         around.expose()
-        for step in pipeline.before:
-            current = step.name
-            _do(step, target, record, around)
+        way.go()
         around.shield()
         record.commit()
     except BaseException as cause:
         around.shield()
         # A commit may have reached the disk although its call failed: what the disk says decides.
         if record.phase() is not Phase.COMMITTED:
-            touched = _undo(pipeline, target, record, around)
-            record.close(outcomes.undone if touched else outcomes.refused, f"{current}: {_words(cause)}")
-            raise Failure(current, cause, touched=touched) from cause
+            touched = _undo(way.pipeline, target, record, around)
+            record.close(outcomes.undone if touched else outcomes.refused, f"{way.step}: {_words(cause)}")
+            raise Failure(way.step, cause, touched=touched) from cause
     around.tell(Committed())
-    _finish(pipeline, target, record, around, outcomes)
+    _finish(way.pipeline, target, record, around, outcomes)
 
 
 def recover(pipeline: Pipeline[T], target: T, record: Record, around: Surroundings, outcomes: Outcomes) -> None:
@@ -139,6 +156,35 @@ class Outcomes:
     refused: str
 
 
+class _Way(Generic[T]):
+    """The steps before the commit point, as they are gone: which pipeline it is by now, and at which step."""
+
+    def __init__(self, pipeline: Pipeline[T], target: T, record: Record, around: Surroundings) -> None:
+        self.pipeline = pipeline
+        self.step = ""
+        self._target = target
+        self._record = record
+        self._around = around
+
+    def go(self) -> None:
+        """All of them, in order."""
+        index = 0
+        while index < len(self.pipeline.before):
+            step = self.pipeline.before[index]
+            self.step = step.name
+            _do(step, self._target, self._record, self._around)
+            self._take_turn()
+            index += 1
+
+    def _take_turn(self) -> None:
+        """Go the other way from here, if this is where it forks; which way is on disk before its first step."""
+        fork = self.pipeline.fork
+        other = fork.choose(self._target) if fork is not None and fork.after == self.step else None
+        if other is not None:
+            self._record.turn(other.name)
+            self.pipeline = other
+
+
 def _do(step: Step[T], target: T, record: Record, around: Surroundings) -> None:
     """One step: its intent is on disk before its effect begins."""
     begun = around.clock()
@@ -158,13 +204,19 @@ def _do(step: Step[T], target: T, record: Record, around: Surroundings) -> None:
 
 
 def _undo(pipeline: Pipeline[T], target: T, record: Record, around: Surroundings) -> bool:
-    """Undo in reverse whatever may have happened; tells whether there was anything."""
-    intended = record.intended()
+    """Undo in reverse whatever may have happened; tells whether there was anything.
+
+    What was undone to the end is never undone again: once the old release serves, putting its data back a second time
+    would lose what was written since.
+    """
+    intended, taken_back = record.intended(), record.taken_back()
     touched = False
     for step in reversed(pipeline.before):
         if step.undo is None or step.name not in intended:
             continue
         touched = True
+        if step.name in taken_back:
+            continue
         begun = around.clock()
         try:
             step.undo(target)
@@ -174,6 +226,7 @@ def _undo(pipeline: Pipeline[T], target: T, record: Record, around: Surroundings
                 f"undoing the step {step.name} failed: {_words(cause)}",
                 hint="bulletproof recover",
             ) from cause
+        record.undone(step.name)
         around.tell(StepUndone(step=step.name, seconds=around.clock() - begun))
     return touched
 

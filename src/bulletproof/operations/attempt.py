@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.deployment import Deployment, Kind, Live
+from bulletproof.domain.report import Report
 from bulletproof.domain.source import Source
 from bulletproof.domain.web import database_setting
 from bulletproof.errors import NeedsPerson
-from bulletproof.ports import Host, Manifest
+from bulletproof.ports import Command, Host, Manifest, SchemaState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,27 @@ class Order:
     unset_names: tuple[str, ...] = ()
     first_settings: Mapping[str, str] = field(default_factory=dict)
     """Settings that are taken when the host has none yet: the project's .env."""
+    may_lose_data: bool = False
+    """Whether a migration may drop what users made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migration:
+    """A command that changes the data, and the release whose packages and scripts it needs."""
+
+    manifest: Manifest
+    command: Command
+
+
+@dataclass(slots=True, kw_only=True)
+class Findings:
+    """What the steps of one run tell the later ones; gone when the deployer dies, so no undo and no finish needs it."""
+
+    schema: SchemaState = field(default_factory=lambda: SchemaState(tool="none"))
+    migration: Migration | None = None
+    report: Report | None = None
+    hold_until: float | None = None
+    """By the host's clock: what is not done by then is undone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +61,7 @@ class Attempt:
     """All that were live before, oldest first, by the journal."""
     order: Order | None = None
     """None in a recovery."""
+    found: Findings = field(default_factory=Findings)
 
     @property
     def ordered(self) -> Order:
@@ -46,6 +69,13 @@ class Attempt:
         if self.order is None:
             raise NeedsPerson("order-lost", "this step cannot be repeated by a recovery")
         return self.order
+
+    @property
+    def report(self) -> Report:
+        """What the rehearsal found; only steps that come after it in the same run ask."""
+        if self.found.report is None:
+            raise NeedsPerson("rehearsal-lost", "this step cannot be repeated by a recovery")
+        return self.found.report
 
     @property
     def number(self) -> int:
@@ -57,6 +87,11 @@ class Attempt:
         """What the release is."""
         return self.host.releases.manifest(self.deployment.release)
 
+    def settings_of(self, manifest: Manifest, number: int) -> dict[str, str]:
+        """The environment variables that processes of a release get with the settings of deployment `number`."""
+        frozen = self.host.settings.frozen(number)
+        return {**frozen, **database_setting(frozen, self.host.layout, manifest.config)}
+
     @property
     def database_setting(self) -> dict[str, str]:
         """The setting that points the app at its database."""
@@ -65,4 +100,4 @@ class Attempt:
     @property
     def settings(self) -> dict[str, str]:
         """The environment variables that this deployment's processes get."""
-        return {**self.host.settings.frozen(self.number), **self.database_setting}
+        return self.settings_of(self.manifest, self.number)

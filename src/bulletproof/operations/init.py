@@ -40,6 +40,12 @@ _COMMENTS = {
     "drain.seconds": "for requests in flight when a new release serves",
     "drain.stop_seconds": "for a process after SIGTERM",
     "keep.releases": "for a rollback",
+    "keep.backups": "of the database, from before each migration",
+    "migrations.command": "migrates the database; Alembic and Flask-Migrate are found without it",
+    "migrations.allow_data_loss": 'revisions that may drop data, such as ["3f2c9a"]',
+    "hold.seconds": "the longest that a request may wait for a migration",
+    "rehearsal.memory_mib": "for a release on a copy of the data",
+    "rehearsal.allow": 'what it must read of the machine, such as ["/srv/models"]',
     "require.free_disk_mib": "or no deployment begins",
     "require.free_memory_mib": "likewise",
 }

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from bulletproof.engine.pipeline import Pipeline, Step
+from bulletproof.engine.pipeline import Fork, Pipeline, Step
 from bulletproof.errors import NeedsPerson
 from bulletproof.operations.attempt import Attempt
+from bulletproof.operations.migrate import (
+    discard_snapshot,
+    discard_work_copy,
+    hold_requests,
+    migrate_work_copy,
+    put_snapshot_back,
+    refuse_openers,
+    resume_requests,
+    swap_data,
+    take_snapshot,
+)
 from bulletproof.operations.preflight import check_host
 from bulletproof.operations.rehearse import discard_rehearsal, rehearse_on_copy
 from bulletproof.operations.steps import (
@@ -51,19 +62,53 @@ _DRAIN = Step("drain", drain_previous)
 _PRUNE = Step("prune", prune)
 _CLOSE = Step("close", close_host)
 
+_OPENERS = Step("openers", refuse_openers)
+_HOLD = Step("hold", hold_requests, undo=resume_requests)
+_SNAPSHOT = Step("snapshot", take_snapshot, undo=discard_snapshot)
+_MIGRATE = Step("migrate", migrate_work_copy, undo=discard_work_copy)
+_SWAP = Step("swap", swap_data, undo=put_snapshot_back)
+
 _FINISH = (_ADOPT, _DRAIN, _PRUNE)
+
+
+def _with_migration(name: str, prepared: tuple[Step[Attempt], ...], held: Step[Attempt]) -> Pipeline[Attempt]:
+    """The way of a deployment that changes the data, once it is prepared and rehearsed.
+
+    The cutover lets requests on, so the commit comes first: a write that was acknowledged before it would be lost by
+    the undo.
+    """
+    return Pipeline(
+        name,
+        before=(*prepared, _OPENERS, held, _SNAPSHOT, _MIGRATE, _SWAP, _START, _GATE),
+        after=(_CUTOVER, *_FINISH),
+    )
+
+
+def _fork(migrating: Pipeline[Attempt]) -> Fork[Attempt]:
+    return Fork(_REHEARSE.name, lambda attempt: migrating if attempt.report.is_migrating else None)
+
+
+_NEW = (_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _SCHEMA, _REHEARSE)
+_KNOWN = (_PREFLIGHT, _SETTINGS, _SCHEMA, _REHEARSE)
+
+MIGRATING = _with_migration("migrating", _NEW, _HOLD)
+ACTIVATE_MIGRATING = _with_migration("activate-migrating", _KNOWN, _HOLD)
+COLD_MIGRATING = _with_migration("cold-migrating", _NEW, _OPEN)
+START_MIGRATING = _with_migration("start-migrating", _KNOWN, _OPEN)
 
 # The old release serves until one verified request went through the proxy to the new one: the commit comes late.
 DEPLOY = Pipeline(
     "deploy",
-    before=(_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _SCHEMA, _REHEARSE, _START, _GATE, _CUTOVER, _VERIFY),
+    before=(*_NEW, _START, _GATE, _CUTOVER, _VERIFY),
     after=_FINISH,
+    fork=_fork(MIGRATING),
 )
 # The same for a release that exists: rollback, restart, changed settings.
 ACTIVATE = Pipeline(
     "activate",
-    before=(_PREFLIGHT, _SETTINGS, _SCHEMA, _REHEARSE, _START, _GATE, _CUTOVER, _VERIFY),
+    before=(*_KNOWN, _START, _GATE, _CUTOVER, _VERIFY),
     after=_FINISH,
+    fork=_fork(ACTIVATE_MIGRATING),
 )
 # Nothing serves: requests wait at the parking relay until the commit is on disk, so that no write is acknowledged
 # that an undo would have to take back.
@@ -74,18 +119,22 @@ FIRST = Pipeline(
 )
 COLD = Pipeline(
     "cold",
-    before=(_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _SCHEMA, _REHEARSE, _OPEN, _START, _GATE),
+    before=(*_NEW, _OPEN, _START, _GATE),
     after=(_CUTOVER, *_FINISH),
+    fork=_fork(COLD_MIGRATING),
 )
 START = Pipeline(
     "start",
-    before=(_PREFLIGHT, _SETTINGS, _SCHEMA, _REHEARSE, _OPEN, _START, _GATE),
+    before=(*_KNOWN, _OPEN, _START, _GATE),
     after=(_CUTOVER, *_FINISH),
+    fork=_fork(START_MIGRATING),
 )
 STOP = Pipeline("stop", before=(), after=(_CLOSE,))
 DESTROY = Pipeline("destroy", before=(), after=(_CLOSE, Step("set-aside", set_data_aside), Step("wipe", wipe_app)))
 
-_ALL = {pipeline.name: pipeline for pipeline in (DEPLOY, ACTIVATE, FIRST, COLD, START, STOP, DESTROY)}
+_PLAIN = (DEPLOY, ACTIVATE, FIRST, COLD, START, STOP, DESTROY)
+_WITH_MIGRATION = (MIGRATING, ACTIVATE_MIGRATING, COLD_MIGRATING, START_MIGRATING)
+_ALL = {pipeline.name: pipeline for pipeline in (*_PLAIN, *_WITH_MIGRATION)}
 
 
 def pipeline_named(name: str) -> Pipeline[Attempt]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.settings import changed, missing
+from bulletproof.effects.isolation import require_readable
 from bulletproof.errors import Refused, StepFailed
 from bulletproof.operations.attempt import Attempt
 
@@ -14,6 +15,7 @@ def check_host(attempt: Attempt) -> str:
     """Refuse, in words, what could not end well: space, memory, port, settings, database, a damaged release."""
     config = _config(attempt)
     check_space(attempt, config)
+    require_readable(config.rehearsal.allow)
     attempt.host.proxy.port()
     check_settings(attempt)
     check_database_file(attempt, config)

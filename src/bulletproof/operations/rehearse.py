@@ -1,60 +1,155 @@
-"""Rehearse: the release boots on a copy of the live data and passes its gate there, before anything live is touched."""
+"""Rehearse: migration, new release and old release on a copy of the live data, before anything live is touched."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
-from bulletproof.domain.schema import Change
-from bulletproof.domain.web import web_process
+from bulletproof.domain.report import MARGIN_SECONDS, Report, Times, Way, revisions_of
+from bulletproof.domain.schema import Schema, differences
+from bulletproof.domain.web import database_setting, web_process
 from bulletproof.errors import StepFailed
-from bulletproof.operations.attempt import Attempt
+from bulletproof.operations.attempt import Attempt, Migration
 from bulletproof.operations.gate import Candidate, pass_gate
+from bulletproof.ports import Manifest
+
+T = TypeVar("T")
 
 _MIB = 1 << 20
+_UNHURRIED_SECONDS = 3600.0
+"""For a migration while nothing serves, so that nobody waits for it."""
 
 
 def rehearse_on_copy(attempt: Attempt) -> str:
-    """Boot the release where it reaches nothing but a copy of the data; refuse it when it fails there.
+    """Do on a copy what would be done live, and note what it does to the data; refuse what must not be done.
 
-    Raises StepFailed as the gate does, `migration-pending` when its boot alone changes the schema, and
-    `boot-loses-data` when it takes rows or values away.
+    Raises StepFailed as the gate does, and `rehearsal-not-possible`, `migration-failed`, `migration-too-slow`,
+    `schema-newer`, `data-loss`, `hold-too-long`, `rehearsal-not-isolated`.
     """
     host, number = attempt.host, attempt.number
     if reason := host.rehearsal.why_not():
-        return f"skipped: {reason}"
-    size = host.rehearsal.prepare(number)
-    _boot(attempt)
-    words = pass_gate(_candidate(attempt), attempt.manifest.config.health, host.clock, host.sleep)
-    changes = host.rehearsal.changes(number)
-    host.rehearsal.discard(number)
-    _refuse(changes)
-    noticed = "; ".join(f"its boot {change.words}" for change in changes)
-    return f"on a copy of {size / _MIB:.1f} MiB: {words}{'; ' if noticed else ''}{noticed}"
-
-
-def _refuse(changes: tuple[Change, ...]) -> None:
-    """Booting alone may add rows; it may not change the schema, nor take away what users made."""
-    hint = "deploy a release that leaves the data alone when it boots"
-    if schema := [change.words for change in changes if not change.is_data]:
-        raise StepFailed(
-            "migration-pending",
-            f"only to boot the release would change the live database ({'; '.join(schema)}), and Bulletproof cannot yet"
-            " undo that",
-            hint=hint,
-        )
-    if lost := [change.words for change in changes if change.is_destructive]:
-        raise StepFailed("boot-loses-data", f"only to boot the release {'; '.join(lost)}", hint=hint)
+        return _go_without(attempt, reason)
+    report = find_out(attempt)
+    attempt.found.report = report
+    host.keep_report(number, msgspec.json.encode(report))
+    refuse(report, attempt)
+    if not report.is_migrating:
+        discard_rehearsal(attempt)
+    return in_words(report)
 
 
 def discard_rehearsal(attempt: Attempt) -> None:
-    """The copy and whatever runs on it are not."""
+    """The copies and whatever runs on them are not."""
     attempt.host.rehearsal.discard(attempt.number)
+    attempt.host.swap.discard(attempt.number)
 
 
-def _boot(attempt: Attempt) -> None:
-    manifest = attempt.manifest
+def find_out(attempt: Attempt) -> Report:
+    """Rehearse, and tell what was found. Raises StepFailed for what does not even work on the copy."""
+    rehearsal, number, manifest = attempt.host.rehearsal, attempt.number, attempt.manifest
+    size, copy_seconds = _timed(attempt, lambda: rehearsal.prepare(number))
+    before = rehearsal.look(number)
+    migration, migrate_seconds = _migrate(attempt)
+    attempt.found.migration = migration
+    migrated = rehearsal.look(number) if migration else before
+    health, boot_seconds = _timed(attempt, lambda: boot_on_copy(attempt, manifest))
+    after = rehearsal.look(number)
+    migrates_at_boot = after != migrated or (migration is None and rehearsal.is_changed(number))
+    if migrates_at_boot:
+        _boot_again(attempt)
+    is_migrating = migration is not None or migrates_at_boot
+    way, words, previous_seconds = _way_back(attempt, before) if is_migrating else _same_data(attempt)
+    previous = attempt.deployment.previous
+    schema = attempt.found.schema
+    return Report(
+        release=manifest.release,
+        previous=previous.release if previous else "",
+        proof=rehearsal.proof(),
+        copy_bytes=size,
+        tool=schema.tool,
+        pending=schema.pending or (schema.unknown if migration else ()),
+        command=migration.command.words if migration else "",
+        changes=differences(before, after),
+        is_migrating=is_migrating,
+        migrates_at_boot=migrates_at_boot,
+        health=health,
+        rollback=way,
+        rollback_words=words,
+        times=Times(
+            copy=copy_seconds,
+            migrate=migrate_seconds,
+            boot=boot_seconds,
+            previous_boot=previous_seconds or boot_seconds,
+        ),
+    )
+
+
+def _boot_again(attempt: Attempt) -> None:
+    """Boot once more, as it will live: on data that its first boot changed already."""
+    try:
+        boot_on_copy(attempt, attempt.manifest)
+    except StepFailed as error:
+        raise StepFailed(
+            "boots-only-once",
+            f"release {attempt.manifest.release} changes the data when it boots, and does not boot again on what it"
+            f" made of them: {error.message}",
+            context=error.context,
+            hint="let it look first whether there is anything to change, or put the change into a migration",
+        ) from error
+
+
+def refuse(report: Report, attempt: Attempt) -> None:
+    """Raise StepFailed for what a person must allow or change first."""
+    config, order = attempt.manifest.config, attempt.ordered
+    revisions = revisions_of(report.pending)
+    allowed = set(config.migrations.allow_data_loss)
+    is_allowed = order.may_lose_data or (bool(revisions) and allowed.issuperset(revisions))
+    if report.losses and not is_allowed:
+        what = "; ".join(change.words for change in report.losses)
+        raise StepFailed(
+            "data-loss",
+            f"release {report.release} would take away what users made: {what}",
+            context=tuple(change.words for change in report.changes),
+            hint="if that is meant, repeat the command with --allow-data-loss",
+        )
+    most = config.hold.seconds - report.times.way_back - MARGIN_SECONDS
+    if report.is_migrating and is_serving(attempt) and report.times.hold > most:
+        raise StepFailed(
+            "hold-too-long",
+            f"requests would wait {report.times.hold:.0f} seconds for the migration; they may wait {most:.0f}"
+            f" (`seconds` under [hold], less {report.times.way_back + MARGIN_SECONDS:.0f} for the way back)",
+            hint="make the migration smaller, or let requests wait longer: `seconds` under [hold] in bulletproof.toml",
+        )
+
+
+def in_words(report: Report) -> str:
+    """The findings: one line when the data stays as it is, otherwise a line for each thing to know."""
+    lines = [f"on a copy of {report.copy_bytes / _MIB:.1f} MiB: {report.health}"]
+    if not report.is_migrating:
+        return lines[0]
+    lines += [f"{report.command}: {title}" for title in report.pending]
+    lines += ["its boot changes the data"] if report.migrates_at_boot else []
+    lines += [change.words for change in report.changes]
+    lines.append(f"requests will wait for about {report.times.hold:.0f} s")
+    lines += [f"rollback: {report.rollback_words}"] if report.rollback is not Way.NONE else []
+    return "\n".join(lines)
+
+
+def is_serving(attempt: Attempt) -> bool:
+    """Whether requests are served now, and would have to wait."""
+    return attempt.host.proxy.target() is not None
+
+
+def boot_on_copy(attempt: Attempt, manifest: Manifest, number: int | None = None) -> str:
+    """Boot a release on the copy with the settings of deployment `number`, pass its gate, and end it.
+
+    Tells what was healthy. Raises StepFailed as the gate does.
+    """
+    rehearsal = attempt.host.rehearsal
+    settings = attempt.host.settings.frozen(number or attempt.number)
     # One worker is as good as three to see whether the release boots and answers.
     alone = msgspec.structs.replace(manifest.config, app=msgspec.structs.replace(manifest.config.app, workers=1))
     process = web_process(
@@ -64,17 +159,140 @@ def _boot(attempt: Attempt) -> None:
         alone,
         manifest.entry,
         gunicorn=manifest.gunicorn,
-        database=attempt.database_setting,
+        database=database_setting(settings, attempt.host.layout, manifest.config),
     )
-    attempt.host.rehearsal.boot(attempt.number, process, attempt.settings)
+    rehearsal.boot(attempt.number, manifest, process, settings)
+    try:
+        return pass_gate(_candidate(attempt, manifest), manifest.config.health, attempt.host.clock, attempt.host.sleep)
+    finally:
+        rehearsal.end(attempt.number)
 
 
-def _candidate(attempt: Attempt) -> Candidate:
+def migrate_copy(attempt: Attempt, migration: Migration, timeout_seconds: float) -> None:
+    """Run a migration on the copy. Raises StepFailed."""
+    attempt.host.rehearsal.run(attempt.number, migration.manifest, migration.command, timeout_seconds)
+
+
+def _migrate(attempt: Attempt) -> tuple[Migration | None, float]:
+    """Bring the copy to what the release needs; tells how, if anything had to be done, and how long it took."""
+    schema = attempt.found.schema
+    if schema.unknown:
+        return _go_back(attempt)
+    manifest = attempt.manifest
+    command = attempt.host.migrator.upgrade(manifest, attempt.settings) if schema.pending else None
+    if command is None:
+        return None, 0.0
+    migration = Migration(manifest=manifest, command=command)
+    _, seconds = _timed(attempt, lambda: migrate_copy(attempt, migration, _patience_seconds(attempt)))
+    if schema.tool == "command" and not attempt.host.rehearsal.is_changed(attempt.number):
+        return None, 0.0  # nobody but the command itself can tell whether it has something to do: it had not
+    return migration, seconds
+
+
+def _go_back(attempt: Attempt) -> tuple[Migration | None, float]:
+    """The data has migrations that the release does not know: its code alone, or the live release's down migration."""
+    manifest, unknown = attempt.manifest, ", ".join(attempt.found.schema.unknown)
+    why = _trouble_on_copy(attempt, manifest, attempt.number)
+    attempt.host.rehearsal.rewind(attempt.number, _UNHURRIED_SECONDS)
+    if not why:
+        return None, 0.0
+    migration = _down(attempt, _live_manifest(attempt), manifest)
+    if migration is None:
+        raise StepFailed(
+            "schema-newer",
+            f"the database is at {unknown}, which release {manifest.release} does not know and cannot work with: {why};"
+            " and no down migration leads back",
+            hint="bulletproof releases",
+        )
+    _, seconds = _timed(attempt, lambda: migrate_copy(attempt, migration, _patience_seconds(attempt)))
+    return migration, seconds
+
+
+def _way_back(attempt: Attempt, before: Schema) -> tuple[Way, str, float]:
+    """How the release that is live now could be had again once the data is migrated, tried on the migrated copy."""
+    previous = attempt.deployment.previous
+    if previous is None or previous.release == attempt.deployment.release:
+        return Way.NONE, "", 0.0
+    manifest = attempt.host.releases.manifest(previous.release)
+    why, seconds = _timed(attempt, lambda: _trouble_on_copy(attempt, manifest, previous.number))
+    if not why:
+        return Way.CODE, "code alone, rehearsed", seconds
+    lost = _taken_down(attempt, manifest, previous.number, before)
+    if lost is None:
+        return Way.RESTORE, f"only with a restore ({why})", 0.0
+    return Way.DOWN, f"with a down migration, rehearsed{f', which {lost}' if lost else ''}", 0.0
+
+
+def _taken_down(attempt: Attempt, older: Manifest, number: int, before: Schema) -> str | None:
+    """What is different once the copy was migrated back, in words; None when it cannot be."""
+    migration = _down(attempt, attempt.manifest, older)
+    if migration is None:
+        return None
+    try:
+        migrate_copy(attempt, migration, _patience_seconds(attempt))
+    except StepFailed:
+        return None
+    if _trouble_on_copy(attempt, older, number):
+        return None
+    return "; ".join(change.words for change in differences(before, attempt.host.rehearsal.look(attempt.number)))
+
+
+def _down(attempt: Attempt, newer: Manifest | None, older: Manifest) -> Migration | None:
+    if newer is None:
+        return None
+    command = attempt.host.migrator.downgrade(newer, attempt.settings, older)
+    return Migration(manifest=newer, command=command) if command else None
+
+
+def _same_data(attempt: Attempt) -> tuple[Way, str, float]:
+    return (Way.CODE, "code alone", 0.0) if attempt.deployment.previous else (Way.NONE, "", 0.0)
+
+
+def _trouble_on_copy(attempt: Attempt, manifest: Manifest, number: int) -> str:
+    """Why a release cannot work with the copy as it is; empty when it can."""
+    settings = attempt.settings_of(manifest, number)
+    try:
+        misfits = attempt.host.migrator.misfits(manifest, settings, attempt.host.rehearsal.look(attempt.number))
+        if not misfits:
+            boot_on_copy(attempt, manifest, number)
+    except StepFailed as error:
+        return error.message
+    return "; ".join(misfits)
+
+
+def _live_manifest(attempt: Attempt) -> Manifest | None:
+    previous = attempt.deployment.previous
+    return attempt.host.releases.manifest(previous.release) if previous else None
+
+
+def _go_without(attempt: Attempt, reason: str) -> str:
+    """No rehearsal on this machine: what leaves the data alone may be deployed, and nothing else."""
+    schema = attempt.found.schema
+    if schema.pending or schema.unknown:
+        raise StepFailed(
+            "rehearsal-not-possible",
+            f"a migration is never made without a rehearsal, and this machine permits none: {reason}",
+            hint="bulletproof deploy with an older revision, or let this user make namespaces",
+        )
+    attempt.found.report = Report(release=attempt.deployment.release, proof=f"none: {reason}")
+    return f"skipped: {reason}"
+
+
+def _candidate(attempt: Attempt, manifest: Manifest) -> Candidate:
     rehearsal, number = attempt.host.rehearsal, attempt.number
     return Candidate(
-        release=attempt.deployment.release,
+        release=manifest.release,
         ask=functools.partial(rehearsal.ask, number),
         state=functools.partial(rehearsal.state, number),
         log_tail=functools.partial(rehearsal.log_tail, number),
         where=", rehearsed on a copy of the data,",
     )
+
+
+def _patience_seconds(attempt: Attempt) -> float:
+    return attempt.manifest.config.hold.seconds if is_serving(attempt) else _UNHURRIED_SECONDS
+
+
+def _timed(attempt: Attempt, act: Callable[[], T]) -> tuple[T, float]:
+    begun = attempt.host.clock()
+    return act(), attempt.host.clock() - begun

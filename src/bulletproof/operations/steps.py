@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 
+import msgspec
+
 from bulletproof.domain.health import falls_back_to_root
-from bulletproof.domain.process import PROXY, RELAY, web_name
+from bulletproof.domain.process import PROXY, RELAY, ProcessSpec, web_name
 from bulletproof.domain.retention import releases_to_remove
 from bulletproof.domain.settings import changed
-from bulletproof.domain.web import web_process
+from bulletproof.domain.web import database_setting, web_process
 from bulletproof.errors import StepFailed
 from bulletproof.operations.attempt import Attempt
 from bulletproof.operations.gate import Candidate, pass_gate
-from bulletproof.ports import Host
+from bulletproof.ports import Host, Manifest
 
 _POLL_SECONDS = 0.1
 _OPEN_SECONDS = 15.0
@@ -70,23 +72,14 @@ def adopt_settings(attempt: Attempt) -> str:
 
 
 def check_schema(attempt: Attempt) -> str:
-    """Refuse a release whose schema is not the database's: its migration cannot be rehearsed yet."""
-    manifest = attempt.manifest
-    state = attempt.host.migrator.state(manifest, attempt.settings)
-    if state.unknown:
-        raise StepFailed(
-            "schema-newer",
-            f"the database is at {', '.join(state.unknown)}, which release {manifest.release} does not know",
-            hint="bulletproof releases",
-        )
-    if state.pending:
-        raise StepFailed(
-            "migration-pending",
-            f"the release would change the live database ({'; '.join(state.pending)}), and Bulletproof cannot yet"
-            " rehearse and undo that",
-            hint="deploy a release without a new migration",
-        )
-    return f"fits ({state.tool})" if state.tool != "none" else "no schema"
+    """Compare what the release needs with what the database has, touching neither. Raises StepFailed for no answer."""
+    schema = attempt.host.migrator.state(attempt.manifest, attempt.settings)
+    attempt.found.schema = schema
+    if schema.unknown:
+        return f"the database is newer: {', '.join(schema.unknown)} ({schema.tool})"
+    if schema.pending:
+        return f"{len(schema.pending)} to come ({schema.tool})"
+    return f"fits ({schema.tool})" if schema.tool != "none" else "no schema"
 
 
 def require_no_database(attempt: Attempt) -> str:
@@ -151,19 +144,24 @@ def leave_closed(attempt: Attempt) -> None:
 
 
 def start_instance(attempt: Attempt) -> str:
-    """The new release runs beside the old one, on a socket of its own that nobody knows yet."""
-    manifest, layout = attempt.manifest, attempt.host.layout
-    process = web_process(
-        layout,
-        attempt.number,
+    """The new release runs, on a socket of its own that nobody knows yet."""
+    manifest = attempt.manifest
+    attempt.host.supervisor.start(instance_process(attempt, manifest, attempt.number))
+    return f"{manifest.config.app.server} with {manifest.config.app.workers} workers"
+
+
+def instance_process(attempt: Attempt, manifest: Manifest, number: int) -> ProcessSpec:
+    """What runs a release as the instance of deployment `number`, with that deployment's settings."""
+    frozen = attempt.host.settings.frozen(number)
+    return web_process(
+        attempt.host.layout,
+        number,
         manifest.release,
         manifest.config,
         manifest.entry,
         gunicorn=manifest.gunicorn,
-        database=attempt.database_setting,
+        database=database_setting(frozen, attempt.host.layout, manifest.config),
     )
-    attempt.host.supervisor.start(process)
-    return f"{manifest.config.app.server} with {manifest.config.app.workers} workers"
 
 
 def stop_instance(attempt: Attempt) -> None:
@@ -172,15 +170,25 @@ def stop_instance(attempt: Attempt) -> None:
 
 
 def pass_health_gate(attempt: Attempt) -> str:
-    """Ask the new instance, as the proxy would, until it was healthy so many times in a row."""
-    host = attempt.host
-    candidate = Candidate(
-        release=attempt.deployment.release,
-        ask=functools.partial(host.ask_instance, attempt.number),
-        state=lambda: host.supervisor.state(web_name(attempt.number)),
-        log_tail=functools.partial(host.log_tail, attempt.number),
+    """Ask the new instance, as the proxy would, until it was healthy so many times in a row.
+
+    In a hold only as long as requests may wait.
+    """
+    host, health = attempt.host, attempt.manifest.config.health
+    if attempt.found.hold_until is not None:
+        left = max(0.0, attempt.found.hold_until - host.clock())
+        health = msgspec.structs.replace(health, deadline_seconds=min(health.deadline_seconds, left))
+    return pass_gate(candidate(host, attempt.manifest, attempt.number), health, host.clock, host.sleep)
+
+
+def candidate(host: Host, manifest: Manifest, number: int) -> Candidate:
+    """The instance of deployment `number`, which runs that release, for the gate."""
+    return Candidate(
+        release=manifest.release,
+        ask=functools.partial(host.ask_instance, number),
+        state=lambda: host.supervisor.state(web_name(number)),
+        log_tail=functools.partial(host.log_tail, number),
     )
-    return pass_gate(candidate, attempt.manifest.config.health, host.clock, host.sleep)
 
 
 def cut_over(attempt: Attempt) -> str:
@@ -196,7 +204,7 @@ def cut_back(attempt: Attempt) -> None:
     if previous is not None:
         attempt.host.proxy.route_to(previous.number)
         attempt.host.releases.point_current_at(previous.release)
-        _drain(attempt.host, attempt.number, seconds=_UNDO_DRAIN_SECONDS)
+        drain(attempt.host, attempt.number, seconds=_UNDO_DRAIN_SECONDS)
 
 
 def verify_through_proxy(attempt: Attempt) -> str:
@@ -221,13 +229,13 @@ def drain_previous(attempt: Attempt) -> str:
     previous = attempt.deployment.previous
     if previous is None or previous.number == attempt.number:
         return ""
-    left = _drain(attempt.host, previous.number, seconds=attempt.manifest.config.drain.seconds)
+    left = drain(attempt.host, previous.number, seconds=attempt.manifest.config.drain.seconds)
     attempt.host.supervisor.stop(web_name(previous.number))
     return f"{left} requests outlasted the drain and were cut" if left else ""
 
 
 def prune(attempt: Attempt) -> str:
-    """Only as many releases as the configuration keeps, and only the settings of deployments that were live."""
+    """Only as many releases and snapshots as the configuration keeps, and settings of deployments that were live."""
     host = attempt.host
     lived = [live.release for live in attempt.lived if live.number != attempt.number] + [attempt.deployment.release]
     gone = releases_to_remove(host.releases.existing(), lived, attempt.manifest.config.keep.releases)
@@ -237,6 +245,9 @@ def prune(attempt: Attempt) -> str:
     for number in host.settings.numbers():
         if number not in kept:
             host.settings.discard(number)
+    host.rehearsal.discard(attempt.number)
+    for number in host.swap.numbers()[: -attempt.manifest.config.keep.backups]:
+        host.swap.discard(number)
     host.releases.prune_cache()
     host.prune_logs(min(*kept, attempt.number - _KEPT_LOGS))
     return f"removed {', '.join(gone)}" if gone else ""
@@ -254,7 +265,7 @@ def wipe_app(attempt: Attempt) -> str:
     return ""
 
 
-def _drain(host: Host, number: int, *, seconds: float) -> int:
+def drain(host: Host, number: int, *, seconds: float) -> int:
     """Wait until the instance has no connection, for two looks in a row; tells how many outlasted `seconds`."""
     deadline = host.clock() + seconds
     quiet = 0

@@ -1,7 +1,8 @@
 """Answer one question about a release, from inside: run by its own python, with its packages and nothing of ours.
 
 `python answer.py QUESTION ANSWER SOURCE ARGUMENT…` writes JSON to the file ANSWER, whatever the app prints, and ends.
-An answer with `error` says why there is no other. It is never imported.
+An answer with `error` says why there is no other. Where ANSWER is /dev/null the exit status tells it, and stderr why.
+SETTING is the environment variable that leads to the database. It is never imported.
 """
 # ruff: noqa: PLC0415  each question needs other packages of the release
 
@@ -36,18 +37,23 @@ def revisions(ini: str, folder: str) -> Answer:
         config.set_main_option("script_location", folder.replace("%", "%%"))
     scripts = ScriptDirectory.from_config(config)
     found = reversed(list(scripts.walk_revisions()))
-    return {"heads": sorted(scripts.get_heads()), "revisions": [_revision(scripts, one) for one in found]}
+    folders = () if scripts.sourceless else {scripts.dir, *(scripts.version_locations or ())}
+    return {
+        "heads": sorted(scripts.get_heads()),
+        "revisions": [_revision(scripts, one) for one in found],
+        "folders": sorted(os.path.realpath(folder) for folder in folders),
+    }
 
 
-def models(entry: str, database: str) -> Answer:
-    """The tables that the app's models describe; `error` when the app would not use the file `database`."""
-    with _flask_sqlalchemy(entry, database) as found:
+def models(entry: str, setting: str) -> Answer:
+    """The tables that the app's models describe; `error` when the app would use another database than it is told."""
+    with _flask_sqlalchemy(entry, setting) as found:
         return _tables(found)
 
 
-def create(entry: str, database: str) -> Answer:
-    """Make the tables of the app's models, as `db.create_all()` does, in the file `database` and nowhere else."""
-    with _flask_sqlalchemy(entry, database) as found:
+def create(entry: str, setting: str) -> Answer:
+    """Make the tables of the app's models, as `db.create_all()` does, in the database that it is told, or nowhere."""
+    with _flask_sqlalchemy(entry, setting) as found:
         if found is not None:
             found.create_all()
             found.session.remove()
@@ -76,14 +82,24 @@ def main(question: str, file: str, source: str, *arguments: str) -> None:
         traceback.print_exc()
         first, *_ = str(error).strip().splitlines() or [""]
         answer = {"error": f"{type(error).__name__}: {first}", "kind": _kind(error)}
-    Path(f"{file}.new").write_text(json.dumps(answer), encoding="utf-8")
-    Path(f"{file}.new").replace(file)
+    if file == os.devnull:
+        _tell(answer)
+    else:
+        Path(f"{file}.new").write_text(json.dumps(answer), encoding="utf-8")
+        Path(f"{file}.new").replace(file)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # an app may have put anything in their place
             stream.flush()
-    if os.getpgrp() == os.getpid():  # as whoever wants an answer runs it: nobody else is in the group
+    if file != os.devnull and os.getpgrp() == os.getpid():  # as whoever wants an answer runs it: a group of our own
         os.killpg(0, signal.SIGKILL)
-    os._exit(0)
+    os._exit(1 if "error" in answer else 0)
+
+
+def _tell(answer: Answer) -> None:
+    """Say on stderr why there is no answer, whatever the app has put in its place."""
+    if "error" in answer:
+        with contextlib.suppress(OSError):
+            os.write(2, f"{answer['error']}\n".encode())
 
 
 def _kind(error: BaseException) -> str:
@@ -96,12 +112,39 @@ def _revision(scripts: Any, revision: Any) -> Answer:  # noqa: ANN401  alembic i
     before = revision.down_revision or ()
     names = [*((before,) if isinstance(before, str) else before), *((needed,) if isinstance(needed, str) else needed)]
     parents = [parent.revision for name in names for parent in scripts.get_revisions(name)]
-    return {"revision": revision.revision, "parents": parents, "title": revision.doc}
+    return {
+        "revision": revision.revision,
+        "parents": parents,
+        "title": revision.doc,
+        "is_reversible": _is_reversible(revision.module),
+    }
+
+
+def _is_reversible(module: Any) -> bool:  # noqa: ANN401  a migration's
+    """Whether a migration can be taken back: its downgrade does something, or there is nothing to take back."""
+    try:
+        tree = ast.parse(inspect.getsource(module))
+    except OSError:  # compiled alone, so nobody knows
+        return False
+    bodies = {node.name: node.body for node in tree.body if isinstance(node, ast.FunctionDef)}
+    upgrade, downgrade = bodies.get("upgrade", []), bodies.get("downgrade", [])
+    if any(isinstance(statement, ast.Raise) for statement in downgrade):
+        return False
+    return any(map(_does_something, downgrade)) or not any(map(_does_something, upgrade))
+
+
+def _does_something(statement: ast.stmt) -> bool:
+    """Whether it is more than `pass`, `...`, a docstring or a bare `return`."""
+    if isinstance(statement, ast.Return):
+        return not (statement.value is None or isinstance(statement.value, ast.Constant))
+    is_value = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    return not is_value and not isinstance(statement, ast.Pass)
 
 
 @contextlib.contextmanager
-def _flask_sqlalchemy(entry: str, database: str) -> Iterator[Any]:
-    """The app's Flask-SQLAlchemy within its context, proved to use the file `database`; None when it has none."""
+def _flask_sqlalchemy(entry: str, setting: str) -> Iterator[Any]:
+    """The app's Flask-SQLAlchemy within its context, proved to use the database it is told; None when it has none."""
+    told = "/" + os.environ[setting].partition("://")[2].lstrip("/")  # read before the app can change it
     app = _load(entry)
     extensions = getattr(app, "extensions", None)
     extension: Any = extensions.get("sqlalchemy") if isinstance(extensions, dict) else None
@@ -110,7 +153,7 @@ def _flask_sqlalchemy(entry: str, database: str) -> Iterator[Any]:
         return
     with app.app_context():
         url = extension.engine.url
-        if url.get_backend_name() != "sqlite" or os.path.realpath(url.database or "") != os.path.realpath(database):
+        if url.get_backend_name() != "sqlite" or os.path.realpath(url.database or "") != os.path.realpath(told):
             raise NoAnswerError(url.render_as_string(hide_password=True))
         yield extension
 
@@ -137,7 +180,8 @@ def _tables(found: Any) -> Answer:  # noqa: ANN401  Flask-SQLAlchemy is the rele
     tables = () if found is None else found.metadata.sorted_tables
     return {
         "is_used": found is not None,
-        "tables": [[one.name, [column.name for column in one.columns]] for one in tables],
+        # What is computed is not told of a table in a database either (PRAGMA table_info).
+        "tables": [[one.name, [column.name for column in one.columns if not column.computed]] for one in tables],
     }
 
 

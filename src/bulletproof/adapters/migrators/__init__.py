@@ -1,25 +1,48 @@
-"""What brings a database to the schema of a release: its Alembic migrations, its models' tables, or nothing."""
+"""What brings a database to the schema of a release: Alembic, a command, its models' tables, or nothing."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from bulletproof.adapters.migrators.compare import Graph, Models, compare_models, compare_revisions
-from bulletproof.adapters.migrators.inside import Inside
+from bulletproof.adapters.migrators import memory
+from bulletproof.adapters.migrators.compare import (
+    Graph,
+    Models,
+    compare_models,
+    compare_revisions,
+    misfits,
+    statements,
+)
+from bulletproof.adapters.migrators.inside import ANSWER, MIGRATE, Inside
 from bulletproof.adapters.migrators.scripts import Scripts, find_scripts
 from bulletproof.domain.layout import Layout
+from bulletproof.domain.schema import Schema
 from bulletproof.effects import durable
 from bulletproof.effects.process import last_lines
+from bulletproof.effects.sqlite_census import census
 from bulletproof.effects.sqlite_file import Reading, read_schema, read_whole
 from bulletproof.errors import Refused, StepFailed
-from bulletproof.ports import Manifest, SchemaState
+from bulletproof.ports import Command, Manifest, SchemaState
+
+_FLASK_SQLALCHEMY = "flask_sqlalchemy"
+_CREATE_ALL = "db.create_all()"
 
 TIMEOUT_SECONDS = 120.0
 """An import takes seconds, and the migrations of an empty database hardly more: what lasts longer hangs."""
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A release's migrations."""
+
+    scripts: Scripts
+    graph: Graph
 
 
 class Migrators:
@@ -37,17 +60,48 @@ class Migrators:
     def state(self, manifest: Manifest, settings: Mapping[str, str]) -> SchemaState:
         """Compare what the release needs with what the live database has, touching neither.
 
-        Raises StepFailed: `several-heads`, `several-migration-folders`, `schema-unknown`, `migrations-not-readable`,
-        `app-not-loaded`, `setting-ignored`, `database-not-supported`, or why the database cannot be read.
+        Raises StepFailed: `several-heads`, `several-migration-folders`, `schema-unknown`, `schema-differs`,
+        `migrations-not-readable`, `app-not-loaded`, `setting-ignored`, `database-not-supported`, or why the database
+        cannot be read.
         """
         inside = self._inside(manifest, settings)
-        if found := _migrations(inside):
-            scripts, graph = found
-            return compare_revisions(scripts.tool, graph, self._live())
-        if not inside.has("flask_sqlalchemy"):
-            return SchemaState(tool="none")
-        live = self._live()
-        return compare_models(_models(inside, live.statements if live else ()), live)
+        if own := manifest.config.migrations.command:
+            return SchemaState(tool="command", pending=(own,))
+        if found := self._migrations(inside):
+            return compare_revisions(found.scripts.tool, found.graph, self._live())
+        live = self._live() if inside.has(_FLASK_SQLALCHEMY) else None
+        return _compare_models(inside, _models(inside, live.statements if live else ()), live)
+
+    def upgrade(self, manifest: Manifest, settings: Mapping[str, str]) -> Command | None:
+        """What brings the database at the live path to what the release needs; None when it has no such tool.
+
+        It takes the database from the environment alone. Raises StepFailed as `state` does of the release.
+        """
+        inside = self._inside(manifest, settings)
+        return self._upgrade(inside, self._migrations(inside))
+
+    def downgrade(self, manifest: Manifest, settings: Mapping[str, str], older: Manifest) -> Command | None:
+        """What brings it, with this release's migrations, to where `older` ends; None when that cannot be.
+
+        Raises StepFailed as `state` does of either release.
+        """
+        inside = self._inside(manifest, settings)
+        found, target = self._migrations(inside), self._migrations(self._inside(older, settings))
+        if found is None or target is None:
+            return None
+        (head,) = target.graph.heads
+        way = found.graph.way_back(head)
+        if way is None or not all(one.is_reversible for one in way):
+            return None
+        return self._alembic(inside, head, found.scripts.downgrade(head))
+
+    def misfits(self, manifest: Manifest, settings: Mapping[str, str], schema: Schema) -> tuple[str, ...]:
+        """In words, why the release's models cannot work with a database of this schema; empty when they can.
+
+        The app is loaded, told of a database with the same tables and no rows. Raises StepFailed `app-not-loaded`,
+        `setting-ignored`, `database-not-supported`.
+        """
+        return misfits(_models(self._inside(manifest, settings), statements(schema)), schema)
 
     def create(self, manifest: Manifest, settings: Mapping[str, str]) -> str:
         """Make the release's database where none is, look at it afresh, and make it durable.
@@ -58,12 +112,14 @@ class Migrators:
         if self._is_there():
             raise StepFailed("database-exists", f"{self._file} exists, and only a new database is made this way")
         inside = self._inside(manifest, settings)
-        found = _migrations(inside)
+        found = self._migrations(inside)
         # Before anything is made: with a scratch database it is seen whether the app uses the one that it is told of.
-        models = _models(inside) if inside.has("flask_sqlalchemy") else Models(is_used=False)
-        if found:
-            return self._run_migrations(inside, *found)
-        return self._create_tables(inside) if models.tables else "no database"
+        models = _models(inside)
+        command = self._upgrade(inside, found)
+        if command is None or (command.words == _CREATE_ALL and not models.tables):
+            return "no database"
+        self._run(inside, command)
+        return self._made(command.words, lambda live: _lacking(inside, found, models, live))
 
     def _inside(self, manifest: Manifest, settings: Mapping[str, str]) -> Inside:
         return Inside(
@@ -81,56 +137,94 @@ class Migrators:
     def _live(self) -> Reading | None:
         return _in_a_step(read_schema, self._file) if self._is_there() else None
 
-    def _run_migrations(self, inside: Inside, scripts: Scripts, graph: Graph) -> str:
-        command = " ".join(scripts.upgrade)
+    def _migrations(self, inside: Inside) -> _Found | None:
+        """The release's migrations; None when it has none that count. Raises StepFailed when they have several ends."""
+        if inside.manifest.config.migrations.command:
+            return None
+        scripts = find_scripts(inside.source, has_flask_migrate=inside.has("flask_migrate"))
+        if scripts is None:
+            return None
+        graph = self._graph(inside, scripts)
+        if len(graph.heads) > 1:
+            ends = " and ".join(str(one) for one in graph.revisions if one.revision in graph.heads)
+            raise StepFailed(
+                "several-heads",
+                f"the migrations of release {inside.manifest.release} have several ends: {ends}",
+                hint=scripts.merge,
+            )
+        return _Found(scripts, graph) if graph.revisions else None
+
+    def _graph(self, inside: Inside, scripts: Scripts) -> Graph:
+        noted = self._layout.cache / "migrations" / f"{self._layout.app}.json"
+        told = inside.told_of(self._file)  # whoever cannot be told is refused before anything of it is run
+        if graph := memory.recall(noted, told, scripts):
+            return graph
+        with inside.aside() as (scratch, _):
+            graph = scratch.ask("revisions", Graph, scripts.ini, scripts.folder)
+        memory.note(noted, inside, scripts, graph)
+        return graph
+
+    def _upgrade(self, inside: Inside, found: _Found | None) -> Command | None:
+        if own := inside.manifest.config.migrations.command:
+            return inside.told_of(self._file).command(own, "/bin/sh", "-c", own)
+        if found:
+            (head,) = found.graph.heads
+            return self._alembic(inside, head, found.scripts.upgrade)
+        if not inside.has(_FLASK_SQLALCHEMY):
+            return None
+        question = (inside.python, str(ANSWER), "create", os.devnull, str(inside.source))
+        argv = (*question, inside.manifest.entry, inside.setting)
+        return inside.told_of(self._file).command(_CREATE_ALL, *argv, reads=(ANSWER,))
+
+    def _alembic(self, inside: Inside, head: str, words: tuple[str, ...]) -> Command:
+        """Alembic in one transaction, at whose end the database must note `head`."""
+        argv = (inside.python, str(MIGRATE), inside.setting, head, *words)
+        return inside.told_of(self._file).command(" ".join(words), *argv, reads=(MIGRATE,))
+
+    def _run(self, inside: Inside, command: Command) -> None:
         durable.make_folder(self._file.parent, mode=0o700)
-        completed = inside.run("-m", *scripts.upgrade, reference="migration-failed", doing=command)
+        completed = inside.run(command, "migration-failed")
         if completed.status != 0:
             raise StepFailed(
                 "migration-failed",
-                f"{command} ended with status {completed.status} in release {inside.manifest.release}",
+                f"{command.words} ended with status {completed.status} in release {inside.manifest.release}",
                 context=last_lines(completed.errors or completed.output),
             )
-        return self._made(command, lambda live: compare_revisions(scripts.tool, graph, live))
 
-    def _create_tables(self, inside: Inside) -> str:
-        durable.make_folder(self._file.parent, mode=0o700)
-        models = inside.ask("create", Models, inside.manifest.entry, str(self._file))
-        return self._made("db.create_all()", lambda live: compare_models(models, live))
-
-    def _made(self, command: str, compare: Callable[[Reading], SchemaState]) -> str:
+    def _made(self, words: str, lacking: Callable[[Reading], tuple[str, ...]]) -> str:
         """Believe no exit status: there is a whole database, and nothing is left to be done to it."""
         if not self._is_there():
-            raise StepFailed("database-not-made", f"{command} ended well, but there is no database at {self._file}")
+            raise StepFailed("database-not-made", f"{words} ended well, but there is no database at {self._file}")
         live = _in_a_step(read_whole, self._file)
-        state = compare(live)
-        if not state.fits:
-            left = "; ".join((*state.pending, *state.unknown))
-            raise StepFailed("migration-incomplete", f"{command} ended well, but the database does not fit: {left}")
+        if left := lacking(live):
+            raise StepFailed(
+                "migration-incomplete", f"{words} ended well, but the database does not fit: {'; '.join(left)}"
+            )
         durable.sync_tree(self._file.parent)
-        return f"{command} made {len(live.tables)} tables"
+        return f"{words} made {len(live.tables)} tables"
 
 
-def _migrations(inside: Inside) -> tuple[Scripts, Graph] | None:
-    """The release's migrations; None when it has none. Raises StepFailed when they have several ends."""
-    scripts = find_scripts(inside.source, has_flask_migrate=inside.has("flask_migrate"))
-    if scripts is None:
-        return None
-    with inside.aside() as (scratch, _):
-        graph = scratch.ask("revisions", Graph, scripts.ini, scripts.folder)
-    if len(graph.heads) > 1:
-        ends = " and ".join(str(one) for one in graph.revisions if one.revision in graph.heads)
-        raise StepFailed(
-            "several-heads",
-            f"the migrations of release {inside.manifest.release} have several ends: {ends}",
-            hint=scripts.merge,
-        )
-    return (scripts, graph) if graph.revisions else None
+def _lacking(inside: Inside, found: _Found | None, models: Models, live: Reading) -> tuple[str, ...]:
+    """What is still to be done to a database that was just made; nobody but the command knows what it should do."""
+    if inside.manifest.config.migrations.command:
+        return ()
+    state = compare_revisions(found.scripts.tool, found.graph, live) if found else _compare_models(inside, models, live)
+    return (*state.pending, *state.unknown)
 
 
 def _models(inside: Inside, statements: tuple[str, ...] = ()) -> Models:
-    with inside.aside(statements) as (scratch, file):
-        return scratch.ask("models", Models, inside.manifest.entry, str(file))
+    """The app's models, where it has such that can be asked."""
+    if not inside.has(_FLASK_SQLALCHEMY):
+        return Models(is_used=False)
+    with inside.aside(statements) as (scratch, _):
+        return scratch.ask("models", Models, inside.manifest.entry, inside.setting)
+
+
+def _compare_models(inside: Inside, models: Models, live: Reading | None) -> SchemaState:
+    if not models.is_used:
+        return SchemaState(tool="none")
+    with inside.aside(live.statements if live else ()) as (_, scratch):
+        return compare_models(models, live, census(scratch))
 
 
 def _in_a_step(read: Callable[[Path], T], file: Path) -> T:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
+from bulletproof.domain.schema import Column, Schema, Table
 from bulletproof.effects.sqlite_file import Reading
 from bulletproof.errors import StepFailed
 from bulletproof.ports import SchemaState
@@ -15,6 +18,8 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     revision: str
     parents: tuple[str, ...] = ()
     title: str | None = None
+    is_reversible: bool = False
+    """Whether it has a downgrade of its own, or nothing to take back."""
 
     def __str__(self) -> str:
         return f"{self.revision} {self.title or ''}".strip()
@@ -25,6 +30,19 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
 
     heads: tuple[str, ...]
     revisions: tuple[Revision, ...]
+    folders: tuple[str, ...] = ()
+    """Where they were found; empty when that does not tell all of them."""
+
+    def way_back(self, to: str) -> tuple[Revision, ...] | None:
+        """What a downgrade to the revision `to` takes back; None when it would not leave exactly that one noted."""
+        before, after = {to}, {to}
+        for one in reversed(self.revisions):
+            before.update(one.parents if one.revision in before else ())
+        for one in self.revisions:
+            after.update((one.revision,) if after.intersection(one.parents) else ())
+        if {one.revision for one in self.revisions} != before | after:
+            return None
+        return tuple(one for one in self.revisions if one.revision in after - {to})
 
 
 class Models(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,26 +71,79 @@ def compare_revisions(tool: str, graph: Graph, live: Reading | None) -> SchemaSt
     return SchemaState(tool=tool, current=current, pending=pending, unknown=unknown)
 
 
-def compare_models(models: Models, live: Reading | None) -> SchemaState:
-    """Which tables and columns of the models the database lacks."""
+def compare_models(models: Models, live: Reading | None, schema: Schema) -> SchemaState:
+    """Which tables `db.create_all()` would make in the database, of which `schema` tells the columns.
+
+    Raises StepFailed `schema-differs` when a table is not as its model says, which create_all would leave so.
+    """
     if not models.is_used:
         return SchemaState(tool="none")
-    have: dict[str, set[str]] = {}
-    if live:
-        have |= {view.lower(): set() for view in live.views}
-        have |= {table.lower(): {column.lower() for column in columns} for table, columns in live.tables.items()}
-    pending = tuple(line for table, columns in models.tables for line in _lacking(table, columns, have))
-    return SchemaState(tool="create-all", pending=pending)
+    # A virtual table's columns are not asked for, since its module may not be here.
+    virtual = {table.lower() for table, columns in live.tables.items() if not columns} if live else set()
+    asked = Models(is_used=True, tables=tuple(one for one in models.tables if one[0].lower() not in virtual))
+    if differing := tuple(_differing(asked, schema)):
+        raise StepFailed(
+            "schema-differs",
+            "the app's models do not fit the tables of the database, and db.create_all() alters no table",
+            hint="flask db init, and a migration for each change of a model from then on",
+            context=differing,
+        )
+    return SchemaState(tool="create-all", pending=tuple(_missing(asked, schema)))
 
 
-def _lacking(table: str, columns: tuple[str, ...], have: dict[str, set[str]]) -> list[str]:
-    """What the database lacks of one table; names have no case in SQLite."""
-    known = have.get(table.lower())
-    if known is None:
-        return [f"table {table} is missing"]
-    if not known:  # a view, or a virtual table, whose columns nobody asked for
-        return []
-    return [f"table {table} lacks column {column}" for column in columns if column.lower() not in known]
+def misfits(models: Models, schema: Schema) -> tuple[str, ...]:
+    """Why the models cannot work with a database of this schema: tables, columns and values that are missing."""
+    return (*_missing(models, schema), *_differing(models, schema))
+
+
+def statements(schema: Schema) -> tuple[str, ...]:
+    """What makes tables with the same names, columns and keys, and nothing else of them."""
+    return tuple(
+        f"CREATE TABLE {_quoted(name)} ({', '.join((*_columns(table), *_key(table)))})"
+        for name, table in schema.tables.items()
+    )
+
+
+def _columns(table: Table) -> Iterator[str]:
+    return (f"{_quoted(name)} {column.type}" for name, column in table.columns.items())
+
+
+def _key(table: Table) -> tuple[str, ...]:
+    keys = ", ".join(_quoted(name) for name, column in table.columns.items() if column.is_key)
+    return (f"PRIMARY KEY ({keys})",) if keys else ()
+
+
+def _missing(models: Models, schema: Schema) -> Iterator[str]:
+    """The tables that are not there; names have no case in SQLite."""
+    have = {table.lower() for table in schema.tables}
+    have |= {words.removeprefix("view ").lower() for words in schema.others if words.startswith("view ")}
+    return (f"table {table} is missing" for table, _ in models.tables if table.lower() not in have)
+
+
+def _differing(models: Models, schema: Schema) -> Iterator[str]:
+    """Of the tables that are there, what their models need and what they need of the models."""
+    have = {name.lower(): table for name, table in schema.tables.items()}
+    for name, columns in models.tables:
+        if table := have.get(name.lower()):
+            yield from _differing_columns(name, columns, table)
+
+
+def _differing_columns(name: str, columns: tuple[str, ...], table: Table) -> Iterator[str]:
+    known, wanted = {one.lower() for one in table.columns}, {one.lower() for one in columns}
+    yield from (f"table {name} lacks column {one}" for one in columns if one.lower() not in known)
+    keys = [column for column in table.columns.values() if column.is_key]
+    for one, column in table.columns.items():
+        if one.lower() not in wanted and column.is_required and not _has_default(column, keys):
+            yield f"table {name} requires column {one}, which the model does not know"
+
+
+def _has_default(column: Column, keys: list[Column]) -> bool:
+    """A lone INTEGER PRIMARY KEY is the row's id, which SQLite gives (sqlite.org/lang_createtable.html#rowid)."""
+    return column.default is not None or (keys == [column] and column.type.upper() == "INTEGER")
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _noted(tool: str, live: Reading) -> tuple[str, ...]:

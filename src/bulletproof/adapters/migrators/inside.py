@@ -16,14 +16,14 @@ from bulletproof.domain.settings import database_url
 from bulletproof.domain.web import surroundings
 from bulletproof.effects.process import Completed, last_lines, run
 from bulletproof.errors import StepFailed
-from bulletproof.ports import Manifest
+from bulletproof.ports import Command, Manifest
 
-SCRIPT = Path(__file__).parents[1] / "inside" / "answer.py"
+ANSWER = Path(__file__).parents[1] / "inside" / "answer.py"
+MIGRATE = ANSWER.with_name("migrate.py")
 
 _TROUBLES = {
     "revisions": ("migrations-not-readable", "reading the migrations"),
     "models": ("app-not-loaded", "loading the app"),
-    "create": ("migration-failed", "db.create_all()"),
 }
 """By question: the reference of its failure, and what was being done."""
 
@@ -52,44 +52,65 @@ class Inside:
         """Whether the release has a package, by its import name."""
         return any(self.venv.glob(f"lib/python*/site-packages/{package}/__init__.py"))
 
+    @property
+    def python(self) -> str:
+        """The release's python."""
+        return str(self.venv / "bin" / "python")
+
+    @property
+    def setting(self) -> str:
+        """The environment variable that tells the app of its database."""
+        return self.manifest.config.database.setting
+
+    def told_of(self, file: Path) -> Inside:
+        """The same, told of this database. Raises StepFailed when the app's database is not SQLite's."""
+        url = database_url(self.settings.get(self.setting), str(file))
+        if url is None:
+            raise StepFailed(
+                "database-not-supported",
+                f"{self.setting} leads to a database that is not SQLite's, which cannot be looked after yet",
+                hint=f"bulletproof env unset {self.setting}",
+            )
+        return replace(self, settings={**self.settings, self.setting: url})
+
     @contextmanager
     def aside(self, statements: tuple[str, ...] = ()) -> Iterator[tuple[Inside, Path]]:
         """The same, told of a scratch database that `statements` made, and that file; both are gone afterwards.
 
         Raises StepFailed when the app's database is not SQLite's.
         """
-        setting = self.manifest.config.database.setting
         with _temporary_folder() as folder:
             file = folder / "scratch.db"
-            url = database_url(self.settings.get(setting), str(file))
-            if url is None:
-                raise StepFailed(
-                    "database-not-supported",
-                    f"{setting} leads to a database that is not SQLite's, which cannot be looked after yet",
-                    hint=f"bulletproof env unset {setting}",
-                )
+            told = self.told_of(file)
             with closing(sqlite3.connect(file)) as connection:
                 for statement in statements:
                     connection.execute(statement)
-            yield replace(self, home=folder, settings={**self.settings, setting: url}), file
+            yield replace(told, home=folder), file
 
-    def run(self, *arguments: str | Path, reference: str, doing: str) -> Completed:
-        """Run the release's python as the app is served; a .env file in its source has no say here either.
-
-        Raises StepFailed(reference) when it takes longer than it may.
-        """
+    def command(self, words: str, *argv: str | Path, reads: tuple[Path, ...] = ()) -> Command:
+        """A program that runs as the app is served; a .env file in its source has no say here either."""
         ours = {"FLASK_APP": self.manifest.entry, "FLASK_SKIP_DOTENV": "1"}
+        return Command(
+            words=words,
+            argv=tuple(map(str, argv)),
+            folder=self.source,
+            environment={**self.settings, **surroundings(self.source, self.venv, self.home), **ours},
+            reads=reads,
+        )
+
+    def run(self, command: Command, reference: str) -> Completed:
+        """Run it here and now. Raises StepFailed(reference) when it takes longer than it may."""
         try:
             return run(
-                (self.venv / "bin" / "python", *arguments),
-                folder=self.source,
-                environment={**self.settings, **surroundings(self.source, self.venv, self.home), **ours},
+                command.argv,
+                folder=command.folder,
+                environment=command.environment,
                 timeout_seconds=self.timeout_seconds,
             )
         except StepFailed as error:
             if error.reference != "program-too-slow":
                 raise
-            words = f"{doing} did not end within {self.timeout_seconds:.0f} seconds and was killed"
+            words = f"{command.words} did not end within {self.timeout_seconds:.0f} seconds and was killed"
             raise self._failed(reference, words) from error
 
     def ask(self, question: str, kind: type[T], *arguments: str) -> T:
@@ -97,7 +118,9 @@ class Inside:
         reference, doing = _TROUBLES[question]
         with _temporary_folder() as folder:
             file = folder / "answer.json"
-            completed = self.run(SCRIPT, question, file, self.source, *arguments, reference=reference, doing=doing)
+            completed = self.run(
+                self.command(doing, self.python, ANSWER, question, file, self.source, *arguments), reference
+            )
             answer = file.read_bytes() if file.exists() else b""
         context = last_lines(completed.errors)
         if not answer:
@@ -115,12 +138,11 @@ class Inside:
         return StepFailed(reference, f"release {self.manifest.release}: {words}", context=context)
 
     def _setting_ignored(self, url: str) -> StepFailed:
-        setting = self.manifest.config.database.setting
         return StepFailed(
             "setting-ignored",
-            f"release {self.manifest.release}: the app does not take the address of its database from {setting}, but"
-            f" uses {url}",
-            hint=f'let its configuration read os.environ["{setting}"]',
+            f"release {self.manifest.release}: the app does not take the address of its database from {self.setting},"
+            f" but uses {url}",
+            hint=f'let its configuration read os.environ["{self.setting}"]',
         )
 
 

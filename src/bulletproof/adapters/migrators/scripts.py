@@ -27,8 +27,18 @@ class Scripts:
     def upgrade(self) -> tuple[str, ...]:
         """What runs all migrations: a module of Python and its arguments."""
         if self.tool == "flask-migrate":
-            return ("flask", "db", "upgrade", *(() if self.folder == "migrations" else ("--directory", self.folder)))
+            return ("flask", "db", "upgrade", *self._directory)
         return ("alembic", "-c", self.ini, "upgrade", "head")
+
+    def downgrade(self, revision: str) -> tuple[str, ...]:
+        """What takes back all migrations after `revision`, in the same form."""
+        if self.tool == "flask-migrate":
+            return ("flask", "db", "downgrade", *self._directory, revision)
+        return ("alembic", "-c", self.ini, "downgrade", revision)
+
+    @property
+    def _directory(self) -> tuple[str, ...]:
+        return () if self.folder == "migrations" else ("--directory", self.folder)
 
     @property
     def merge(self) -> str:

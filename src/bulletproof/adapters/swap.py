@@ -1,0 +1,103 @@
+"""A migrated copy in the live database's place, and what was there back again: SQLite files, always the same inode."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+from bulletproof.domain.layout import Layout
+from bulletproof.effects import durable
+from bulletproof.effects.openers import openers_of
+from bulletproof.effects.sqlite_copy import is_same_database, refresh_copy
+from bulletproof.effects.sqlite_seized import Seized
+from bulletproof.errors import StepFailed
+
+_SUFFIXES = ("", "-wal", "-shm", "-journal")
+_PUT_BACK_SECONDS = 10.0
+"""How long an undo waits for somebody who opened the database meanwhile."""
+
+
+class SqliteSwap:
+    """The port Swap over one file, or over the file that a symlink leads to."""
+
+    def __init__(self, layout: Layout, file: Path) -> None:
+        self._layout = layout
+        self._file = file
+        self._seized: Seized | None = None
+
+    def openers(self, besides: frozenset[int]) -> tuple[str, ...]:
+        """Who has the database open: a shell, a cron job, a notebook; not we, nor `besides` and what they started."""
+        real = self._file.resolve()
+        files = [real.with_name(real.name + suffix) for suffix in _SUFFIXES]
+        return tuple(str(opener) for opener in openers_of(files, besides=besides))
+
+    def seize(self, patience_seconds: float) -> None:
+        """Have the database alone. Raises StepFailed `database-in-use`, naming who has it open."""
+        try:
+            self._seized = Seized.seize(self._file, patience_seconds=patience_seconds)
+        except StepFailed as error:
+            error.context = self.openers(frozenset())
+            raise
+
+    def snapshot(self, number: int, timeout_seconds: float) -> int:
+        """Copy the seized database as deployment `number`'s snapshot; returns its bytes. Raises StepFailed.
+
+        What an earlier copy under that name has already is not written again.
+        """
+        durable.make_folder(self._layout.snapshots, mode=0o700)
+        return refresh_copy(self._file.resolve(), self._layout.snapshot(number), timeout_seconds=timeout_seconds)
+
+    def put(self, copy: Path, check: Callable[[], None]) -> None:
+        """Give the seized database the content of `copy`, whole or not at all; `check` may raise to end it."""
+        if self._seized is None:
+            raise StepFailed("database-not-held", "the database was not had alone when it was to be replaced")
+        self._seized.put(copy, check)
+
+    def release(self) -> None:
+        """Let others have it; idempotent."""
+        if self._seized is not None:
+            self._seized.release()
+            self._seized = None
+
+    def put_back(self, number: int) -> str:
+        """Give the database the content of the snapshot again; what it holds otherwise is set aside, never deleted.
+
+        Returns where it was set aside; empty when nothing had changed. Idempotent. Raises StepFailed.
+        """
+        snapshot = self._layout.snapshot(number)
+        if not snapshot.exists():
+            raise StepFailed("snapshot-missing", f"the snapshot {snapshot} is not there", hint="bulletproof status")
+        self.release()
+        self.seize(_PUT_BACK_SECONDS)
+        try:
+            if is_same_database(self._file.resolve(), snapshot):
+                return ""
+            place = self._set_aside(number)
+            self.put(snapshot, lambda: None)
+            return str(place)
+        finally:
+            self.release()
+
+    def discard(self, number: int) -> None:
+        """Make it so that deployment `number` has no snapshot."""
+        for suffix in _SUFFIXES:
+            snapshot = self._layout.snapshot(number)
+            durable.remove(snapshot.with_name(snapshot.name + suffix))
+
+    def numbers(self) -> tuple[int, ...]:
+        """The deployments that have a snapshot, oldest first."""
+        found = self._layout.snapshots.glob("*.db") if self._layout.snapshots.is_dir() else ()
+        return tuple(sorted(int(path.stem) for path in found if path.stem.isdecimal()))
+
+    def _set_aside(self, number: int) -> Path:
+        """Copy what the database holds to where nothing deletes it, under a name that is free."""
+        folder = self._layout.database_aside
+        durable.make_folder(folder, mode=0o700)
+        unfinished = folder / f".bp-aside-{number}.db"
+        durable.remove(unfinished)
+        refresh_copy(self._file.resolve(), unfinished)
+        names = (f"{number}-migrated{'' if again == 1 else f'-{again}'}.db" for again in itertools.count(1))
+        place = next(folder / name for name in names if not (folder / name).exists())
+        durable.rename(unfinished, place)
+        return place

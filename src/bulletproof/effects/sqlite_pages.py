@@ -1,0 +1,63 @@
+"""Makes one database file equal to another by writing only what differs, or tells whether they are equal. Stand-alone.
+
+`python -I -S sqlite_pages.py refresh|compare SOURCE COPY`. For files that nobody writes to meanwhile, their -wal empty.
+It is a process of its own because closing any descriptor of a file drops the locks that its process holds on it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+_CHUNK = 1 << 20
+_IGNORED = (slice(18, 20), slice(24, 28), slice(92, 100))
+"""Of the header: the journal mode, and counters that say nothing of what is kept (sqlite.org/fileformat2.html, 1.3)."""
+
+
+def refresh(source: int, copy: int) -> None:
+    """Make the copy equal to the source, on disk."""
+    for offset, content in _differing(source, copy):
+        os.pwrite(copy, content, offset)
+    os.ftruncate(copy, os.fstat(source).st_size)
+    os.fsync(copy)
+
+
+def is_same(source: int, copy: int) -> bool:
+    """Whether both hold the same database."""
+    if os.fstat(source).st_size != os.fstat(copy).st_size:
+        return False
+    return all(
+        offset == 0 and _kept(content) == _kept(os.pread(copy, _CHUNK, 0))
+        for offset, content in _differing(source, copy)
+    )
+
+
+def _differing(source: int, copy: int) -> Iterator[tuple[int, bytes]]:
+    """The parts of the source that the copy has otherwise."""
+    for offset in range(0, os.fstat(source).st_size, _CHUNK):
+        content = os.pread(source, _CHUNK, offset)
+        if content != os.pread(copy, _CHUNK, offset):
+            yield offset, content
+
+
+def _kept(content: bytes) -> bytes:
+    kept = bytearray(content)
+    for part in _IGNORED:
+        kept[part] = bytes(part.stop - part.start)
+    return bytes(kept)
+
+
+def main(what: str, source_path: str, copy_path: str) -> int:
+    """Returns 0, or 1 when they differ and only that was asked."""
+    source = os.open(source_path, os.O_RDONLY | os.O_CLOEXEC)
+    if what == "compare":
+        return 0 if is_same(source, os.open(copy_path, os.O_RDONLY | os.O_CLOEXEC)) else 1
+    refresh(source, os.open(copy_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    os.fsync(os.open(Path(copy_path).parent, os.O_RDONLY))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
