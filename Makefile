@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
-.PHONY: demo test lint unit contract crash embedded bench-deploy clean
+.PHONY: demo test lint unit contract crash embedded bench-deploy bench-database clean
 
 demo: $(VENV)/.ready
 	$(BIN)/bulletproof demo $(ARGS)
@@ -23,6 +23,9 @@ unit contract crash embedded: $(VENV)/.ready-dev
 
 bench-deploy: $(VENV)/.ready-dev
 	$(RUN) bench.deploy $(ARGS)
+
+bench-database: $(VENV)/.ready-dev
+	$(RUN) bench.database $(ARGS)
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	python3 -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Bulletproof needs Python 3.11 or newer")'

@@ -54,6 +54,9 @@ class Releases(Protocol):
     def existing(self) -> tuple[str, ...]:
         """The ids of all releases that are on disk and built."""
 
+    def packages(self, release: str) -> Mapping[str, str]:
+        """The versions of its packages by their names, as it is locked. Raises StepFailed when it is missing."""
+
     def notes(self, release: str) -> tuple[str, ...]:
         """What a person should know of how the release was built, such as a server that was added."""
 
@@ -272,7 +275,10 @@ class Swap(Protocol):
         """Who has the database open, in words; not we, nor the processes `besides` and what they started."""
 
     def seize(self, patience_seconds: float) -> None:
-        """Have the database alone until `release`, or until we die. Raises StepFailed `database-in-use`."""
+        """Have the database alone until `release`, or until we die; an empty one is made where there is none.
+
+        Raises StepFailed `database-in-use`, with who has it open as context, or `database-not-reachable`.
+        """
 
     def snapshot(self, number: int, timeout_seconds: float) -> int:
         """Copy the seized database as deployment `number`'s snapshot; returns its bytes. Raises StepFailed."""

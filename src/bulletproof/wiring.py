@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import time
@@ -19,7 +20,7 @@ from bulletproof.adapters.sqlite import SqliteDatabase
 from bulletproof.adapters.swap import SqliteSwap
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.health import Answer
-from bulletproof.domain.layout import Layout, runtime_folder
+from bulletproof.domain.layout import Layout, PlannedLayout, runtime_folder
 from bulletproof.effects import durable
 from bulletproof.effects.logs import tail
 from bulletproof.effects.probe import ask_port, ask_socket
@@ -49,7 +50,38 @@ def connect_settings(layout: Layout) -> SettingsStore:
 
 def connect(root: Path, app: str, config: AppConfig) -> Host:
     """The embedded host of an app."""
-    layout = layout_of(root, app)
+    return _connect(layout_of(root, app), config)
+
+
+def connect_planned(layout: PlannedLayout, config: AppConfig) -> Host:
+    """A host on which a deployment can be prepared and rehearsed, and not made live: it only reads what is live.
+
+    All that is made lies below the layout's root, and below its runtime folder.
+    """
+    _lend(layout.live, layout)
+    releases = BuiltReleases(layout, find_entry, lent=layout.live.cache)
+    return dataclasses.replace(
+        _connect(layout, config), releases=releases, resources=lambda: _resources(layout.live.home)
+    )
+
+
+def _lend(live: Layout, layout: Layout) -> None:
+    """Let a planned deployment see which releases there are, and which ports are taken; and have a place for logs."""
+    durable.make_folder(layout.logs)
+    for port in live.state.parent.glob("*/port"):
+        durable.make_folder(layout.state.parent / port.parent.name, mode=0o700)
+        durable.copy_file(port, layout.state.parent / port.parent.name / "port")
+    durable.make_folder(layout.releases)
+    for release in live.releases.glob("[!.]*"):
+        durable.replace_symlink(layout.releases / release.name, release)
+
+
+def _resources(home: Path) -> Resources:
+    place = next(folder for folder in (home, *home.parents) if folder.exists())
+    return Resources(free_disk=shutil.disk_usage(place).free, free_memory=psutil.virtual_memory().available)
+
+
+def _connect(layout: Layout, config: AppConfig) -> Host:
     proxy = CaddyProxy(layout, config.proxy.port)
     file = layout.data / config.database.file
 
@@ -62,10 +94,6 @@ def connect(root: Path, app: str, config: AppConfig) -> Host:
     def ask_public(path: str, timeout_seconds: float) -> Answer:
         return ask_port(proxy.port(), path, timeout_seconds=timeout_seconds)
 
-    def resources() -> Resources:
-        durable.make_folder(layout.home)
-        return Resources(free_disk=shutil.disk_usage(layout.home).free, free_memory=psutil.virtual_memory().available)
-
     return Host(
         layout=layout,
         releases=BuiltReleases(layout, find_entry),
@@ -77,7 +105,7 @@ def connect(root: Path, app: str, config: AppConfig) -> Host:
         rehearsal=CellRehearsal(layout, file, public_host),
         swap=SqliteSwap(layout, file),
         keep_report=lambda number, content: _keep_report(layout, number, content),
-        resources=resources,
+        resources=lambda: _resources(layout.home),
         ask_instance=ask_instance,
         ask_public=ask_public,
         log_tail=lambda number, lines: tail(layout.web_log(number), lines),

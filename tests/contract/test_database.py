@@ -206,7 +206,7 @@ class TestCheck:
         file.with_name("app.db-shm").unlink()
         monkeypatch.setattr(sqlite_reader, "_ways", lambda _: ways)
 
-        assert len(sqlite_reader.answer(file, 5.0, is_whole=False)["tables"]) == 3
+        assert len(sqlite_reader.answer(file, 5.0, sqlite_reader.contents(file, is_whole=False))["tables"]) == 3
 
     def test_beside_a_living_writer(self, file: Path) -> None:
         """While an app has the database open, what it committed last is seen, and nothing is checkpointed."""

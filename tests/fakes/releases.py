@@ -68,6 +68,11 @@ class FakeReleases:
         """The built releases by their numbers."""
         return tuple(sorted(self.built, key=lambda release: (int(release.partition("-")[0]), release)))
 
+    def packages(self, release: str) -> dict[str, str]:
+        """What a built release has."""
+        self.manifest(release)
+        return {"gunicorn": "23.0.0"}
+
     def notes(self, release: str) -> tuple[str, ...]:  # noqa: ARG002  the port's
         """Nothing needs to be known."""
         return ()

@@ -44,14 +44,14 @@ class CellRehearsal:
         return proof()
 
     def prepare(self, number: int) -> int:
-        """Lay a consistent copy of the live database; returns its bytes, 0 when there is none.
+        """Lay a consistent copy of the live database; returns its bytes, 0 when there is none or an empty file.
 
         It is laid twice: as what may become the snapshot, and as what is worked on. Raises StepFailed.
         """
         scratch = self._layout.rehearsal(number)
         for folder in (scratch / "data", scratch / "root", self._sockets(number), self._layout.snapshots):
             durable.make_folder(folder, mode=0o700)
-        if not self._database.exists():
+        if not self._database.exists() or not self._database.stat().st_size:
             return 0
         size = copy_database(self._database, self._layout.snapshot(number))
         settle_copy(self._layout.snapshot(number))
@@ -73,7 +73,12 @@ class CellRehearsal:
         self.end(number)
         if status is None:
             words = f"`{command.words}` of release {manifest.release} did not end within {timeout_seconds:.0f} seconds"
-            raise StepFailed("migration-too-slow", words, context=self.log_tail(number, _LOG_LINES))
+            raise StepFailed(
+                "migration-too-slow",
+                words,
+                context=self.log_tail(number, _LOG_LINES),
+                hint="make it smaller, or let requests wait longer: `seconds` under [hold] in bulletproof.toml",
+            )
         if status != 0:
             words = f"`{command.words}` of release {manifest.release} ended with status {status}"
             raise StepFailed("migration-failed", words, context=self.log_tail(number, _LOG_LINES))

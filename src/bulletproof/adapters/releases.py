@@ -19,7 +19,7 @@ from bulletproof.domain.source import Source
 from bulletproof.effects import durable, tree
 from bulletproof.effects.cache import BuildCache, Use
 from bulletproof.effects.interpreter import Interpreter, choose_interpreter
-from bulletproof.effects.requirements import locked, read_requirements
+from bulletproof.effects.requirements import locked, pins, read_requirements
 from bulletproof.effects.source import lay_source
 from bulletproof.effects.uv import Uv, find_uv
 from bulletproof.effects.venv import (
@@ -31,6 +31,7 @@ from bulletproof.effects.venv import (
     make_lock,
     site_packages,
     versions,
+    with_lent_downloads,
 )
 from bulletproof.errors import StepFailed
 from bulletproof.ports import Manifest
@@ -49,12 +50,14 @@ class BuiltReleases:
     """The releases below `layout`, implementing ports.Releases.
 
     A release is built in a folder beside, named after it, and appears by one rename. `find_entry` tells the app's
-    `module:object` from its source when the configuration does not. `downloads` is uv's cache, when it is to be shared.
+    `module:object` from its source when the configuration does not. `downloads` is uv's cache, when it is to be shared;
+    `lent` another cache of builds, read and never written.
     """
 
     layout: Layout
     find_entry: Callable[[Path], str]
     downloads: Path | None = None
+    lent: Path | None = None
 
     def fetch(self, release: str, source: Source, config: AppConfig) -> Manifest:
         """Lay the source tree of a new release; whole or not at all. Raises StepFailed in words."""
@@ -124,6 +127,10 @@ class BuiltReleases:
         _require_name(release)
         durable.replace_symlink(self.layout.current, Path("releases") / release)
 
+    def packages(self, release: str) -> dict[str, str]:
+        """The versions of its packages by their names, as it is locked. Raises StepFailed when it is missing."""
+        return pins(_lock_in(self.layout.release(release)))
+
     def notes(self, release: str) -> tuple[str, ...]:
         """What a person should know of how the release was built: its lock's remarks, such as an added server."""
         lock = _INPUTS.sub("", _lock_in(self.layout.release(release)))
@@ -173,6 +180,7 @@ class BuiltReleases:
         inputs = requirements.digest(python.tag, server)
         lock = self._cache.lock(inputs) or self._lock_of_earlier(inputs)
         if lock is None:
+            uv = with_lent_downloads(uv, self._cache)
             made = make_lock(uv, python, folder / "source", requirements)
             if server not in locked(made):
                 made = add_server(uv, python, made, server, scratch)
@@ -190,13 +198,13 @@ class BuiltReleases:
         """Let each persistent folder of the source be a link into the data, where what users made outlives releases."""
         source = self._unsealed(release) / "source"
         for path in _checked(names, source):
-            shipped, kept = source / path, self.layout.data / path
+            shipped, kept = source / path, self.layout.persistent / path
             if shipped.is_dir() and not _has_something(kept):
                 self._move_into_data(release, shipped, kept)
             durable.make_folder(kept, mode=0o750)
             durable.remove_tree(shipped)
             durable.make_folder(shipped.parent)
-            durable.replace_symlink(shipped, kept)
+            durable.replace_symlink(shipped, self.layout.data / path)
 
     def _move_into_data(self, release: str, shipped: Path, kept: Path) -> None:
         moving = self._moving(release)
@@ -209,7 +217,7 @@ class BuiltReleases:
 
     @property
     def _cache(self) -> BuildCache:
-        return BuildCache(folder=self.layout.cache, app=self.layout.app)
+        return BuildCache(folder=self.layout.cache, app=self.layout.app, lent=self.lent)
 
     def _beginning(self, release: str) -> Path:
         return self.layout.releases / f".bp-fetch-{release}"
@@ -218,13 +226,11 @@ class BuiltReleases:
         return self.layout.releases / f".bp-build-{release}"
 
     def _moving(self, release: str) -> Path:
-        return self.layout.data / f".bp-build-{release}"
+        return self.layout.persistent / f".bp-build-{release}"
 
     def _outside(self) -> frozenset[Path]:
         """Our own folders, should they lie in the folder that is deployed."""
-        layout = self.layout
-        ours = (layout.root, layout.home, layout.data, layout.state, layout.cache, layout.logs, layout.runtime)
-        return frozenset(path.resolve() for path in ours)
+        return frozenset(path.resolve() for path in self.layout.folders)
 
 
 @contextlib.contextmanager

@@ -33,7 +33,10 @@ class SqliteSwap:
         return tuple(str(opener) for opener in openers_of(files, besides=besides))
 
     def seize(self, patience_seconds: float) -> None:
-        """Have the database alone. Raises StepFailed `database-in-use`, naming who has it open."""
+        """Have the database alone; an empty one is made where there is none.
+
+        Raises StepFailed `database-in-use`, naming who has it open, and `database-not-reachable`.
+        """
         try:
             self._seized = Seized.seize(self._file, patience_seconds=patience_seconds)
         except StepFailed as error:
@@ -74,7 +77,11 @@ class SqliteSwap:
             if is_same_database(self._file.resolve(), snapshot):
                 return ""
             place = self._set_aside(number)
-            self.put(snapshot, lambda: None)
+            if snapshot.stat().st_size:
+                self.put(snapshot, lambda: None)
+            else:  # there was none; SQLite's own copy of nothing would be a database without tables
+                durable.remove(self._file.resolve().with_name(f"{self._file.resolve().name}-journal"))
+                refresh_copy(snapshot, self._file.resolve())
             return str(place)
         finally:
             self.release()
@@ -96,7 +103,11 @@ class SqliteSwap:
         durable.make_folder(folder, mode=0o700)
         unfinished = folder / f".bp-aside-{number}.db"
         durable.remove(unfinished)
-        refresh_copy(self._file.resolve(), unfinished)
+        try:
+            refresh_copy(self._file.resolve(), unfinished)
+        except BaseException:
+            durable.remove(unfinished)  # on a disk that is full it would be in the way of whoever tries again
+            raise
         names = (f"{number}-migrated{'' if again == 1 else f'-{again}'}.db" for again in itertools.count(1))
         place = next(folder / name for name in names if not (folder / name).exists())
         durable.rename(unfinished, place)

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
 
 from bulletproof.cli.render import choose_renderer
-from bulletproof.cli.target import Target, open_session
+from bulletproof.cli.target import Target, find_target, open_session
 from bulletproof.domain.config import AppConfig
-from bulletproof.domain.deployment import Live, Outcome
+from bulletproof.domain.deployment import Kind, Live, Outcome
+from bulletproof.effects.dotenv import read_dotenv
 from bulletproof.effects.interrupts import Interrupted
+from bulletproof.effects.project import find_project
+from bulletproof.effects.source import has_changes, resolve
 from bulletproof.engine.journal import Journal
 from bulletproof.errors import BulletproofError, NeedsPerson, Refused, Undone, UsageError
 from bulletproof.operations.activate import Result, Session, serving, words_of
+from bulletproof.operations.attempt import Order
 from bulletproof.wiring import connect
+
+F = TypeVar("F", bound=Callable[..., object])
 
 EXIT_CODES = {
     Outcome.DEPLOYED: 0,
@@ -21,6 +31,41 @@ EXIT_CODES = {
     Outcome.UNDONE: Undone.exit_code,
     Outcome.FAILED: NeedsPerson.exit_code,
 }
+
+
+def source_options(function: F) -> F:
+    """Which source is meant: a revision of the repository, or the files as they are."""
+    function = click.option(
+        "--worktree", is_flag=True, help="Take the files as they lie here, uncommitted changes included."
+    )(function)
+    return click.argument("revision", required=False)(function)
+
+
+def find_order(
+    root: Path,
+    verb_root: Path | None,
+    app_name: str | None,
+    revision: str | None,
+    *,
+    worktree: bool,
+    may_lose_data: bool,
+) -> tuple[Target, Order]:
+    """The app of the folder that we stand in, and the order to deploy what is meant of it."""
+    project = find_project(Path.cwd())
+    target = find_target(root, verb_root, None)
+    if app_name and app_name != target.app:
+        raise click.UsageError(f"this folder's app is {target.app}, not {app_name}")
+    source = resolve(project.folder, revision, worktree=worktree)
+    if source.is_commit and revision is None and has_changes(project.folder):
+        click.secho("note: uncommitted changes are not deployed (--worktree would take them)", dim=True, err=True)
+    dotenv = project.folder / ".env"
+    return target, Order(
+        kind=Kind.DEPLOY,
+        source=source,
+        config=project.config,
+        first_settings=read_dotenv(dotenv) if dotenv.exists() else {},
+        may_lose_data=may_lose_data,
+    )
 
 
 def carry_out(

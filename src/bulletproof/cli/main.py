@@ -26,6 +26,7 @@ VERBS: dict[str, Verb] = {
     "init": Verb("Begin", "Look at an app and write its bulletproof.toml"),
     "demo": Verb("Begin", "Deploy a real app under load, break it in many ways, and show that nothing was lost"),
     "deploy": Verb("Deploy", "Make a revision of the app live, without dropping a request"),
+    "plan": Verb("Deploy", "Rehearse a deployment and tell what it would do, changing nothing"),
     "rollback": Verb("Deploy", "Make an earlier release live again, with today's data and settings"),
     "restart": Verb("Deploy", "Replace the running processes by new ones, without dropping a request"),
     "env": Verb("Deploy", "Set, list and unset the app's settings"),

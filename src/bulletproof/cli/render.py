@@ -207,7 +207,7 @@ class JsonEvents:
             serving=serving.release if serving else None,
             address=address or None,
             seconds=round(time.monotonic() - self._begun_at, 3),
-            error=_as_json(error) if error else None,
+            error=error_as_json(error) if error else None,
         )
 
     def _print(self, event: str, **values: object) -> None:
@@ -232,7 +232,8 @@ def _error_of(result: Result, kind: Kind) -> BulletproofError:
     return error
 
 
-def _as_json(error: BulletproofError) -> dict[str, object]:
+def error_as_json(error: BulletproofError) -> dict[str, object]:
+    """An error as the last event of a deployment has it."""
     return {
         "reference": error.reference,
         "message": error.message,

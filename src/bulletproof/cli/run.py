@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import time
+from contextlib import closing
 from pathlib import Path
 
 import click
 
 from bulletproof.cli.target import find_target, host_options
 from bulletproof.domain.web import database_setting, surroundings
-from bulletproof.errors import UsageError
+from bulletproof.engine.journal import Journal
+from bulletproof.errors import Refused, UsageError
+from bulletproof.operations.migrate import migrates_now
 from bulletproof.wiring import config_of, connect_settings
 
+_MIGRATION_SECONDS = 900.0
+"""Longer than any hold and its way back."""
+_POLL_SECONDS = 0.1
 _HELP = """\
 Run COMMAND in the live release: its folder, its packages, its settings, its data.
 
@@ -28,9 +35,9 @@ Run COMMAND in the live release: its folder, its packages, its settings, its dat
 def run_command(root: Path, *, command: tuple[str, ...], verb_root: Path | None, app_name: str | None) -> None:
     """Become the command."""
     target = find_target(root, verb_root, app_name)
-    journal = target.journal()
-    live = journal.live()
-    journal.close()
+    with closing(target.journal()) as journal:
+        _wait_out_a_migration(journal)
+        live = journal.live()
     config = config_of(target.layout, live.release) if live else None
     if live is None or config is None:
         raise UsageError("nothing-deployed", f"no release of {target.app} is live", hint="bulletproof deploy")
@@ -48,3 +55,15 @@ def run_command(root: Path, *, command: tuple[str, ...], verb_root: Path | None,
         os.execvpe(command[0], list(command), environment)  # noqa: S606  the person's own command, without a shell
     except FileNotFoundError as error:
         raise UsageError("command-not-found", f"{command[0]} is in no folder of the release's PATH") from error
+
+
+def _wait_out_a_migration(journal: Journal) -> None:
+    """Return once no deployment migrates the data: a command's writes in the middle could not be kept."""
+    deadline = time.monotonic() + _MIGRATION_SECONDS
+    number = migrates_now(journal)
+    if number is not None:
+        click.secho(f"deployment {number} migrates the data; waiting for its end", dim=True, err=True)
+    while migrates_now(journal) is not None:
+        if time.monotonic() > deadline:
+            raise Refused("migration-lasts", "a deployment still migrates the data", hint="bulletproof status")
+        time.sleep(_POLL_SECONDS)

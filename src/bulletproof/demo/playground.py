@@ -15,11 +15,14 @@ name = "datacharted"
 
 # A demonstration does not wait as long as a person would.
 [health]
-deadline_seconds = 8
+deadline_seconds = 6
 timeout_seconds = 2
 
 [drain]
 stop_seconds = 2
+
+[hold]
+seconds = 25
 """
 _GROWTH = {
     "v3": "Charts know how many numbers they have",
@@ -66,6 +69,10 @@ class Playground:
         playground._git("checkout", "--quiet", "v2")
         return playground
 
+    def revision(self, tag: str) -> str:
+        """The short revision of a tag, as it stands in the ids of releases."""
+        return self._git("rev-parse", "--short=7", tag).strip()
+
     def _release(self, tag: str, patch: Path, title: str) -> None:
         self._git("apply", str(patch))
         self._commit(tag, title)
@@ -75,10 +82,10 @@ class Playground:
         self._git("commit", "--quiet", "-m", title)
         self._git("tag", tag)
 
-    def _git(self, *words: str) -> None:
-        run_checked(
+    def _git(self, *words: str) -> str:
+        return run_checked(
             ("git", *_IDENTITY, *words),
             folder=self.folder,
             reference="demo-not-prepared",
             failure=f"git {words[0]} failed while the demonstration was prepared",
-        )
+        ).output

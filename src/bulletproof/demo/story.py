@@ -16,7 +16,7 @@ from bulletproof.errors import BulletproofError
 
 RECOVERY_SECONDS = 10.0
 """A killed deployer's host is whole again within this time: a promise."""
-_CALM_SECONDS = 0.5
+_CALM_SECONDS = 0.3
 """Before and after each scene, so that what it breaks lies inside its window."""
 _JUNK = "datacharted-junk.bin"
 
@@ -27,6 +27,7 @@ class Scene:
 
     title: str
     words: tuple[str, ...]
+    """What is typed after `bulletproof`; `@v2` stands for the short revision of that tag."""
     outcome: str
     reference: str = ""
     """The error that must be told."""
@@ -42,14 +43,17 @@ SCENES = (
     Scene("boots, but answers 500", ("deploy", "answers-500"), "undone", "health-gate-failed"),
     Scene("never listens", ("deploy", "never-listens"), "undone", "health-gate-failed"),
     Scene("answers too late", ("deploy", "too-slow"), "undone", "health-gate-failed"),
-    Scene("answers 500, ignores SIGTERM", ("deploy", "ignores-sigterm"), "undone", "health-gate-failed"),
     Scene("fills the disk at boot", ("deploy", "fills-disk"), "undone", "crashed-at-boot"),
-    Scene("deployer killed at the gate", ("deploy", "v2"), "undone", kill_at="gate"),
-    Scene("deployer killed while draining", ("deploy", "v2"), "deployed", kill_at="drain"),
     Scene("a good one that ignores SIGTERM", ("deploy", "stubborn"), "deployed"),
-    Scene("a setting is changed", ("env", "set", "GREETING=hello"), "deployed"),
-    Scene("roll back", ("rollback",), "deployed"),
-    Scene("restart", ("restart",), "deployed"),
+    Scene("a migration that fails half-way", ("deploy", "migration-fails"), "undone", "migration-failed"),
+    Scene("a migration that takes too long", ("deploy", "migration-too-slow"), "undone", "migration-too-slow"),
+    Scene("v3 adds a column; killed at its swap", ("deploy", "v3"), "undone", kill_at="swap"),
+    Scene("v3 adds and fills a column", ("deploy", "v3"), "deployed"),
+    Scene("roll back to v2, by code alone", ("rollback", "@v2"), "deployed"),
+    Scene("v4 adds a second name: expand", ("deploy", "v4-expand"), "deployed"),
+    Scene("v4 needs only that one: contract", ("deploy", "v4-contract"), "deployed"),
+    Scene("drops a column that users filled", ("deploy", "destructive"), "undone", "data-loss"),
+    Scene("roll back to v3, by a down migration", ("rollback", "@v3"), "deployed"),
 )
 
 
@@ -106,8 +110,13 @@ class Stage:
     """The app, deployed once and serving."""
 
     folder: Path
+    playground: Playground
     commands: Commands
     address: str
+
+    def revision(self, tag: str) -> str:
+        """The short revision of `@tag`, by which a release is named."""
+        return self.playground.revision(tag.removeprefix("@"))
 
     @property
     def database(self) -> Path:
@@ -118,12 +127,13 @@ class Stage:
 @contextmanager
 def stage(folder: Path, tell: Callable[[str], None], *, keep: bool = False) -> Iterator[Stage]:
     """The example app's first release, serving; stopped at the end unless it is to be kept."""
-    tell("laying the example's repository: v1, v2 and nine releases with a mishap")
+    tell("laying the example's repository: six releases, and twelve with a mishap")
     playground = Playground.make(folder / "project")
     commands = Commands(root=folder / "root", folder=playground.folder)
     try:
         tell("deploying v1, the first release: packages come from the index once")
-        yield Stage(folder=folder, commands=commands, address=_deploy_first(commands))
+        address = _deploy_first(commands)
+        yield Stage(folder=folder, playground=playground, commands=commands, address=address)
     except BaseException:
         commands.run("stop")
         raise
@@ -145,7 +155,8 @@ def _take(stage: Stage, scene: Scene, traffic: Traffic) -> Take:
     """Play one scene inside its own window of the traffic."""
     time.sleep(_CALM_SECONDS)
     since = traffic.mark()
-    ended = stage.commands.run_and_kill(scene.words, at_step=scene.kill_at)
+    words = tuple(stage.revision(word) if word.startswith("@") else word for word in scene.words)
+    ended = stage.commands.run_and_kill(words, at_step=scene.kill_at)
     if scene.kill_at:
         stage.commands.wait_until_whole(RECOVERY_SECONDS)
     seconds = traffic.mark() - since

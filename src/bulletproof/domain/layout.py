@@ -70,6 +70,11 @@ class Layout:
         return self.root / "var" / "lib" / self.app
 
     @property
+    def persistent(self) -> Path:
+        """Where the persistent folders are made: in the data."""
+        return self.data
+
+    @property
     def state(self) -> Path:
         """What Bulletproof knows of the app; private to its owner."""
         return self.root / "var" / "lib" / "bulletproof" / self.app
@@ -185,3 +190,55 @@ class Layout:
     def web_socket(self, number: int) -> Path:
         """The socket that deployment `number`'s instance binds."""
         return self.instance(number) / "web.sock"
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All folders that are ours, and no part of an app's source even when they lie in it."""
+        return (self.root, self.home, self.data, self.state, self.cache, self.logs, self.runtime)
+
+
+@dataclass(frozen=True)
+class PlannedLayout(Layout):
+    """The tree of a deployment that is only planned: what it makes lies below a root of its own, soon gone.
+
+    What it only reads is the live app's: data, releases, settings, and where the proxy's path leads.
+    """
+
+    live: Layout
+    release_made: str
+    """The one release that is made here."""
+    number: int
+    """The number that the deployment would have."""
+
+    def release(self, release: str) -> Path:
+        """The folder of the new release is ours, that of any other the live one."""
+        return self.releases / release if release == self.release_made else self.live.release(release)
+
+    @property
+    def data(self) -> Path:
+        """The live data, which whatever runs in a rehearsal finds a copy in place of."""
+        return self.live.data
+
+    @property
+    def persistent(self) -> Path:
+        """Not in the live data, where a plan makes nothing."""
+        return self.root / "var" / "lib" / self.app
+
+    def settings(self, number: int) -> Path:
+        """The settings of the planned deployment are ours, those of any other the live ones."""
+        return self.frozen_settings / f"{number}.json" if number == self.number else self.live.settings(number)
+
+    @property
+    def environment(self) -> Path:
+        """The settings that the next deployment takes."""
+        return self.live.environment
+
+    @property
+    def app_socket(self) -> Path:
+        """Where the live proxy's path leads, to be looked at."""
+        return self.live.app_socket
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The live app's as well."""
+        return (*super().folders, *self.live.folders)

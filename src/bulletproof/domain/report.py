@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from bulletproof.domain.schema import Change
+from bulletproof.domain.schema import Change, Count
 
 MARGIN_SECONDS = 2.0
 """Kept of every hold for what cannot be foreseen."""
+DRAIN_SECONDS = 1.0
+"""For requests in flight; more of them wait in a hold that has time to spare."""
 STOP_SECONDS = 1.5
 """gunicorn needs about 1.1 s from SIGTERM to its end on two idle cores (measured), whatever the app."""
 
@@ -41,8 +43,8 @@ class Times:
 
     @property
     def hold(self) -> float:
-        """How long requests would wait: stop, snapshot, work copy, migration, swap, boot."""
-        return STOP_SECONDS + 3 * self.copy + self.migrate + self.boot
+        """How long requests would wait: drain, stop, snapshot, work copy, migration, swap, boot."""
+        return DRAIN_SECONDS + STOP_SECONDS + 3 * self.copy + self.migrate + self.boot
 
     @property
     def way_back(self) -> float:
@@ -51,11 +53,24 @@ class Times:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PackageChange:
+    """A package that is another one than the live release has; a version is empty where there is none."""
+
+    name: str
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The findings of one rehearsal."""
+    """The findings of one rehearsal, as far as it came."""
 
     release: str
     previous: str = ""
+    missing_settings: tuple[str, ...] = ()
+    """What the live deployment runs with and today's settings lack."""
+    packages: tuple[PackageChange, ...] = ()
+    """Packages that are not as in the live release; none when there is no such release."""
     proof: str = ""
     """What kept the rehearsal from the live data, or why there was none."""
     copy_bytes: int = 0
@@ -66,6 +81,10 @@ class Report:
     """What would be run for them."""
     changes: tuple[Change, ...] = ()
     """What they, and then the new release's boot, change."""
+    rows: tuple[Count, ...] = ()
+    """Of every table, before and after."""
+    nulls: tuple[Count, ...] = ()
+    """Of the columns that stay and have more or fewer than before."""
     is_migrating: bool = False
     """Whether the data is changed, so that requests must wait."""
     migrates_at_boot: bool = False
@@ -80,6 +99,12 @@ class Report:
     def losses(self) -> tuple[Change, ...]:
         """The changes that take away what users made."""
         return tuple(change for change in self.changes if change.is_destructive)
+
+
+def package_changes(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[PackageChange, ...]:
+    """What differs between two releases' packages, given as versions by name."""
+    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    return tuple(PackageChange(name=name, before=before.get(name, ""), after=after.get(name, "")) for name in names)
 
 
 def revisions_of(pending: Iterable[str]) -> tuple[str, ...]:

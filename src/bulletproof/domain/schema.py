@@ -18,7 +18,8 @@ class Column:
 
     def __str__(self) -> str:
         default = f" DEFAULT {self.default}" if self.default is not None else ""
-        return f"{self.type or 'no type'}{' NOT NULL' if self.is_required else ''}{default}"
+        key = " PRIMARY KEY" if self.is_key else ""
+        return f"{self.type or 'no type'}{' NOT NULL' if self.is_required else ''}{default}{key}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +28,14 @@ class Table:
 
     columns: Mapping[str, Column]
     constraints: frozenset[str] = frozenset()
-    """Foreign keys, unique and check constraints, in normal form."""
+    """Foreign keys, unique and check constraints, and primary keys of several columns, in normal form."""
     rows: int = 0
     values: Mapping[str, int] = field(default_factory=dict)
     """How many rows have a value in the column that is not NULL."""
+
+    def nulls(self, column: str) -> int:
+        """How many rows have none."""
+        return self.rows - self.values.get(column, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +65,40 @@ class Change:
 def normal(sql: str) -> str:
     """SQL without what does not matter: space, case of keywords as written, quotes around plain names."""
     return re.sub(r"\s*([(),=])\s*", r"\1", re.sub(r"\s+", " ", re.sub(r'["`\[\]]', "", sql))).strip().lower()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """How many there were and are: rows of a table, or NULLs of a column; None where it did or does not exist."""
+
+    name: str
+    before: int | None
+    after: int | None
+
+
+def row_counts(before: Schema, after: Schema) -> tuple[Count, ...]:
+    """The rows of every table, by its name."""
+    return tuple(
+        Count(name=name, before=_rows_of(before, name), after=_rows_of(after, name))
+        for name in sorted(before.tables.keys() | after.tables.keys())
+    )
+
+
+def null_counts(before: Schema, after: Schema) -> tuple[Count, ...]:
+    """The NULLs of every column that stays and has another number of them, by table and column."""
+    both = [(name, before.tables[name], after.tables[name]) for name in sorted(before.tables.keys() & after.tables)]
+    counts = (
+        Count(name=f"{name}.{column}", before=old.nulls(column), after=new.nulls(column))
+        for name, old, new in both
+        for column in old.columns
+        if column in new.columns
+    )
+    return tuple(count for count in counts if count.before != count.after)
+
+
+def _rows_of(schema: Schema, table: str) -> int | None:
+    found = schema.tables.get(table)
+    return None if found is None else found.rows
 
 
 def differences(before: Schema, after: Schema) -> tuple[Change, ...]:
@@ -101,7 +140,7 @@ def _contents(table: str, old: Table, new: Table) -> Iterator[Change]:
         yield Change(words=f"removes {gone:,} of {old.rows:,} rows of {table}", lost=gone, is_data=True)
     elif new.rows > old.rows:
         yield Change(words=f"adds {new.rows - old.rows:,} rows to {table}", is_data=True)
-    for name in old.columns.keys() & new.columns.keys():
+    for name in [column for column in old.columns if column in new.columns]:
         # Rows that are gone are counted as rows; here only values that vanished from rows that stayed.
         gone = old.values.get(name, 0) - new.values.get(name, 0) - max(0, old.rows - new.rows)
         if gone > 0:
@@ -111,12 +150,21 @@ def _contents(table: str, old: Table, new: Table) -> Iterator[Change]:
 def _others(before: Schema, after: Schema) -> Iterator[Change]:
     for name in sorted(before.others.keys() | after.others.keys()):
         old, new = before.others.get(name), after.others.get(name)
-        if old is None:
-            yield Change(words=f"adds {name}")
-        elif new is None:
+        if new is None:
             yield Change(words=f"drops {name}")
+        elif old is None:
+            yield Change(words=f"adds {_described(name, new)}")
         elif old != new:
-            yield Change(words=f"changes {name}")
+            yield Change(words=f"changes {_described(name, new)}")
+
+
+def _described(name: str, sql: str) -> str:
+    """An index or trigger with what it is on; a view's SQL would be too long to read."""
+    kind = name.partition(" ")[0]
+    found = re.match(rf"create (unique )?{kind} (?:if not exists )?\S+ (?:.*?)\bon ([^(\s]+(?:\([^)]*\))?)", sql)
+    if found is None or kind == "view":
+        return name
+    return f"{found[1] or ''}{name} on {found[2]}"
 
 
 def _rows(count: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ class BuildCache:
 
     folder: Path
     app: str
+    lent: Path | None = None
+    """The folder of another cache that is read and never written, for a build that nothing may be left of."""
 
     @property
     def environments(self) -> Path:
@@ -43,12 +46,16 @@ class BuildCache:
         for folder in (self.environments, self._locks, self._recent.parent):
             durable.make_folder(folder)
 
+    def pristine(self, key: str) -> tuple[Path, ...]:
+        """Where an environment may lie: the first is where it is made when it is in none of them."""
+        return tuple(folder / "venvs" / key for folder in self._readable)
+
     def lock(self, inputs: str) -> str | None:
         """The lock that was made from these inputs; None when there is none."""
-        try:
-            return (self._locks / f"{inputs}.txt").read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
+        for folder in self._readable:
+            with contextlib.suppress(FileNotFoundError):
+                return (folder / "locks" / f"{inputs}.txt").read_text(encoding="utf-8")
+        return None
 
     def keep_lock(self, inputs: str, lock: str) -> None:
         """Keep a lock for the next build from the same inputs."""
@@ -77,6 +84,10 @@ class BuildCache:
     def size(self) -> int:
         """How many bytes the whole cache has, uv's downloads included."""
         return sum(_bytes_below(self.folder))
+
+    @property
+    def _readable(self) -> tuple[Path, ...]:
+        return (self.folder,) if self.lent is None else (self.folder, self.lent)
 
     @property
     def _locks(self) -> Path:

@@ -29,7 +29,8 @@ def openers_of(files: Iterable[Path], *, besides: frozenset[int] = frozenset()) 
     wanted = {identity for file in files if (identity := _identity(file)) is not None}
     spared = besides | {os.getpid()}
     found = (pid for pid in _processes() if wanted & _opened_by(pid) and not spared & set(_lineage(pid)))
-    return tuple(Opener(pid=pid, command=_command(pid)) for pid in found)
+    commands = ((pid, _command(pid)) for pid in found)
+    return tuple(Opener(pid=pid, command=command) for pid, command in commands if command is not None)
 
 
 def _processes() -> list[int]:
@@ -66,9 +67,10 @@ def _lineage(pid: int) -> Iterator[int]:
             return
 
 
-def _command(pid: int) -> str:
+def _command(pid: int) -> str | None:
+    """Its command in one line; None when the process is gone by now."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").split()
     except OSError:
-        return "a process"
-    return words[:_COMMAND_LETTERS] or "a process"
+        return None
+    return " ".join(words)[:_COMMAND_LETTERS] or "a process"

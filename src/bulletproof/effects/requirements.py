@@ -85,9 +85,21 @@ def normalised(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def pins(lock: str) -> dict[str, str]:
+    """The version of each package in a lock by its normalised name; of one from elsewhere, where it comes from."""
+    return {name: _pin(block) for name, block in locked(lock).items()}
+
+
 def is_guarded(lock: str) -> bool:
     """Whether a hash guards every package of a lock; one from a git repository has none, its commit guards it."""
     return all("--hash" in block for block in locked(lock).values())
+
+
+def _pin(block: str) -> str:
+    """`flask==3.1.0 ; python_version > "3"  --hash=…` is 3.1.0, and `shop @ https://…` its address."""
+    requirement = re.split(r"\s+--hash|\s*\\?\n", block, maxsplit=1)[0]
+    found = _NAME.match(requirement)
+    return re.split(r"\s*;|\s", requirement[found.end() :].strip(), maxsplit=1)[0] if found else ""
 
 
 def _read(source: Path, file: Path, found: Requirements, *, is_constraint: bool) -> None:

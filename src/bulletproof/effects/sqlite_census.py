@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 from bulletproof.domain.schema import Column, Schema, Table, normal
 
-_CONSTRAINT = re.compile(r"\b(?:CHECK|UNIQUE|FOREIGN KEY|REFERENCES)\b.*", re.IGNORECASE)
+_CHECK = re.compile(r"\bCHECK\s*(?=\()", re.IGNORECASE)
+_QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|\[[^\]]*\]|--[^\n]*|/\*.*?\*/", re.DOTALL)
+_NO_ACTION = "NO ACTION"
 
 
 def census(file: Path) -> Schema:
@@ -40,32 +44,58 @@ def _table(connection: sqlite3.Connection, name: str, sql: str) -> Table:
     rows, *values = connection.execute(f"SELECT count(*), {counts} FROM {_quoted(name)}").fetchone()  # noqa: S608
     return Table(
         columns=columns,
-        constraints=frozenset(_constraints(sql)),
+        constraints=frozenset(_constraints(connection, name, sql)),
         rows=rows,
         values=dict(zip(columns, values, strict=True)),
     )
 
 
-def _constraints(sql: str) -> list[str]:
-    """The parts of a table's SQL that say what its rows must keep to."""
-    found = (_CONSTRAINT.search(part) for part in _parts(sql[sql.find("(") + 1 : sql.rfind(")")]))
-    return [normal(match.group(0)) for match in found if match]
+def _constraints(connection: sqlite3.Connection, table: str, sql: str) -> Iterator[str]:
+    """What the table's rows must keep to, the same whether it was written at a column or at the table."""
+    keys = connection.execute("SELECT name FROM pragma_table_info(?) WHERE pk > 0 ORDER BY pk", (table,)).fetchall()
+    if len(keys) > 1:
+        yield f"primary key {_listed(keys)}"
+    unique = connection.execute("SELECT name FROM pragma_index_list(?) WHERE origin = 'u'", (table,)).fetchall()
+    for index in unique:
+        found = connection.execute("SELECT name FROM pragma_index_info(?) ORDER BY seqno", index)
+        yield f"unique {_listed(found.fetchall())}"
+    yield from _foreign_keys(connection, table)
+    yield from _checks(sql)
 
 
-def _parts(text: str) -> list[str]:
-    """Split at the commas that stand in no parenthesis and no quotes."""
-    parts, depth, quote, begun = [], 0, "", 0
-    for index, letter in enumerate(text):
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in "'\"`":
-            quote = letter
-        elif letter in "()":
-            depth += 1 if letter == "(" else -1
-        elif letter == "," and not depth:
-            parts.append(text[begun:index])
-            begun = index + 1
-    return [*parts, text[begun:]]
+def _foreign_keys(connection: sqlite3.Connection, table: str) -> Iterator[str]:
+    query = 'SELECT id, "table", "from", "to", on_update, on_delete FROM pragma_foreign_key_list(?) ORDER BY id, seq'
+    for _, parts in itertools.groupby(connection.execute(query, (table,)).fetchall(), key=lambda row: row[0]):
+        columns = list(parts)
+        _, parent, _, target, on_update, on_delete = columns[0]
+        yield (
+            f"foreign key {_listed([row[2:3] for row in columns])} references {parent}"
+            f"{' ' + _listed([row[3:4] for row in columns]) if target else ''}"
+            f"{'' if on_update == _NO_ACTION else ' on update ' + on_update}"
+            f"{'' if on_delete == _NO_ACTION else ' on delete ' + on_delete}"
+        ).lower()
+
+
+def _listed(names: list[tuple[str]]) -> str:
+    return f"({', '.join(str(name) for (name,) in names)})".lower()
+
+
+def _checks(sql: str) -> Iterator[str]:
+    """SQLite tells of check constraints only by the SQL that made the table."""
+    # Same length, so that a place in it is a place in the SQL: no quoted word is taken for a keyword or parenthesis.
+    bare = _QUOTED.sub(lambda found: "_" * len(found[0]), sql)
+    for found in _CHECK.finditer(bare):
+        yield normal(f"check {sql[found.end() : _closing(bare, found.end())]}")
+
+
+def _closing(text: str, opening: int) -> int:
+    """Where the parenthesis ends that opens there."""
+    depth = 0
+    for place in range(opening, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[place], 0)
+        if depth == 0:
+            return place + 1
+    return len(text)
 
 
 def _quoted(name: str) -> str:

@@ -5,23 +5,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bulletproof.effects import sqlite_pages
+from bulletproof.effects import sqlite_pages, sqlite_wal
 from bulletproof.effects.process import Completed, last_lines, run, run_checked
-from bulletproof.errors import StepFailed
+from bulletproof.effects.sqlite_file import copy_whole
+from bulletproof.errors import Refused, StepFailed
 
 _SECONDS = 3600.0
+_PATIENCE_SECONDS = 30.0
+"""How long another program may keep a database locked that is to be copied."""
 _DIFFERS = 1
-_COPY = """
-import os, sqlite3, sys
-source, copy = sys.argv[1:]
-live = sqlite3.connect("file:" + source.replace("%", "%25").replace("?", "%3f").replace("#", "%23") + "?mode=ro",
-                       uri=True, timeout=30)
-made = sqlite3.connect(copy)
-# All pages in one step: with fewer, a busy writer makes it begin anew for ever (1,231 times in 25 s, measured).
-live.backup(made, pages=-1)
-live.close()
-made.close()
-"""
 _SETTLE = """
 import sqlite3, sys
 copy = sqlite3.connect(sys.argv[1], timeout=5)
@@ -32,17 +24,15 @@ sys.exit("somebody still uses it" if busy else 0)
 
 
 def copy_database(source: Path, copy: Path) -> int:
-    """Copy a database that others may be writing to; returns the copy's size in bytes.
+    """Copy a database that others may be writing to, changing nothing beside it; returns the copy's size in bytes.
 
     It holds everything that was committed before it began. Raises StepFailed (`database-not-copied`).
     """
-    run_checked(
-        (sys.executable, "-I", "-S", "-c", _COPY, source.absolute(), copy),
-        folder=copy.parent,
-        reference="database-not-copied",
-        failure=f"the database {source} could not be copied",
-        timeout_seconds=_SECONDS,
-    )
+    try:
+        copy_whole(source, copy, timeout_seconds=_SECONDS, patience_seconds=_PATIENCE_SECONDS)
+    except Refused as error:
+        words = f"the database {source} could not be copied: {error.message}"
+        raise StepFailed("database-not-copied", words, context=error.context, hint=error.hint) from error
     return copy.stat().st_size
 
 
@@ -69,6 +59,19 @@ def refresh_copy(source: Path, copy: Path, *, timeout_seconds: float = _SECONDS)
     return copy.stat().st_size
 
 
+def write_log(source: Path, database: Path, log: Path, *, most_pages: int) -> bool:
+    """Write what `source` has otherwise than `database`, both in WAL mode, as a log that SQLite can take up.
+
+    False when more than `most_pages` differ, and then nothing is written. Nobody may write to either. The log is on
+    disk when this returns. Raises StepFailed (`database-not-copied`).
+    """
+    argv = (sys.executable, "-I", "-S", sqlite_wal.__file__, source, database, log, str(most_pages))
+    completed = run(argv, folder=log.parent, timeout_seconds=_SECONDS)
+    if completed.status not in {0, sqlite_wal.TOO_MANY}:
+        raise _not_copied(source, completed)
+    return completed.status == 0
+
+
 def is_same_database(one: Path, other: Path) -> bool:
     """Whether two database files, which nobody writes to, hold the same, counters in their headers aside."""
     completed = _pages("compare", one, other, _SECONDS)
@@ -83,6 +86,6 @@ def _pages(what: str, source: Path, copy: Path, timeout_seconds: float) -> Compl
 
 
 def _not_copied(source: Path, completed: Completed) -> StepFailed:
-    return StepFailed(
-        "database-not-copied", f"the database {source} could not be copied", context=last_lines(completed.errors)
-    )
+    *context, reason = last_lines(completed.errors) or (f"its process ended with status {completed.status}",)
+    words = f"the database {source} could not be copied: {reason}"
+    return StepFailed("database-not-copied", words, context=tuple(context))

@@ -57,9 +57,19 @@ def read_whole(file: Path, *, patience_seconds: float = PATIENCE_SECONDS) -> Rea
     return reading
 
 
+def copy_whole(file: Path, copy: Path, *, timeout_seconds: float, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    """Copy all that is committed into `copy`. Raises Refused when the file cannot be read as a database."""
+    _ask(file, "copy", patience_seconds, timeout_seconds, str(copy.absolute()))
+
+
 def _read(file: Path, depth: str, patience_seconds: float, *, timeout_seconds: float) -> Reading:
+    return msgspec.json.decode(_ask(file, depth, patience_seconds, timeout_seconds), type=Reading)
+
+
+def _ask(file: Path, depth: str, patience_seconds: float, timeout_seconds: float, *words: str) -> str:
+    """What the reader prints when it could read. Raises Refused when it could not."""
     real = Path(os.path.realpath(file))
-    argv = (sys.executable, "-I", "-S", READER, real, str(patience_seconds), depth)
+    argv: tuple[str | Path, ...] = (sys.executable, "-I", "-S", READER, real, str(patience_seconds), depth, *words)
     try:
         completed = run(argv, folder=Path("/"), timeout_seconds=timeout_seconds + patience_seconds)
     except StepFailed as error:
@@ -75,7 +85,7 @@ def _read(file: Path, depth: str, patience_seconds: float, *, timeout_seconds: f
         )
     outcome = msgspec.json.decode(completed.output, type=_Outcome).outcome
     if outcome == "read":
-        return msgspec.json.decode(completed.output, type=Reading)
+        return completed.output
     raise _refusal(file, outcome, msgspec.json.decode(completed.output, type=_Trouble).words, patience_seconds)
 
 

@@ -12,14 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _CHUNK = 1 << 20
-_IGNORED = (slice(18, 20), slice(24, 28), slice(92, 100))
-"""Of the header: the journal mode, and counters that say nothing of what is kept (sqlite.org/fileformat2.html, 1.3)."""
+_IGNORED = (slice(18, 20), slice(24, 28), slice(40, 44), slice(92, 100))
+"""Of the header: the journal mode, and counters that say nothing of what is kept (sqlite.org/fileformat2.html, 1.3).
+
+One of them counts changes of the schema, and SQLite's backup raises it: what was put back would never be the same.
+"""
 
 
 def refresh(source: int, copy: int) -> None:
     """Make the copy equal to the source, on disk."""
     for offset, content in _differing(source, copy):
-        os.pwrite(copy, content, offset)
+        _write(copy, content, offset)
     os.ftruncate(copy, os.fstat(source).st_size)
     os.fsync(copy)
 
@@ -42,6 +45,13 @@ def _differing(source: int, copy: int) -> Iterator[tuple[int, bytes]]:
             yield offset, content
 
 
+def _write(file: int, content: bytes, offset: int) -> None:
+    """All of it: a disk that fills up takes a part first, and says so only when asked for the rest."""
+    while content:
+        written = os.pwrite(file, content, offset)
+        content, offset = content[written:], offset + written
+
+
 def _kept(content: bytes) -> bytes:
     kept = bytearray(content)
     for part in _IGNORED:
@@ -51,6 +61,13 @@ def _kept(content: bytes) -> bytes:
 
 def main(what: str, source_path: str, copy_path: str) -> int:
     """Returns 0, or 1 when they differ and only that was asked."""
+    try:
+        return _act(what, source_path, copy_path)
+    except OSError as error:
+        sys.exit(error.strerror)
+
+
+def _act(what: str, source_path: str, copy_path: str) -> int:
     source = os.open(source_path, os.O_RDONLY | os.O_CLOEXEC)
     if what == "compare":
         return 0 if is_same(source, os.open(copy_path, os.O_RDONLY | os.O_CLOEXEC)) else 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import errno
 import hashlib
 from dataclasses import dataclass
@@ -71,13 +72,29 @@ def lay_environment(uv: Uv, cache: BuildCache, blueprint: Blueprint, destination
 
     What is checked is the copy itself. Raises StepFailed `dependencies-failed` in words, and OSError.
     """
-    entry = cache.environments / blueprint.key
+    places = cache.pristine(blueprint.key)
     for _ in range(_ATTEMPTS):
-        if _copied(entry, destination):
-            return
-        durable.remove_tree(destination)
-        _make_pristine(uv, blueprint, entry, scratch)
-    raise StepFailed("cache-damaged", f"{entry} changes while it is read", hint=f"rm -r '{cache.folder}'")
+        for place in places:
+            if _copied(place, destination):
+                return
+            durable.remove_tree(destination)
+        _make_pristine(with_lent_downloads(uv, cache), blueprint, places[0], scratch)
+    raise StepFailed("cache-damaged", f"{places[0]} changes while it is read", hint=f"rm -r '{cache.folder}'")
+
+
+def with_lent_downloads(uv: Uv, cache: BuildCache) -> Uv:
+    """The same uv with a copy of the downloads of the cache that ours is lent, since it writes where it reads."""
+    if cache.lent is None or not (cache.lent / "uv").is_dir():
+        return uv
+    copy = cache.folder / "uv-lent"
+    try:
+        if not copy.exists():
+            tree.copy_tree(cache.lent / "uv", copy)
+    except OSError:
+        # Another build changes it just now, or something in it is not ours to read: all of it can be downloaded.
+        durable.remove_tree(copy)
+        return uv
+    return dataclasses.replace(uv, cache=copy)
 
 
 def compile_bytecode(python: Path, source: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bulletproof.domain.process import web_name
-from bulletproof.domain.report import MARGIN_SECONDS
+from bulletproof.domain.report import DRAIN_SECONDS, MARGIN_SECONDS
+from bulletproof.engine.journal import Journal
 from bulletproof.errors import StepFailed
 from bulletproof.operations.attempt import Attempt
 from bulletproof.operations.gate import pass_gate
@@ -14,6 +15,16 @@ _SEIZE_SECONDS = 5.0
 """How long we wait for somebody who has the database open when it is to be ours alone."""
 _UNHURRIED_SECONDS = 3600.0
 _MIB = 1 << 20
+_FIRST_STEP = "openers"
+"""Only a deployment that migrates has it."""
+
+
+def migrates_now(journal: Journal) -> int | None:
+    """The deployment that has the data to itself, from its look for other openers to its end; None if there is none."""
+    entry = journal.unfinished()
+    if entry is None or _FIRST_STEP not in journal.record(entry.deployment.number).intended():
+        return None
+    return entry.deployment.number
 
 
 def refuse_openers(attempt: Attempt) -> str:
@@ -42,7 +53,7 @@ def hold_requests(attempt: Attempt) -> str:
     previous = attempt.deployment.previous
     if previous is None:
         return ""
-    patience = min(manifest.config.drain.seconds, most - report.times.hold)
+    patience = min(manifest.config.drain.seconds, most - report.times.hold + DRAIN_SECONDS)
     if left := drain(host, previous.number, seconds=patience):
         raise StepFailed(
             "drain-too-slow",

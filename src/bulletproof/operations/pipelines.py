@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from bulletproof.engine.pipeline import Fork, Pipeline, Step
 from bulletproof.errors import NeedsPerson
 from bulletproof.operations.attempt import Attempt
@@ -135,6 +137,12 @@ DESTROY = Pipeline("destroy", before=(), after=(_CLOSE, Step("set-aside", set_da
 _PLAIN = (DEPLOY, ACTIVATE, FIRST, COLD, START, STOP, DESTROY)
 _WITH_MIGRATION = (MIGRATING, ACTIVATE_MIGRATING, COLD_MIGRATING, START_MIGRATING)
 _ALL = {pipeline.name: pipeline for pipeline in (*_PLAIN, *_WITH_MIGRATION)}
+
+
+def preparation(pipeline: Pipeline[Attempt]) -> tuple[Step[Attempt], ...]:
+    """The steps of a deployment that touch nothing live: all that come before it makes, opens or starts something."""
+    live = (_DATABASE, _OPEN, _START)
+    return tuple(itertools.takewhile(lambda step: step not in live, pipeline.before))
 
 
 def pipeline_named(name: str) -> Pipeline[Attempt]:

@@ -40,17 +40,21 @@ def check_space(attempt: Attempt, config: AppConfig) -> None:
 
 def check_settings(attempt: Attempt) -> None:
     """Refuse when a setting that the live deployment runs with is gone from today's."""
-    order, store, previous = attempt.ordered, attempt.host.settings, attempt.deployment.previous
-    if previous is None:
-        return
-    today = changed(store.today(), order.set_values, ())
-    lost = [name for name in missing(today, store.frozen(previous.number)) if name not in order.unset_names]
-    if lost:
+    if lost := missing_settings(attempt):
         raise Refused(
             "settings-missing",
             f"the live release runs with {', '.join(lost)}, which today's settings lack",
             hint=f"bulletproof env set {lost[0]}=…",
         )
+
+
+def missing_settings(attempt: Attempt) -> tuple[str, ...]:
+    """The names that the live deployment runs with, and that neither today's settings have nor a person unsets."""
+    order, store, previous = attempt.ordered, attempt.host.settings, attempt.deployment.previous
+    if previous is None:
+        return ()
+    today = changed(store.today(), order.set_values, ())
+    return tuple(name for name in missing(today, store.frozen(previous.number)) if name not in order.unset_names)
 
 
 def check_database_file(attempt: Attempt, config: AppConfig) -> None:

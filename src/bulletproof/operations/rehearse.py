@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
 
-from bulletproof.domain.report import MARGIN_SECONDS, Report, Times, Way, revisions_of
-from bulletproof.domain.schema import Schema, differences
+from bulletproof.domain.report import (
+    MARGIN_SECONDS,
+    STOP_SECONDS,
+    PackageChange,
+    Report,
+    Times,
+    Way,
+    package_changes,
+    revisions_of,
+)
+from bulletproof.domain.schema import Schema, differences, null_counts, row_counts
 from bulletproof.domain.web import database_setting, web_process
 from bulletproof.errors import StepFailed
 from bulletproof.operations.attempt import Attempt, Migration
 from bulletproof.operations.gate import Candidate, pass_gate
+from bulletproof.operations.preflight import missing_settings
 from bulletproof.ports import Manifest
 
 T = TypeVar("T")
@@ -32,9 +43,11 @@ def rehearse_on_copy(attempt: Attempt) -> str:
     host, number = attempt.host, attempt.number
     if reason := host.rehearsal.why_not():
         return _go_without(attempt, reason)
-    report = find_out(attempt)
-    attempt.found.report = report
-    host.keep_report(number, msgspec.json.encode(report))
+    try:
+        report = find_out(attempt)
+    finally:
+        if attempt.found.report is not None:
+            host.keep_report(number, msgspec.json.encode(attempt.found.report))
     refuse(report, attempt)
     if not report.is_migrating:
         discard_rehearsal(attempt)
@@ -47,43 +60,96 @@ def discard_rehearsal(attempt: Attempt) -> None:
     attempt.host.swap.discard(attempt.number)
 
 
-def find_out(attempt: Attempt) -> Report:
-    """Rehearse, and tell what was found. Raises StepFailed for what does not even work on the copy."""
-    rehearsal, number, manifest = attempt.host.rehearsal, attempt.number, attempt.manifest
-    size, copy_seconds = _timed(attempt, lambda: rehearsal.prepare(number))
-    before = rehearsal.look(number)
-    migration, migrate_seconds = _migrate(attempt)
-    attempt.found.migration = migration
-    migrated = rehearsal.look(number) if migration else before
-    health, boot_seconds = _timed(attempt, lambda: boot_on_copy(attempt, manifest))
-    after = rehearsal.look(number)
-    migrates_at_boot = after != migrated or (migration is None and rehearsal.is_changed(number))
-    if migrates_at_boot:
-        _boot_again(attempt)
-    is_migrating = migration is not None or migrates_at_boot
-    way, words, previous_seconds = _way_back(attempt, before) if is_migrating else _same_data(attempt)
-    previous = attempt.deployment.previous
-    schema = attempt.found.schema
+def outset(attempt: Attempt) -> Report:
+    """What is known of a deployment without a copy of the data."""
+    previous, schema = attempt.deployment.previous, attempt.found.schema
     return Report(
-        release=manifest.release,
+        release=attempt.deployment.release,
         previous=previous.release if previous else "",
-        proof=rehearsal.proof(),
-        copy_bytes=size,
+        missing_settings=missing_settings(attempt),
+        packages=_changed_packages(attempt),
         tool=schema.tool,
+        pending=schema.pending,
+    )
+
+
+def find_out(attempt: Attempt) -> Report:
+    """Rehearse, and tell what was found. Raises StepFailed for what does not even work on the copy.
+
+    What was found until then is noted in the attempt.
+    """
+    _lay_copy(attempt)
+    before = attempt.host.rehearsal.look(attempt.number)
+    migrated = _try_migration(attempt, before)
+    _try_boot(attempt, before, migrated)
+    _try_way_back(attempt, before)
+    return attempt.report
+
+
+def _changed_packages(attempt: Attempt) -> tuple[PackageChange, ...]:
+    previous, releases = attempt.deployment.previous, attempt.host.releases
+    if previous is None:
+        return ()
+    try:
+        return package_changes(releases.packages(previous.release), releases.packages(attempt.deployment.release))
+    except StepFailed:
+        return ()  # the new one is not built yet; or the live one is damaged, which must not keep out its successor
+
+
+def _lay_copy(attempt: Attempt) -> None:
+    rehearsal = attempt.host.rehearsal
+    size, seconds = _timed(attempt, lambda: rehearsal.prepare(attempt.number))
+    attempt.found.report = replace(outset(attempt), proof=rehearsal.proof(), copy_bytes=size, times=Times(copy=seconds))
+
+
+def _try_migration(attempt: Attempt, before: Schema) -> Schema:
+    """Migrate the copy if it must be; tells what it holds then."""
+    migration, seconds = _migrate(attempt)
+    attempt.found.migration = migration
+    after = attempt.host.rehearsal.look(attempt.number) if migration else before
+    report, schema = attempt.report, attempt.found.schema
+    attempt.found.report = replace(
+        _compared(report, before, after),
         pending=schema.pending or (schema.unknown if migration else ()),
         command=migration.command.words if migration else "",
-        changes=differences(before, after),
-        is_migrating=is_migrating,
+        is_migrating=migration is not None,
+        times=replace(report.times, migrate=seconds),
+    )
+    return after
+
+
+def _try_boot(attempt: Attempt, before: Schema, migrated: Schema) -> None:
+    """Boot the release on the migrated copy, and see whether that alone changes anything."""
+    rehearsal, number, is_migrated = attempt.host.rehearsal, attempt.number, attempt.found.migration is not None
+    health, seconds = _timed(attempt, lambda: boot_on_copy(attempt, attempt.manifest))
+    after = rehearsal.look(number)
+    migrates_at_boot = after != migrated or (not is_migrated and rehearsal.is_changed(number))
+    report = attempt.report
+    attempt.found.report = replace(
+        _compared(report, before, after),
+        is_migrating=is_migrated or migrates_at_boot,
         migrates_at_boot=migrates_at_boot,
         health=health,
-        rollback=way,
-        rollback_words=words,
-        times=Times(
-            copy=copy_seconds,
-            migrate=migrate_seconds,
-            boot=boot_seconds,
-            previous_boot=previous_seconds or boot_seconds,
-        ),
+        times=replace(report.times, boot=seconds, previous_boot=seconds),
+    )
+    if migrates_at_boot:
+        _boot_again(attempt)
+
+
+def _try_way_back(attempt: Attempt, before: Schema) -> None:
+    report = attempt.report
+    way, words, seconds = _way_back(attempt, before) if report.is_migrating else _same_data(attempt)
+    times = replace(report.times, previous_boot=seconds or report.times.boot)
+    attempt.found.report = replace(report, rollback=way, rollback_words=words, times=times)
+
+
+def _compared(report: Report, before: Schema, after: Schema) -> Report:
+    """The report with what is different between two looks at the copy."""
+    return replace(
+        report,
+        changes=differences(before, after),
+        rows=row_counts(before, after),
+        nulls=null_counts(before, after),
     )
 
 
@@ -274,7 +340,7 @@ def _go_without(attempt: Attempt, reason: str) -> str:
             f"a migration is never made without a rehearsal, and this machine permits none: {reason}",
             hint="bulletproof deploy with an older revision, or let this user make namespaces",
         )
-    attempt.found.report = Report(release=attempt.deployment.release, proof=f"none: {reason}")
+    attempt.found.report = replace(outset(attempt), proof=f"none: {reason}")
     return f"skipped: {reason}"
 
 
@@ -290,7 +356,9 @@ def _candidate(attempt: Attempt, manifest: Manifest) -> Candidate:
 
 
 def _patience_seconds(attempt: Attempt) -> float:
-    return attempt.manifest.config.hold.seconds if is_serving(attempt) else _UNHURRIED_SECONDS
+    """What takes longer than this on the copy cannot be done while requests wait, and need not be waited for."""
+    most = attempt.manifest.config.hold.seconds - STOP_SECONDS - MARGIN_SECONDS
+    return most if is_serving(attempt) else _UNHURRIED_SECONDS
 
 
 def _timed(attempt: Attempt, act: Callable[[], T]) -> tuple[T, float]:

@@ -1,0 +1,74 @@
+"""A private folder for something large of which nothing may be left; what a killed process left goes with the next."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from bulletproof.effects import durable
+from bulletproof.errors import StepFailed
+
+_ON_DISK = "/var/tmp"  # noqa: S108  the folder made in it is private; /tmp often lies in memory, where no database fits
+
+_HELD, _WORK = "held", "work"
+
+
+@contextlib.contextmanager
+def scratch_folder(prefix: str) -> Iterator[Path]:
+    """A folder in $TMPDIR or /var/tmp that nobody else may enter, and that is gone afterwards.
+
+    Those of the same prefix whose owner was killed are removed first. Raises StepFailed `scratch-not-made`.
+    """
+    place = Path(os.environ.get("TMPDIR") or _ON_DISK)
+    try:
+        _remove_left(place, prefix)
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+    except OSError as error:
+        words = f"no temporary folder could be made in {place}: {error.strerror or error}"
+        raise StepFailed("scratch-not-made", words, hint="TMPDIR=/another/folder bulletproof plan") from error
+    durable.write_file(folder / _HELD, "", mode=0o600)
+    descriptor = os.open(folder / _HELD, os.O_RDONLY)
+    try:
+        # The kernel lets go of it when we die, however we do. Not of the folder: `durable` locks those itself.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        durable.make_folder(folder / _WORK, mode=0o700)
+        yield folder / _WORK
+    finally:
+        os.close(descriptor)
+        _remove(folder)
+
+
+def _remove_left(place: Path, prefix: str) -> None:
+    for folder in place.glob(f"{prefix}*"):
+        if _is_ours(folder) and _is_left(folder):
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """From within, since what others leave beside it is not ours to sweep."""
+    durable.remove_tree(folder / _WORK)
+    durable.remove(folder / _HELD)
+    folder.rmdir()
+
+
+def _is_ours(folder: Path) -> bool:
+    return folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
+
+
+def _is_left(folder: Path) -> bool:
+    """Whether nobody holds it; one without the file to hold was made this very instant."""
+    try:
+        descriptor = os.open(folder / _HELD, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
