@@ -35,7 +35,7 @@ LAYOUT = Layout(root=Path("/model"), app="app", runtime=Path("/model/run"))
 CONFIG = AppConfig(name="app", keep=Keep(releases=2))
 READS = frozenset({
     "manifest", "existing", "is_running", "state", "names", "target", "connections", "is_listening", "exists", "check",
-    "today", "frozen", "numbers", "port", "process", "relay", "history", "notes", "why_not", "ask", "log_tail",
+    "size", "today", "frozen", "numbers", "port", "process", "relay", "history", "notes", "why_not", "ask", "log_tail",
     "upgrade", "downgrade", "misfits", "openers", "proof", "run", "boot", "end", "look", "is_changed", "rewind", "copy",
 })  # fmt: skip
 """What only looks, or changes only what is gone with the deployer or its scratch: no boundary lies in it."""

@@ -132,6 +132,9 @@ class Database(Protocol):
     def exists(self) -> bool:
         """Whether there is one; a file of zero bytes is none."""
 
+    def size(self) -> int:
+        """Its bytes, with what is not yet in its file; 0 when there is none."""
+
     def check(self) -> str:
         """Read it through and say what it is in a few words. Raises Refused when it is not reachable or not whole."""
 
@@ -144,7 +147,7 @@ class SchemaState:
     """How a release's schema stands to the database."""
 
     tool: str
-    """`flask-migrate`, `alembic`, `command`, `create-all` or `none`."""
+    """`flask-migrate`, `alembic`, `django`, `command`, `create-all` or `none`."""
     current: tuple[str, ...] = ()
     pending: tuple[str, ...] = ()
     """What the release would do to the database, in order, in its tool's words; empty when they fit."""

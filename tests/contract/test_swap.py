@@ -24,6 +24,7 @@ import pytest
 
 from bulletproof.adapters.sqlite import SqliteDatabase
 from bulletproof.domain.layout import Layout
+from bulletproof.effects import sqlite_keeper, sqlite_seized
 from bulletproof.errors import StepFailed
 from bulletproof.ports import Swap
 from fakes.database import Content, FakeDatabase
@@ -104,7 +105,7 @@ class FileLab:
             return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'fresh'").fetchall())
 
     def migrated(self) -> Path:
-        """Migrate a copy of what there is, which is taken without opening it: that would drop our lock."""
+        """Migrate a copy of what there is, which is taken as an operator would."""
         subprocess.run(["cp", self.file, self._work], check=True)
         return migrate(self._work)
 
@@ -279,19 +280,21 @@ LABS: dict[str, Callable[[Path], Lab]] = {
 
 
 @pytest.fixture(params=list(LABS))
-def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Lab:
+def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
     """Give each implementation of the port, with a note in its database."""
     lab = LABS[request.param](tmp_path)
     lab.write(1)
-    return lab
+    yield lab
+    lab.swap.release()
 
 
 @pytest.fixture(params=["WAL", "DELETE"])
-def files(request: pytest.FixtureRequest, tmp_path: Path) -> FileLab:
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FileLab]:
     """Give a file in each journal mode, with a note in it."""
     lab = FileLab(tmp_path, mode=request.param, mebibytes=1)
     lab.write(1)
-    return lab
+    yield lab
+    lab.swap.release()
 
 
 def swapped(lab: Lab) -> None:
@@ -638,7 +641,7 @@ class TestFirstDatabase:
         assert not SqliteDatabase(lab.file).exists()
 
     @pytest.mark.parametrize("copy_mode", ["WAL", "DELETE"])
-    @pytest.mark.parametrize("moment", ["before _checkpoint 2", "after put"])
+    @pytest.mark.parametrize("moment", ["before checkpoint", "after put"])
     def test_killed(self, tmp_path: Path, copy_mode: str, moment: str) -> None:
         """What a killed deployer leaves beside the file does not count as a database either."""
         lab = without_database(tmp_path)
@@ -658,21 +661,42 @@ def without_database(folder: Path) -> FileLab:
 
 # --- killed
 
+_COMMITTED = '    _checkpoint(connection)\n    connection.execute(f"PRAGMA journal_mode'
+_KILL_BOTH = "os.kill(os.getppid(), 9); os.kill(os.getpid(), 9)"
+
+
+def planted_keeper(folder: Path, *changes: tuple[str, str]) -> Path:
+    """The keeper's script with a bug in it."""
+    source = Path(sqlite_keeper.__file__).read_text(encoding="utf-8")
+    for old, new in changes:
+        assert source.count(old) == 1, f"{old!r} stands {source.count(old)} times in the keeper"
+        source = source.replace(old, new)
+    script = folder / "keeper.py"
+    script.write_text(source, encoding="utf-8")
+    return script
+
 
 def kill_at(lab: FileLab, moment: str, script: str) -> None:
     """Do something in another process, which is killed at a moment: after so many calls of a function.
 
     Such as `after put`, or `before check 2`, where `check` is that of a put; other names are functions of the modules.
+    `before checkpoint` is between the commit of a put and what follows, where the keeper has the floor.
     """
     when, name, count = (*moment.split(), "1")[:3]
+    keeper = planted_keeper(
+        lab.layout.root.parent,
+        ("_PAGES = 2048", "_PAGES = 64"),
+        *([(_COMMITTED, f"    {_KILL_BOTH}\n{_COMMITTED}")] if name == "checkpoint" else []),
+    )
     program = f"""
 import os, signal
 from pathlib import Path
 from bulletproof.adapters import swap as adapter
 from bulletproof.domain.layout import Layout
+from bulletproof.effects import sqlite_keeper, sqlite_seized
 from bulletproof.effects import sqlite_seized
 
-sqlite_seized._PAGES = 64
+sqlite_seized._KEEPER = Path({str(keeper)!r})
 left = {count}
 def killed(act):
     def acting(*values, **named):
@@ -711,7 +735,7 @@ class TestKilled:
     @pytest.mark.parametrize(
         ("moment", "becomes"),
         [("before check 1", False), ("before check 2", False), ("before check 3", False),
-         ("before _checkpoint 2", True), ("after put", True)],
+         ("before checkpoint", True), ("after put", True)],
     )  # fmt: skip
     def test_put(self, tmp_path: Path, mode: str, moment: str, becomes: bool) -> None:  # noqa: FBT001  pytest gives it
         """Until the transaction is committed the old content is there, then the new; both can be put back."""
@@ -726,7 +750,7 @@ class TestKilled:
     @pytest.mark.parametrize(
         ("moment", "asides"),
         [("after seize", 0), ("after refresh_copy", 0), ("after _set_aside", 1), ("before check 2", 1),
-         ("before check 3", 1), ("before _checkpoint 2", 1), ("after put", 1)],
+         ("before check 3", 1), ("before checkpoint", 1), ("after put", 1)],
     )  # fmt: skip
     def test_put_back(self, tmp_path: Path, mode: str, moment: str, asides: int) -> None:
         """What was put or what was there before; nothing of what was written meanwhile is lost, and it ends well."""
@@ -735,7 +759,7 @@ class TestKilled:
         lab.write(2)
         kill_at(lab, moment, "swap.put_back(3)")
 
-        is_back = moment in {"before _checkpoint 2", "after put"}
+        is_back = moment in {"before checkpoint", "after put"}
         assert (lab.is_migrated(), lab.notes()) == ((False, {1}) if is_back else (True, {1, 2}))
         assert lab.aside() == [{1, 2}] * asides
         lab.again().put_back(3)
@@ -975,14 +999,15 @@ def no_is_no(folder: Path) -> None:
 
 
 _SEIZED, _ADAPTER = "bulletproof.effects.sqlite_seized", "bulletproof.adapters.swap"
-_BACKUP = "                migrated.backup(self._connection, pages=_PAGES, progress=progress)\n"
+_KEEPER = "bulletproof.effects.sqlite_keeper"
+_PUT_ALL = "        if not self._put_pages(source, check):\n            self._put_all(source, check)\n"
 PLANTED: tuple[tuple[Bug, Callable[[Path], None]], ...] = (
     (
         Bug(
             "the lock is dropped before the put",
             _ADAPTER,
-            "        self._seized.put(copy, check)\n",
-            "        self.release()\n        self.seize(5)\n        self._seized.put(copy, check)\n",
+            "        self._held().put(copy, check)\n",
+            "        self.release()\n        self.seize(5)\n        self._held().put(copy, check)\n",
         ),
         late_writers_lose_nothing,
     ),
@@ -990,8 +1015,8 @@ PLANTED: tuple[tuple[Bug, Callable[[Path], None]], ...] = (
         Bug(
             "put by a rename",
             _SEIZED,
-            _BACKUP,
-            "                os.replace(shutil.copyfile(source, f'{source}2'), self._file)\n",
+            _PUT_ALL,
+            "        os.replace(shutil.copyfile(source, f'{source}2'), self._file)\n",
         ),
         late_writers_lose_nothing,
     ),
@@ -1017,8 +1042,8 @@ PLANTED: tuple[tuple[Bug, Callable[[Path], None]], ...] = (
         ),
         lambda folder: TestContract().test_what_was_set_aside_stays(_with_note(folder)),
     ),
-    (Bug("a small one is not asked for", _SEIZED, "        check()\n        self._req", "        self._req"), no_is_no),
-    (Bug("asked when it is too late", _SEIZED, "if remaining:", "if True:"), no_is_no),
+    (Bug("a small one is not asked for", _SEIZED, "        check()\n        if not", "        if not"), no_is_no),
+    (Bug("asked when it is too late", _KEEPER, "if remaining:", "if True:"), no_is_no),
 )
 _TRIALS = 10
 """A race is not lost every time; a lock that is dropped for an instant is used in most trials."""
@@ -1034,8 +1059,20 @@ def _with_note(folder: Path) -> FileLab:
 def test_a_planted_bug_is_caught(bug: Bug, promise: Callable[[Path], None], tmp_path: Path) -> None:
     """The tests have teeth: each promise holds, and is broken by the bug."""
     promise(tmp_path / "without")
-    with planted(bug, (_ADAPTER, _SEIZED)):
+    with planted_anywhere(bug, tmp_path):
         assert any(is_broken(promise, tmp_path / str(trial)) for trial in range(_TRIALS))
+
+
+@contextmanager
+def planted_anywhere(bug: Bug, folder: Path) -> Iterator[None]:
+    """A bug in one of our modules, or in the script of the process that has the lock."""
+    if bug.module != _KEEPER:
+        with planted(bug, (_ADAPTER, _SEIZED)):
+            yield
+        return
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sqlite_seized, "_KEEPER", planted_keeper(folder, (bug.old, bug.new)))
+        yield
 
 
 def is_broken(promise: Callable[[Path], None], folder: Path) -> bool:

@@ -355,17 +355,25 @@ def test_a_release_that_breaks_after_the_swap_is_undone(
     assert broken.version() == "v2"
 
 
+_SLOW_BOOT = """\
+import sys
+import time
+
+if "gunicorn" in sys.modules:
+    time.sleep(6)
+
+"""
+
+
 @pytest.mark.xdist_group("migrate-fails")
 def test_what_takes_longer_than_requests_may_wait_is_refused(broken: LiveApp, broken_traffic: Traffic) -> None:
     """A migration that lasts, and one that leaves no time for the way back: said at the rehearsal, nobody waits."""
-    workshop.git(broken.folder, "checkout", "--quiet", "--force", "boot-migrates")
-    slow_boot = branch(broken, {"run.py": "import time\n\ntime.sleep(3)\n" + (broken.folder / "run.py").read_text()})
-    for tag, seconds, reference in (
-        ("migration-too-slow", 8, "migration-too-slow"),
-        (slow_boot, 5, "hold-too-long"),
-    ):
+    workshop.git(broken.folder, "checkout", "--quiet", "--force", "v3")
+    source = (broken.folder / "run.py").read_text()
+    slow_boot = branch(broken, {"run.py": _SLOW_BOOT + source})
+    for tag, reference in (("migration-too-slow", "migration-too-slow"), (slow_boot, "hold-too-long")):
         with coming_to_nothing(broken, broken_traffic):
-            broken.configure(hold={"seconds": seconds})
+            broken.configure(hold={"seconds": 8})
             done = broken.change("deploy", tag).must(3, "undone")
         assert done.reference == reference
         assert "seconds" in str(done.last["error"])

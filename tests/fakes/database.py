@@ -39,6 +39,10 @@ class FakeDatabase:
         """Whether there is one."""
         return self.tables is not None
 
+    def size(self) -> int:
+        """As if each table was a page."""
+        return 4096 * len(self.tables or ())
+
     def check(self) -> str:
         """Say what it is, or refuse."""
         if self.tables is None:

@@ -35,6 +35,11 @@ class SqliteDatabase:
         except OSError as error:
             raise self._not_reachable(f"cannot be looked at: {error.strerror}") from error
 
+    def size(self) -> int:
+        """The bytes of the file and of what is written beside it; 0 when there is none."""
+        files = (self._real, *map(self._beside, ("-wal", "-journal")))
+        return sum(file.stat().st_size for file in files if file.is_file())
+
     def check(self) -> str:
         """Read the database through, changing nothing, and tell its tables, size and journal mode.
 

@@ -49,13 +49,16 @@ class SqliteSwap:
         What an earlier copy under that name has already is not written again.
         """
         durable.make_folder(self._layout.snapshots, mode=0o700)
-        return refresh_copy(self._file.resolve(), self._layout.snapshot(number), timeout_seconds=timeout_seconds)
+        size = refresh_copy(self._file.resolve(), self._layout.snapshot(number), timeout_seconds=timeout_seconds)
+        self._held().require_held()  # or somebody may have written while it was copied
+        return size
 
     def put(self, copy: Path, check: Callable[[], None]) -> None:
-        """Give the seized database the content of `copy`, whole or not at all; `check` may raise to end it."""
-        if self._seized is None:
-            raise StepFailed("database-not-held", "the database was not had alone when it was to be replaced")
-        self._seized.put(copy, check)
+        """Give the seized database the content of `copy`, whole or not at all; `check` may raise to end it.
+
+        A large one is let go of by this already, and so is any when it fails; `release` is due in any case.
+        """
+        self._held().put(copy, check)
 
     def release(self) -> None:
         """Let others have it; idempotent."""
@@ -80,6 +83,7 @@ class SqliteSwap:
             if snapshot.stat().st_size:
                 self.put(snapshot, lambda: None)
             else:  # there was none; SQLite's own copy of nothing would be a database without tables
+                self._held().require_held()
                 durable.remove(self._file.resolve().with_name(f"{self._file.resolve().name}-journal"))
                 refresh_copy(snapshot, self._file.resolve())
             return str(place)
@@ -96,6 +100,12 @@ class SqliteSwap:
         """The deployments that have a snapshot, oldest first."""
         found = self._layout.snapshots.glob("*.db") if self._layout.snapshots.is_dir() else ()
         return tuple(sorted(int(path.stem) for path in found if path.stem.isdecimal()))
+
+    def _held(self) -> Seized:
+        """Raises StepFailed `database-not-held` when it was not seized."""
+        if self._seized is None:
+            raise StepFailed("database-not-held", "the database was not had alone when it was needed")
+        return self._seized
 
     def _set_aside(self, number: int) -> Path:
         """Copy what the database holds to where nothing deletes it, under a name that is free."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _NARROWEST, _WIDEST = 40, 110
 _WIDEST_WHAT = 24
 _HELP = """\
-Look at the Flask app in FOLDER (this one when missing) and write its bulletproof.toml.
+Look at the web app in FOLDER (this one when missing) and write its bulletproof.toml.
 
 \b
   bulletproof init                       find everything out
@@ -50,7 +50,9 @@ def init_command(*, folder: Path, name: str | None, entry: str | None, is_forced
 
 def _show(done: Initialised, lines: Sequence[Line], warnings: Sequence[str]) -> None:
     """Tell on stderr what was found and what follows; there is no data for stdout."""
-    click.echo(f"{click.style(done.config.name, bold=True)}, a Flask app in {done.path.parent}\n", err=True)
+    name = done.findings.framework.name
+    kind = f"an {name}" if name == "ASGI" else f"a {name}"
+    click.echo(f"{click.style(done.config.name, bold=True)}, {kind} app in {done.path.parent}\n", err=True)
     for text in _table(lines):
         click.echo(text, err=True)
     click.echo(err=True)

@@ -118,7 +118,7 @@ def _runs(report: Report) -> list[str]:
 def _data(report: Report) -> list[str]:
     """Rows and NULLs; only what is otherwise afterwards when there are many tables."""
     rows = [count for count in report.rows if len(report.rows) <= _TABLES_SHOWN or count.before != count.after]
-    lines = [f"{count.name}: {_became(count)} rows" for count in rows]
+    lines = [f"{count.name}: {_became(count)} {'row' if count.after == 1 else 'rows'}" for count in rows]
     if len(rows) < len(report.rows):
         lines.append(f"{len(report.rows) - len(rows)} other tables keep the number of their rows")
     lines += [f"{count.name}: {_became(count)} NULLs" for count in report.nulls]

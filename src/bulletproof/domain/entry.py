@@ -7,17 +7,20 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from bulletproof.domain.flask_apps import FACTORY_NAMES, OBJECT_NAMES, Apps, Origin, takes_no_argument
+from bulletproof.domain.flask_apps import FACTORY_NAMES, OBJECT_NAMES, Apps, Origin, is_asgi_app, takes_no_argument
+from bulletproof.domain.frameworks import DJANGO, FLASK, Framework
 from bulletproof.domain.python_module import Binding, BrokenModule, Imported, Module, top_level
+from bulletproof.domain.python_traits import settings_module
 from bulletproof.errors import StepFailed
 
-SERVER_MODULES = ("wsgi", "run", "app", "main", "application", "server", "autoapp")
+SERVER_MODULES = ("wsgi", "asgi", "run", "app", "main", "application", "server", "autoapp")
 """Files that people write for a server to load, the most usual first."""
 
 _CODE_COLUMNS = 60
 _LOOKED_FOR = (
-    "looked for: app or application, made with Flask(...) or create_app(), in wsgi.py, run.py, app.py, main.py or a"
-    " package, and for a function create_app or make_app that needs no arguments"
+    "looked for: app or application, made with Flask(...), FastAPI(...), get_wsgi_application() and the like, or with"
+    " create_app(), in wsgi.py, asgi.py, run.py, app.py, main.py or a package, and for a function create_app or make_app"
+    " that needs no arguments"
 )
 
 
@@ -33,6 +36,7 @@ class Candidate:
     """The line that makes it."""
     import_folder: str = ""
     """The folder of the source that must be on Python's path, when it is not the source itself."""
+    framework: Framework = FLASK
 
     @property
     def reason(self) -> str:
@@ -102,7 +106,7 @@ def the_one(found: EntrySearch, *, hint: str = "") -> Candidate:
     if not found.candidates:
         raise StepFailed(
             "entry-not-found",
-            "no Flask app that a server can load was found in the source",
+            "no app that a server can load was found in the source",
             hint=hint or 'write app.entry = "MODULE:APP" into bulletproof.toml',
             context=(_LOOKED_FOR, *map(str, found.rejected)),
         )
@@ -164,12 +168,30 @@ def _why_not_loadable(module: Module, apps: Apps) -> Rejected | None:
 
 def _objects(module: Module, apps: Apps) -> Iterator[_Seen | Rejected]:
     for name, bindings in module.bindings.items():
-        usable = [one for one in bindings if isinstance(one, ast.expr) or _is_handed_on(one, module)]
+        usable = [one for one in bindings if _is_usable(name, one, module)]
         if usable and name[0].isascii() and (origin := apps.object(module, name)):
             line = usable[0].line if isinstance(usable[0], Imported) else usable[0].lineno
             made_in = apps.modules[origin.module]
             reason = _why_not_loadable(module, apps) or _why_not_loadable(made_in, apps)
-            yield reason or _seen(module, name, line, origin)
+            yield reason or _lost_settings(module, origin, apps) or _seen(module, name, line, origin)
+
+
+def _lost_settings(module: Module, origin: Origin, apps: Apps) -> Rejected | None:
+    """Why a Django app cannot be loaded from here: the settings that its file names are below another folder."""
+    made_in = apps.modules[origin.module]
+    sighting = settings_module(made_in) if origin.framework.package == DJANGO.package else None
+    above = made_in.name.rpartition(".")[0].partition(".")[0]
+    if sighting is None or sighting.what in apps.modules or f"{above}.{sighting.what}" not in apps.modules:
+        return None
+    words = f"{sighting.what} cannot be imported from here: cd {above}, and use bulletproof there"
+    return Rejected(path=module.path, line=sighting.line, words=words)
+
+
+def _is_usable(name: str, binding: Binding, module: Module) -> bool:
+    """Whether what is bound can be an app itself, and does not only make one."""
+    if isinstance(binding, ast.AsyncFunctionDef):
+        return is_asgi_app(name, binding)
+    return isinstance(binding, ast.expr) or _is_handed_on(binding, module)
 
 
 def _is_handed_on(binding: Binding, module: Module) -> bool:
@@ -207,6 +229,7 @@ def _seen(module: Module, name: str, line: int, origin: Origin) -> _Seen:
         line=line,
         code=code if len(code) <= _CODE_COLUMNS else f"{code[: _CODE_COLUMNS - 3]}...",
         import_folder=module.import_folder,
+        framework=origin.framework,
     )
     return _Seen(candidate=candidate, origin=origin, rank=_module_rank(module, name), tier=_tier(module, name))
 

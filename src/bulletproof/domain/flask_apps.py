@@ -1,4 +1,4 @@
-"""Which names of a source stand for a Flask app or for a function that makes one, followed from file to file."""
+"""Which names of a source stand for a web app or for a function that makes one, followed from file to file."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import ast
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from bulletproof.domain.frameworks import ASGI, FLASK, FRAMEWORKS, Framework, made_with
 from bulletproof.domain.python_module import Binding, Imported, Module, inner_imports
 
 OBJECT_NAMES = ("app", "application")
-"""What an app is usually called, and what Flask and gunicorn look for."""
+"""What an app is usually called, and what Flask, gunicorn and uvicorn look for."""
 FACTORY_NAMES = ("create_app", "make_app")
 
-_FLASK_CLASSES = {"flask.Flask", "flask.app.Flask", "apiflask.APIFlask", "flask_openapi3.OpenAPI"}
+_ASGI_PARAMETERS = ["scope", "receive", "send"]
+"""What an ASGI app is called with (asgi.readthedocs.io/en/latest/specs/main.html)."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -23,6 +25,7 @@ class Origin:
 
     module: str
     line: int
+    framework: Framework = FLASK
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ class Apps:
     def _bound_app(self, binding: Binding, name: str, module: Module) -> Origin | None:
         if isinstance(binding, ast.expr):
             return self._app(binding, module, {}, may_wrap=name in OBJECT_NAMES)
+        if isinstance(binding, ast.AsyncFunctionDef):
+            return Origin(module.name, binding.lineno, ASGI) if is_asgi_app(name, binding) else None
         if isinstance(binding, Imported) and binding.name and (other := self.modules.get(binding.module)):
             return self.object(other, binding.name)
         return None
@@ -107,14 +112,16 @@ class Apps:
         return None
 
     def _wrapped(self, call: ast.Call, module: Module, local: Mapping[str, ast.expr]) -> Origin | None:
-        arguments = [*call.args, *(keyword.value for keyword in call.keywords)]
+        given = [*call.args, *(keyword.value for keyword in call.keywords)]
+        # A router of protocols is given its apps in a dictionary.
+        arguments = [value for one in given for value in (one.values if isinstance(one, ast.Dict) else (one,))]
         bare = (one.value if isinstance(one, ast.Attribute) and one.attr == "wsgi_app" else one for one in arguments)
         return next(filter(None, (self._app(one, module, local, may_wrap=True) for one in bare)), None)
 
     def _called(self, func: ast.expr, module: Module, line: int) -> Origin | None:
         """The app that calling this makes."""
-        if self._is_flask(func, module):
-            return Origin(module.name, line)
+        if framework := self._maker(func, module):
+            return Origin(module.name, line, framework)
         target = self._target(func, module)
         return self.factory(target.module, target.name) if target and target.module else None
 
@@ -133,28 +140,25 @@ class Apps:
         for expression in returned:
             if origin := self._app(expression, module, local, may_wrap=is_factory_name):
                 return origin
-        is_annotated = function.returns is not None and self._is_flask(function.returns, module)
-        is_believed = is_annotated or (is_factory_name and self._uses_flask(module))
-        return Origin(module.name, function.lineno) if returned and is_believed else None
+        annotated = self._maker(function.returns, module) if function.returns is not None else None
+        believed = annotated or (_used_framework(module) if is_factory_name else None)
+        return Origin(module.name, function.lineno, believed) if returned and believed else None
 
-    def _uses_flask(self, module: Module) -> bool:
-        every = (binding for bindings in module.bindings.values() for binding in bindings)
-        return any(isinstance(one, Imported) and one.module.partition(".")[0].startswith("flask") for one in every)
-
-    def _is_flask(self, expression: ast.expr, module: Module) -> bool:
-        """Whether the expression names the class Flask, or a class of the source made from it."""
+    def _maker(self, expression: ast.expr, module: Module) -> Framework | None:
+        """The framework whose class, or a class of the source made from it, the expression names."""
         if isinstance(expression, ast.Constant) and isinstance(expression.value, str):
             expression = _quoted(expression.value)
         target = self._target(expression, module)
         if target is None or target.module is None:
-            return target is not None and target.name in _FLASK_CLASSES
+            return made_with(target.name) if target else None
         bindings = target.module.bindings.get(target.name, [])
-        return any(self._is_flask_class(binding, target.module) for binding in bindings)
+        return next(filter(None, (self._maker_class(binding, target.module) for binding in bindings)), None)
 
-    def _is_flask_class(self, binding: Binding, module: Module) -> bool:
+    def _maker_class(self, binding: Binding, module: Module) -> Framework | None:
         if isinstance(binding, ast.ClassDef):
-            return any(self._is_flask(base, module) for base in binding.bases if _dotted(base) != [binding.name])
-        return isinstance(binding, Imported) and f"{binding.module}.{binding.name}" in _FLASK_CLASSES
+            bases = (self._maker(base, module) for base in binding.bases if _dotted(base) != [binding.name])
+            return next(filter(None, bases), None)
+        return made_with(f"{binding.module}.{binding.name}") if isinstance(binding, Imported) else None
 
     def _target(self, expression: ast.expr, module: Module) -> _Target | None:
         """What a name or a dotted name means in the module."""
@@ -169,6 +173,18 @@ class Apps:
         *path, name = [*first.module.split("."), *([first.name] if first.name else []), *parts[1:]]
         other = self.modules.get(".".join(path))
         return _Target(other, name) if other else _Target(None, ".".join([*path, name]))
+
+
+def is_asgi_app(name: str, function: ast.AsyncFunctionDef) -> bool:
+    """Whether the function is itself an app, by its usual name and by what it takes."""
+    return name in OBJECT_NAMES and [one.arg for one in function.args.args] == _ASGI_PARAMETERS
+
+
+def _used_framework(module: Module) -> Framework | None:
+    """The framework that the module imports something of, its extensions included."""
+    every = (binding for bindings in module.bindings.values() for binding in bindings)
+    packages = {one.module.partition(".")[0] for one in every if isinstance(one, Imported)}
+    return next((one for one in FRAMEWORKS if any(name.startswith(one.package) for name in packages)), None)
 
 
 def takes_no_argument(function: Function) -> bool:

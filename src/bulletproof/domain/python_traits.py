@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bulletproof.domain.python_module import Module
+from bulletproof.domain.python_module import Imported, Module
 
 HEALTH_PATHS = ("/up", "/health", "/healthz")
 """Usual routes of a health check, the one that Bulletproof asks for by itself first."""
@@ -15,6 +15,16 @@ HEALTH_PATHS = ("/up", "/health", "/healthz")
 _URI_KEY = "SQLALCHEMY_DATABASE_URI"
 _CONNECTING = {"create_engine", "create_async_engine"}
 _DRIVERS = {"sqlite3", "psycopg", "psycopg2", "asyncpg"}
+_ENGINES = {"sqlite3": "sqlite", "postgresql": "postgresql", "mysql": "mysql", "oracle": "oracle"}
+"""The last part of a Django engine's name, and what it is usually called."""
+_URL_SETTING = "DATABASE_URL"
+"""What dj-database-url and django-environ read when they are told nothing else."""
+_SETTINGS_MODULE = "DJANGO_SETTINGS_MODULE"
+_ROUTES = {"route", "get", "add_url_rule", "add_api_route", "add_route", "Route", "APIRoute", "path"}
+"""What registers a path: Flask's, FastAPI's, Starlette's and Django's."""
+_GROUPS = {"Blueprint": "url_prefix", "APIRouter": "prefix"}
+_GROUPING = {"register_blueprint": "url_prefix", "include_router": "prefix"}
+"""What makes and what adds a group of routes, and the keyword that puts them below another path."""
 _SETTING = re.compile(r"[A-Z][A-Z0-9_]*")
 _DATABASE_SETTING = re.compile(r"([A-Z0-9]+_)*(DATABASE|DB|POSTGRES|POSTGRESQL)_(URL|URI)")
 _NOT_FOR_SERVERS = re.compile(r"(^|_)(DEV|DEVELOPMENT|TEST|TESTING)(_|$)")
@@ -72,34 +82,83 @@ def imported_packages(modules: Sequence[Module]) -> dict[str, Sighting]:
     return packages
 
 
+def settings_module(module: Module) -> Sighting | None:
+    """The settings that a Django project's file names: `os.environ.setdefault("DJANGO_SETTINGS_MODULE", ...)`."""
+    for node in ast.walk(module.tree):
+        named: tuple[ast.expr, ast.expr] | None = None
+        match node:
+            case ast.Call(func=ast.Attribute(attr="setdefault"), args=[key, value]):
+                named = (key, value)
+            case ast.Assign(targets=[ast.Subscript(slice=key)], value=value):
+                named = (key, value)
+        if named and _text(named[0]) == _SETTINGS_MODULE and (what := _text(named[1])):
+            return Sighting(what=what, path=module.path, line=named[0].lineno)
+    return None
+
+
 def health_route(modules: Sequence[Module]) -> Sighting | None:
     """The route of the app that is made for a health check; None when its whole path cannot be seen."""
-    moved = {name for module in modules for name in _moved_blueprints(module)}
-    routes = [route for module in modules for route in _health_routes(module, moved)]
-    return min(routes, key=lambda route: HEALTH_PATHS.index(route.what), default=None)
+    moved = {name for module in modules for name in _moved_groups(module)}
+    roots = {name for module in modules for name in _root_urls(module)}
+    routes = [route for module in modules for route in _health_routes(module, moved, roots)]
+    return min(routes, key=lambda route: HEALTH_PATHS.index(route.what.removesuffix("/")), default=None)
 
 
-def _health_routes(module: Module, moved: set[str]) -> Iterator[Sighting]:
+def has_route(modules: Sequence[Module], path: str) -> bool:
+    """Whether a decorator, or a list of routes, seems to register this path."""
+    calls = (node for module in modules for node in ast.walk(module.tree) if isinstance(node, ast.Call))
+    return any(_called_name(call) in _ROUTES and any(_text(one) == path for one in call.args[:1]) for call in calls)
+
+
+def _health_routes(module: Module, moved: set[str], roots: set[str]) -> Iterator[Sighting]:
+    mounted = set(_mounted(module))
     for node in ast.walk(module.tree):
         decorators = node.decorator_list if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else []
-        rules = [node] if isinstance(node, ast.Call) and _called_name(node) == "add_url_rule" else []
-        for call in (*decorators, *rules):
-            if isinstance(call, ast.Call) and _called_name(call) in {"route", "get", "add_url_rule"}:
-                path = _text(call.args[0]) if call.args else ""
-                if path in HEALTH_PATHS and _base_name(call) not in moved and _answers_get(call):
+        is_rule = isinstance(node, ast.Call) and _called_name(node) in _ROUTES - {"route", "get"}
+        for call in (*decorators, *((node,) if is_rule else ())):
+            if isinstance(call, ast.Call) and _called_name(call) in _ROUTES and call.args and id(call) not in mounted:
+                path = _path(call, module, roots)
+                if path.removesuffix("/") in HEALTH_PATHS and _base_name(call) not in moved and _answers_get(call):
                     yield Sighting(what=path, path=module.path, line=call.lineno)
 
 
-def _moved_blueprints(module: Module) -> Iterator[str]:
-    """Names of the blueprints whose routes stand below another path than they say."""
+def _path(call: ast.Call, module: Module, roots: set[str]) -> str:
+    """The whole path of a route, empty when it cannot be seen; Django's have no slash in front."""
+    if _called_name(call) == "path":
+        return f"/{_text(call.args[0])}" if module.name in roots and not isinstance(call.func, ast.Attribute) else ""
+    of_endpoint = _called_name(call) == "add_route" and not _text(call.args[0])
+    return "" if of_endpoint else _text(call.args[0])
+
+
+def _root_urls(module: Module) -> Iterator[str]:
+    """The module that a Django project's settings name as the one with the topmost paths."""
+    for name, value in _assignments(module.tree):
+        if name == "ROOT_URLCONF" and (text := _text(value)):
+            yield text
+
+
+def _mounted(module: Module) -> Iterator[int]:
+    """The routes that stand below the path of a Mount."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Call) and _called_name(node) == "Mount":
+            yield from (id(inner) for inner in ast.walk(node) if isinstance(inner, ast.Call))
+
+
+def _moved_groups(module: Module) -> Iterator[str]:
+    """Names of the blueprints and routers whose routes stand below another path than they say."""
     for node in ast.walk(module.tree):
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call() as call):
-                if _called_name(call) == "Blueprint" and _keyword(call, "url_prefix"):
+                if _keyword(call, _GROUPS.get(_called_name(call), "")):
                     yield name
-            case ast.Call(args=[ast.Name(id=name) | ast.Attribute(attr=name), *_]):
-                if _called_name(node) == "register_blueprint" and _keyword(node, "url_prefix"):
-                    yield name
+            case ast.Call(args=[ast.Name() | ast.Attribute() as group, *_]):
+                if _keyword(node, _GROUPING.get(_called_name(node), "")):
+                    yield from _names_of(group)
+
+
+def _names_of(group: ast.expr) -> tuple[str, ...]:
+    """What a group of routes may be called where its routes are: `health.router` is `router` there."""
+    return (_last_name(group), _last_name(group.value)) if isinstance(group, ast.Attribute) else (_last_name(group),)
 
 
 def _answers_get(call: ast.Call) -> bool:
@@ -124,6 +183,8 @@ def _doubt(use: DatabaseUse) -> tuple[bool, ...]:
 
 def _database_uses(module: Module, assigned: dict[str, list[ast.expr]]) -> Iterator[DatabaseUse]:
     for node in ast.walk(module.tree):
+        if isinstance(node, ast.expr) and (use := _django_use(node, module)):
+            yield use
         for url in _urls(node):
             parts = list(_parts(url, assigned))
             kinds = [kind for part, _ in parts if (kind := database_kind(_text(part)))]
@@ -138,6 +199,45 @@ def _database_uses(module: Module, assigned: dict[str, list[ast.expr]]) -> Itera
                 )
         if isinstance(node, ast.expr) and _DATABASE_SETTING.fullmatch(name := _setting(node)):
             yield DatabaseUse(setting=name, kind="", path=module.path, line=node.lineno, is_certain=False)
+
+
+def _django_use(node: ast.expr, module: Module) -> DatabaseUse | None:
+    """What an entry of Django's DATABASES says, written out or by dj-database-url or django-environ."""
+    setting, kind = "", ""
+    match node:
+        case ast.Dict(keys=keys, values=values):
+            entry = {_text(key): value for key, value in zip(keys, values, strict=True) if key}
+            kind = _engine(entry)
+            if not kind:
+                return None
+            inside = (inner for inner in ast.walk(entry["NAME"]) if isinstance(inner, ast.expr))
+            setting = next((name for one in inside if _DATABASE_SETTING.fullmatch(name := _setting(one))), "")
+        case ast.Call() if _called_name(node) == "config" and "dj_database_url" in {_base_name(node), _home(module)}:
+            setting = _text(_keyword(node, "env") or ast.Constant("")) or _URL_SETTING
+            kind = database_kind(_first_text(_keyword(node, "default")))
+        case ast.Call(func=ast.Attribute(attr="db" | "db_url"), args=[]) if "env" in _base_name(node).lower():
+            setting, kind = _URL_SETTING, database_kind(_first_text(_keyword(node, "default")))
+        case _:
+            return None
+    return DatabaseUse(setting=setting, kind=kind, path=module.path, line=node.lineno, is_certain=True)
+
+
+def _engine(entry: dict[str, ast.expr]) -> str:
+    """The kind of database of an entry of DATABASES; empty when it is none."""
+    engine = _text(entry["ENGINE"]).rpartition(".")[2] if {"ENGINE", "NAME"} <= entry.keys() else ""
+    return _ENGINES.get(engine, "")
+
+
+def _home(module: Module) -> str:
+    """Where the module has a function `config` from."""
+    imports = (one for one in module.bindings.get("config", ()) if isinstance(one, Imported))
+    return next((one.module for one in imports), "")
+
+
+def _first_text(expression: ast.expr | None) -> str:
+    """The text that an expression begins with, such as `sqlite:///` of an f-string."""
+    nodes = ast.walk(expression) if expression else ()
+    return next((text for node in nodes if (text := _text(node))), "")
 
 
 def _urls(node: ast.AST) -> Iterator[ast.expr]:

@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -15,6 +16,7 @@ from typing import IO
 from bulletproof.errors import StepFailed
 
 _CONTEXT_LINES = 15
+_CHECK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,17 +37,20 @@ def run(
     environment: Mapping[str, str] | None = None,
     timeout_seconds: float = 600.0,
     input_text: str | None = None,
+    check: Callable[[], None] | None = None,
 ) -> Completed:
     """Run a program to its end; what it left running is killed, as all of it is when we are interrupted or time is up.
 
-    Raises StepFailed when it cannot be started or outlasts `timeout_seconds`; its exit status is the caller's to judge.
+    `check` is called all the while and may raise to end it. Raises StepFailed when it cannot be started or outlasts
+    `timeout_seconds`; its exit status is the caller's to judge.
     """
     words = tuple(str(word) for word in argv)
     # Files and not pipes: something that the program left running would keep a pipe open long after its end.
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         given.write((input_text or "").encode())
         given.seek(0)
-        status = _run_to_end(words, folder, environment, (given, output, errors), timeout_seconds)
+        child = _started(words, folder, environment, (given, output, errors))
+        status = _run_to_end(child, words[0], timeout_seconds, check)
         return Completed(argv=words, status=status, output=_text(output), errors=_text(errors))
 
 
@@ -71,18 +76,18 @@ def last_lines(text: str, count: int = _CONTEXT_LINES) -> tuple[str, ...]:
     return tuple([line.rstrip() for line in text.splitlines() if line.strip()][-count:])
 
 
-def _run_to_end(
+def _started(
     words: tuple[str, ...],
     folder: Path,
     environment: Mapping[str, str] | None,
-    files: tuple[IO[bytes], IO[bytes], IO[bytes]],
-    timeout_seconds: float,
-) -> int:
-    """Run it in a session of its own, of which nothing is left when this returns, however it returns."""
+    files: tuple[IO[bytes] | int, IO[bytes] | int, IO[bytes]],
+) -> subprocess.Popen[bytes]:
+    """The program in a session of its own. Raises StepFailed when it cannot be started."""
     given, output, errors = files
     try:
-        child = subprocess.Popen(
+        return subprocess.Popen(
             words,
+            bufsize=0,
             cwd=folder,
             env=None if environment is None else dict(environment),
             stdin=given,
@@ -92,16 +97,36 @@ def _run_to_end(
         )
     except OSError as error:
         raise StepFailed("program-not-started", f"{words[0]} could not be started: {error.strerror}") from error
+
+
+def _run_to_end(
+    child: subprocess.Popen[bytes], name: str, timeout_seconds: float, check: Callable[[], None] | None
+) -> int:
+    """Its exit status; nothing of its session is left when this returns, however it returns."""
     try:
-        return child.wait(timeout_seconds)
+        return _awaited(child, timeout_seconds, check)
     except subprocess.TimeoutExpired as error:
         raise StepFailed(
-            "program-too-slow", f"{words[0]} did not end within {timeout_seconds:.0f} seconds and was killed"
+            "program-too-slow", f"{name} did not end within {timeout_seconds:.0f} seconds and was killed"
         ) from error
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+        _kill(child)
+
+
+def _awaited(child: subprocess.Popen[bytes], timeout_seconds: float, check: Callable[[], None] | None) -> int:
+    until = time.monotonic() + timeout_seconds
+    while check is not None and time.monotonic() + _CHECK_SECONDS < until:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return child.wait(_CHECK_SECONDS)
+        check()
+    return child.wait(max(0.0, until - time.monotonic()))
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """It and everything in its session, gone when this returns; idempotent."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 def _text(file: IO[bytes]) -> str:
@@ -131,9 +156,7 @@ class Running:
             self._child.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(patience_seconds)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._child.pid, signal.SIGKILL)
-        self._child.wait()
+        _kill(self._child)
 
 
 def spawn(
@@ -144,16 +167,51 @@ def spawn(
     with tempfile.TemporaryFile() as given, log.open("ab") as output:
         given.write(input_text.encode())
         given.seek(0)
-        try:
-            child = subprocess.Popen(
-                words,
-                cwd=folder,
-                env=dict(environment),
-                stdin=given,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise StepFailed("program-not-started", f"{words[0]} could not be started: {error.strerror}") from error
-    return Running(child)
+        return Running(_started(words, folder, environment, (given, output, output)))
+
+
+class Talk:
+    """A program that is told lines and answers in lines, in a session of its own."""
+
+    def __init__(self, child: subprocess.Popen[bytes], given: IO[bytes], said: IO[bytes], errors: IO[bytes]) -> None:
+        self._child = child
+        self._given = given
+        self._said = said
+        self._errors = errors
+        self._last_lines: tuple[str, ...] = ()
+
+    def say(self, line: str) -> None:
+        """Tell it something; that it has ended is heard, not raised."""
+        if not self._given.closed:
+            with contextlib.suppress(BrokenPipeError):
+                self._given.write(f"{line}\n".encode())
+
+    def hear(self) -> str:
+        """Its next line, without the end of the line; empty when it has ended."""
+        return "" if self._said.closed else self._said.readline().decode(errors="replace").rstrip("\n")
+
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._child.poll() is None
+
+    def kill(self) -> tuple[str, ...]:
+        """End it at once; the last lines of its errors. It is gone when this returns; idempotent."""
+        _kill(self._child)
+        if not self._errors.closed:
+            self._last_lines = last_lines(_text(self._errors))
+        for stream in (self._given, self._said, self._errors):
+            stream.close()
+        return self._last_lines
+
+
+def talk(argv: Sequence[str | Path], *, folder: Path) -> Talk:
+    """Start a program to talk with. Raises StepFailed when it cannot be started."""
+    errors = tempfile.TemporaryFile()  # noqa: SIM115  `kill` closes it
+    try:
+        child = _started(tuple(map(str, argv)), folder, None, (subprocess.PIPE, subprocess.PIPE, errors))
+    except BaseException:
+        errors.close()
+        raise
+    assert child.stdin is not None  # noqa: S101  mypy does not know what PIPE makes
+    assert child.stdout is not None  # noqa: S101
+    return Talk(child, child.stdin, child.stdout, errors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from bulletproof.effects import sqlite_pages, sqlite_wal
@@ -59,14 +60,14 @@ def refresh_copy(source: Path, copy: Path, *, timeout_seconds: float = _SECONDS)
     return copy.stat().st_size
 
 
-def write_log(source: Path, database: Path, log: Path, *, most_pages: int) -> bool:
+def write_log(source: Path, database: Path, log: Path, *, most_pages: int, check: Callable[[], None]) -> bool:
     """Write what `source` has otherwise than `database`, both in WAL mode, as a log that SQLite can take up.
 
-    False when more than `most_pages` differ, and then nothing is written. Nobody may write to either. The log is on
-    disk when this returns. Raises StepFailed (`database-not-copied`).
+    False when more than `most_pages` differ, and then nothing is written. Nobody may write to either. `check` is called
+    all the while and may raise to end it. Raises StepFailed (`database-not-copied`).
     """
     argv = (sys.executable, "-I", "-S", sqlite_wal.__file__, source, database, log, str(most_pages))
-    completed = run(argv, folder=log.parent, timeout_seconds=_SECONDS)
+    completed = run(argv, folder=log.parent, timeout_seconds=_SECONDS, check=check)
     if completed.status not in {0, sqlite_wal.TOO_MANY}:
         raise _not_copied(source, completed)
     return completed.status == 0

@@ -1,7 +1,7 @@
 """Makes one database file equal to another by writing only what differs, or tells whether they are equal. Stand-alone.
 
 `python -I -S sqlite_pages.py refresh|compare SOURCE COPY`. For files that nobody writes to meanwhile, their -wal empty.
-It is a process of its own because closing any descriptor of a file drops the locks that its process holds on it.
+It is a process of its own so that it can be ended at any moment.
 """
 
 from __future__ import annotations

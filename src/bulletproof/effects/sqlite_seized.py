@@ -2,88 +2,141 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 from bulletproof.effects import durable
+from bulletproof.effects.process import Talk, talk
+from bulletproof.effects.sqlite_copy import write_log
 from bulletproof.errors import StepFailed
 
-_PAGES = 2048
-"""So many are copied between two looks at the deadline and at signals: some 10 ms."""
+LARGE_BYTES = 64 << 20
+"""From here on the pages that differ are put, if they are few; below, all pages take less than a second."""
 
+_KEEPER = Path(__file__).with_name("sqlite_keeper.py")
+_MOST_PAGES = 4096
+"""More than these are put through the backup API: their checksums, made in Python, would cost seconds."""
 _FRAMES = 1.05
 """A page in the -wal has a header of 24 bytes (sqlite.org/fileformat2.html, 4.1), and at least 512 of its own."""
 _SPARE_BYTES = 1 << 16
 """For a -shm, without which nobody reads a database in WAL mode."""
 _MIB = 1 << 20
+_WAL = b"\2\2"
 
 
 class Seized:
-    """One connection that holds the file exclusively; nobody else has it open, or can open it, until it is released.
+    """The file held exclusively: nobody else has it open, or can open it, until it is released.
 
-    The process must not open the file otherwise meanwhile: closing any descriptor of it would drop the lock (POSIX).
+    The lock's holder is a process of its own (sqlite_keeper.py), which ends with us; opening and closing the file here
+    does the lock no harm.
     """
 
-    def __init__(self, connection: sqlite3.Connection, file: Path) -> None:
-        self._connection = connection
+    def __init__(self, keeper: Talk, file: Path) -> None:
+        self._keeper = keeper
         self._file = file
 
     @classmethod
     def seize(cls, file: Path, *, patience_seconds: float) -> Seized:
         """Get it alone, and everything that was committed into the file itself.
 
-        `locking_mode=EXCLUSIVE` and not `journal_mode=DELETE`, which proves the same but rewrites the header: an undo
-        would leave the old release without WAL. Where there is no file an empty one is made, which is no database yet.
-        Raises StepFailed: `database-in-use` when somebody else keeps it open, otherwise `database-not-reachable`.
+        Where there is no file an empty one is made, which is no database yet. Raises StepFailed: `database-in-use`
+        when somebody else keeps it open, otherwise `database-not-reachable`.
         """
         real = Path(os.path.realpath(file))
-        address = f"file:{_quoted(str(real))}?mode=rwc"
+        argv = (sys.executable, "-I", "-S", _KEEPER, str(os.getpid()), real, str(patience_seconds))
+        keeper = talk(argv, folder=Path("/"))
+        answer = ""
         try:
-            connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=patience_seconds)
-        except sqlite3.Error as error:
-            raise _not_seized(file, error) from error
-        try:
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("BEGIN EXCLUSIVE")
-            connection.execute("ROLLBACK")  # the lock stays; a COMMIT would write the first page of an empty file
-            _checkpoint(connection)
-        except sqlite3.Error as error:
-            connection.close()
-            raise _not_seized(file, error) from error
-        return cls(connection, real)
+            answer = keeper.hear()
+        finally:
+            context = () if answer == "ok" else keeper.kill()
+        if answer != "ok":
+            raise _not_seized(file, answer, context)
+        return cls(keeper, real)
+
+    def require_held(self) -> None:
+        """Raise StepFailed `database-not-held` when it has not been held all the while since it was seized."""
+        if not self._keeper.is_running():
+            raise StepFailed("database-not-held", "the process that had the database alone for us was ended")
 
     def put(self, source: Path, check: Callable[[], None]) -> None:
         """Give the file the content of `source`, in one transaction of the same inode; on disk when this returns.
 
         Whoever waits for the lock finds the new content, and loses no write as after a rename (decision 7). The journal
-        mode becomes that of `source` too. `check` is called all the while and may raise: the old content stays then.
-        Raises StepFailed `database-not-replaced`.
+        mode becomes that of `source` too. The caller releases it afterwards: of a large database only what differs is
+        put, and then nobody holds it any more when this returns (decision 9). `check` is called all the while and may
+        raise: the old content stays then, and others may have it. Raises StepFailed `database-not-replaced`, and
+        `database-not-held`.
         """
-
-        def progress(_status: int, remaining: int, _total: int) -> None:
-            if remaining:  # the call after the last page comes when all is committed: too late to say no
-                check()
-
+        self.require_held()
         check()
-        self._require_space(source)
-        try:
-            with closing(sqlite3.connect(f"file:{_quoted(str(source))}?immutable=1", uri=True)) as migrated:
-                migrated.backup(self._connection, pages=_PAGES, progress=progress)
-            _checkpoint(self._connection)
-            self._take_over_journal_mode(source)
-        except sqlite3.Error as error:
-            raise StepFailed("database-not-replaced", f"the database could not be replaced: {error}") from error
+        if not self._put_pages(source, check):
+            self._put_all(source, check)
 
-    def _require_space(self, source: Path) -> None:
+    def release(self) -> None:
+        """Let others have it; idempotent."""
+        self._keeper.say("close")
+        try:
+            self._keeper.hear()
+        finally:
+            self._keeper.kill()
+
+    def _put_pages(self, source: Path, check: Callable[[], None]) -> bool:
+        """Put only the pages that differ, as a log that whoever opens the file next takes up; False if that is no way.
+
+        The lock falls by the end of its holder: a connection that is closed empties the log, or deletes it.
+        """
+        form = _form(source)
+        if source.stat().st_size < LARGE_BYTES or form != _form(self._file) or form[2:] != _WAL:
+            return False
+        self._require_space(source, log_bytes=int(_MOST_PAGES * _page_size(form) * _FRAMES))
+        log = source.with_name(f"{source.name}-log")
+        try:
+            if not write_log(source, self._file, log, most_pages=_MOST_PAGES, check=check):
+                return False
+            check()
+            self._tell(f"take {json.dumps(str(log))}", check)
+        finally:
+            durable.remove(log)
+        self._keeper.kill()
+        return True
+
+    def _put_all(self, source: Path, check: Callable[[], None]) -> None:
+        """Put every page, through the backup API."""
+        self._require_space(source, log_bytes=int(source.stat().st_size * _FRAMES))
+        mode = "WAL" if _form(source)[2:] == _WAL else "DELETE"
+        self._tell(f"put {mode} {json.dumps(str(source))}", check)
+        if mode == "WAL":  # if it was none until now, SQLite forgets the old journal, which is spent
+            durable.remove(self._file.with_name(f"{self._file.name}-journal"))
+
+    def _tell(self, line: str, check: Callable[[], None]) -> None:
+        """Have the keeper do something; it asks, as long as it can go back, whether it may go on.
+
+        When it may not, or we are interrupted, it is killed: SQLite undoes what was not committed, for whoever comes
+        next. What is committed cannot be refused any more, since it asks no more. Raises StepFailed.
+        """
+        try:
+            self._keeper.say(line)
+            while (answer := self._keeper.hear()) == "more":
+                check()
+                self._keeper.say("on")
+        except BaseException:
+            self._keeper.kill()
+            raise
+        if answer != "ok":
+            context = () if answer else self._keeper.kill()
+            words = f"the database could not be replaced: {_words(answer)}"
+            raise StepFailed("database-not-replaced", words, context=context)
+
+    def _require_space(self, source: Path, log_bytes: int) -> None:
         """Refuse a disk that would be full between the commit in the -wal and its checkpoint: nobody could read."""
-        size, before = source.stat().st_size, self._file.stat().st_size
-        needed = int(size * _FRAMES) + max(0, size - before) + _SPARE_BYTES
+        growth = max(0, source.stat().st_size - self._file.stat().st_size)
+        needed = log_bytes + growth + _SPARE_BYTES
         free = shutil.disk_usage(self._file.parent).free
         if free < needed:
             raise StepFailed(
@@ -91,38 +144,29 @@ class Seized:
                 f"the disk is full: to replace the database takes {needed / _MIB:.1f} MiB, {free / _MIB:.1f} are free",
             )
 
-    def _take_over_journal_mode(self, source: Path) -> None:
-        mode = _journal_mode(source)
-        self._connection.execute(f"PRAGMA journal_mode = {mode}")
-        if mode == "WAL":  # if it was none until now, SQLite forgets the old journal, which is spent
-            durable.remove(self._file.with_name(f"{self._file.name}-journal"))
 
-    def release(self) -> None:
-        """Let others have it; idempotent."""
-        with contextlib.suppress(sqlite3.ProgrammingError):
-            self._connection.close()
-
-
-def _not_seized(file: Path, error: sqlite3.Error) -> StepFailed:
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_BUSY) & 0xFF  # the rest of an extended code says where
+def _not_seized(file: Path, answer: str, context: tuple[str, ...]) -> StepFailed:
+    # The rest of an extended code says where.
+    code = int(answer.split(" ", 2)[1]) & 0xFF if answer else sqlite3.SQLITE_ERROR
     is_in_use = code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
     reference = "database-in-use" if is_in_use else "database-not-reachable"
-    return StepFailed(reference, f"{file} could not be had alone: {error}")
+    return StepFailed(reference, f"{file} could not be had alone: {_words(answer)}", context=context)
 
 
-def _journal_mode(file: Path) -> str:
-    """As the header says it (sqlite.org/fileformat2.html, 1.3.3); a connection that is `immutable` cannot tell."""
+def _words(answer: str) -> str:
+    """What the keeper says when it does not say `ok`."""
+    return answer.split(" ", 2)[2] if answer else "the process that should have it alone for us was ended"
+
+
+def _form(file: Path) -> bytes:
+    """What a header says of the pages' size and, in two bytes, of the journal mode (sqlite.org/fileformat2.html, 1.3).
+
+    A connection that is `immutable` could not tell.
+    """
     with file.open("rb") as opened:
-        return "WAL" if opened.read(19)[18:] == b"\2" else "DELETE"
+        return opened.read(20)[16:]
 
 
-def _checkpoint(connection: sqlite3.Connection) -> None:
-    """Everything committed is in the file, and its -wal is empty; nothing happens without WAL."""
-    busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    if busy:  # the pragma raises nothing, it only says so
-        raise sqlite3.OperationalError("a reader keeps its -wal from being emptied")
-
-
-def _quoted(path: str) -> str:
-    """The path as an SQLite URI wants it."""
-    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+def _page_size(form: bytes) -> int:
+    size = int.from_bytes(form[:2])
+    return 65536 if size == 1 else size

@@ -1,9 +1,9 @@
 """Writes what differs between two database files as one committed transaction of a write-ahead log. Stand-alone.
 
-`python -I -S sqlite_wal.py SOURCE DATABASE LOG MOST` writes LOG. Renamed to DATABASE-wal, it lets whoever opens the
-database next find the pages of SOURCE: SQLite takes a log up whole, or not at all when its last frame is missing or
+`python -I -S sqlite_wal.py SOURCE DATABASE LOG MOST` writes LOG. As the content of DATABASE-wal, it lets whoever opens
+the database next find the pages of SOURCE: SQLite takes a log up whole, or not at all when its last frame is missing or
 wrong. The format is public (sqlite.org/fileformat2.html, section 4). For a database in WAL mode that nobody else can
-open meanwhile, its own log empty.
+open meanwhile, its own log empty. LOG itself is a file of passage: `sqlite_keeper.py` lays it down, and syncs that.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import struct
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 TOO_MANY = 3
 """Exit status: more than MOST pages differ, and nothing was written."""
@@ -24,6 +23,7 @@ _LOCK_BYTE = 0x40000000
 """SQLite locks bytes here; the page they lie in is never used."""
 _CHUNK = 1 << 20
 _WORD = 0xFFFFFFFF
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 
 def page_size(header: bytes) -> int:
@@ -67,33 +67,28 @@ def checksum(content: bytes, sums: tuple[int, int]) -> tuple[int, int]:
 
 def main(source_path: str, database_path: str, log_path: str, most: str) -> int:
     """Returns 0, or TOO_MANY when nothing was written."""
+    try:
+        return _act(source_path, database_path, log_path, int(most))
+    except OSError as error:
+        sys.exit(error.strerror)
+
+
+def _act(source_path: str, database_path: str, log_path: str, most: int) -> int:
     source = os.open(source_path, os.O_RDONLY | os.O_CLOEXEC)
     database = os.open(database_path, os.O_RDONLY | os.O_CLOEXEC)
     size = page_size(os.pread(source, 18, 0))
     pages: list[tuple[int, bytes]] = []
     for page in differing(source, database, size):
         pages.append(page)
-        if len(pages) > int(most):
+        if len(pages) > most:
             return TOO_MANY
     if not pages:
         # A file that only became shorter still needs one frame to say so.
         pages.append((1, os.pread(source, size, 0)))
     count = os.fstat(source).st_size // size
-    _write(log_path, os.fstat(database), log(pages, size, count, os.urandom(8)))
+    with os.fdopen(os.open(log_path, _CREATE, 0o600), "wb") as stream:
+        stream.writelines(log(pages, size, count, os.urandom(8)))
     return 0
-
-
-def _write(path: str, like: os.stat_result, parts: Iterator[bytes]) -> None:
-    """The log, on disk, with the owner and mode of its database."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    os.fchmod(file, like.st_mode & 0o777)
-    if os.geteuid() == 0:
-        os.fchown(file, like.st_uid, like.st_gid)
-    with os.fdopen(file, "wb") as stream:
-        stream.writelines(parts)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.fsync(os.open(Path(path).parent, os.O_RDONLY))
 
 
 if __name__ == "__main__":

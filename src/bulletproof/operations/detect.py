@@ -10,26 +10,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bulletproof.domain.entry import the_one
-from bulletproof.domain.python_traits import Sighting, database_use, health_route, imported_packages
+from bulletproof.domain.frameworks import DJANGO, FASTAPI, FLASK, Framework, of_packages
+from bulletproof.domain.python_traits import (
+    Sighting,
+    database_use,
+    has_route,
+    health_route,
+    imported_packages,
+    settings_module,
+)
 from bulletproof.effects.env_file import EnvFile, read_env_file
 from bulletproof.effects.git_marks import is_ignored, is_tracked
 from bulletproof.effects.requirements import REQUIREMENTS, read_requirements
 from bulletproof.effects.source import resolve
 from bulletproof.effects.source_tree import SourceTree, find_entry, read_source, search_entry
-from bulletproof.errors import BulletproofError, Refused, StepFailed
+from bulletproof.errors import BulletproofError, StepFailed
 
 __all__ = ["DatabaseFound", "Findings", "Found", "GitFound", "detect", "find_entry"]
 
 CONFIG_FILE = "bulletproof.toml"
 
-_OTHER_FRAMEWORKS = {
-    "fastapi": ("FastAPI", "uvicorn"),
-    "starlette": ("Starlette", "uvicorn"),
-    "quart": ("Quart", "uvicorn"),
-    "litestar": ("Litestar", "uvicorn"),
-    "django": ("Django", "gunicorn"),
-}
-"""Packages that are no Flask: what people call them, and the server that runs their apps."""
 _MIGRATIONS = (
     "migrations/env.py",
     "alembic/env.py",
@@ -37,6 +37,7 @@ _MIGRATIONS = (
     "*/alembic/env.py",
     "src/*/migrations/env.py",
 )
+_DJANGO_MIGRATIONS = ("*/migrations/0*.py", "*/*/migrations/0*.py", "src/*/*/migrations/0*.py")
 _DATABASE_FILES = ("*.db", "*.sqlite", "*.sqlite3", "instance/*.db", "instance/*.sqlite", "instance/*.sqlite3")
 _SQLITE_HEADER = b"SQLite format 3\x00"
 """How every SQLite database begins (sqlite.org/fileformat.html)."""
@@ -85,6 +86,10 @@ class Findings:
     entry: Found
     import_folder: str
     """The folder of the source that must be on Python's path for the entry: `src`, or empty for the source itself."""
+    framework: Framework = FLASK
+    """What the app is written with."""
+    settings_module: Found | None = None
+    """A Django project's settings, as the entry's own file names them."""
     packages: tuple[str, ...]
     """Names in requirements.txt and the files it includes."""
     requirements_problem: str
@@ -95,9 +100,9 @@ class Findings:
     """`.env.example`"""
     database: DatabaseFound | None
     migrations: Found | None
-    """Their folder; `what` is `flask-migrate` or `alembic`."""
+    """Their folder; `what` is `flask-migrate`, `alembic` or `django`."""
     health: Found | None
-    """The route made for a health check."""
+    """The route made for a health check, or else what a framework answers by itself."""
     python: Found | None
     """The version that the project asks for."""
     git: GitFound
@@ -106,8 +111,7 @@ class Findings:
 def detect(folder: Path, *, entry: str | None = None) -> Findings:
     """Look at everything in the folder; with `entry` that one is taken and not searched for.
 
-    Raises StepFailed `entry-not-found`, `entry-ambiguous` and `folder-unreadable`, and Refused `framework-not-yet` for
-    an app that is recognised and not Flask.
+    Raises StepFailed `entry-not-found`, `entry-ambiguous` and `folder-unreadable`.
     """
     try:
         return _detect(folder, entry)
@@ -121,21 +125,26 @@ def _detect(folder: Path, entry: str | None) -> Findings:
     packages = imported_packages(tree.modules)
     env, example = read_env_file(folder / ".env"), read_env_file(folder / ".env.example")
     pyproject = _pyproject(folder)
-    found, import_folder = (Found(what=entry, where="--entry"), "") if entry else _entry(folder, tree, packages)
+    candidate = None if entry else the_one(search_entry(folder, tree), hint="bulletproof init --entry MODULE:APP")
+    found = (
+        Found(what=candidate.entry, where=candidate.reason) if candidate else Found(what=entry or "", where="--entry")
+    )
+    framework = candidate.framework if candidate else of_packages(set(packages), found.what) or FLASK
     names, problem = _requirements(folder)
-    health = health_route(tree.modules)
     return Findings(
         folder=str(folder),
         name=_name(folder, pyproject),
         entry=found,
-        import_folder=import_folder,
+        import_folder=candidate.import_folder if candidate else "",
+        framework=framework,
+        settings_module=_settings_module(tree, found.what) if framework.package == DJANGO.package else None,
         packages=names,
         requirements_problem=problem,
         env=env,
         env_example=example,
         database=_database(folder, tree, [file for file in (env, example) if file]),
-        migrations=_migrations(folder, packages),
-        health=Found(what=health.what, where=health.where) if health else None,
+        migrations=_django_migrations(folder) if framework.package == DJANGO.package else _migrations(folder, packages),
+        health=_health(tree, framework),
         python=_python(folder, pyproject),
         git=_git(folder),
     )
@@ -155,24 +164,21 @@ def _name(folder: Path, pyproject: Mapping[str, object]) -> Found:
     return Found(what=valid_name(folder.resolve().name) or "app", where="the folder's name")
 
 
-def _entry(folder: Path, tree: SourceTree, packages: Mapping[str, Sighting]) -> tuple[Found, str]:
-    found = search_entry(folder, tree)
-    others = [package for package in _OTHER_FRAMEWORKS if package in packages]
-    if not found.candidates and others and "flask" not in packages:
-        raise _other_framework(folder, packages[others[0]])
-    candidate = the_one(found, hint="bulletproof init --entry MODULE:APP")
-    return Found(what=candidate.entry, where=candidate.reason), candidate.import_folder
+def _settings_module(tree: SourceTree, entry: str) -> Found | None:
+    """What the file that the server loads says, which need not be what manage.py says."""
+    name = entry.partition(":")[0]
+    modules = sorted(tree.modules, key=lambda module: (module.name != name, module.name != "manage"))
+    sighting = next(filter(None, map(settings_module, modules[:2])), None)
+    return Found(what=sighting.what, where=sighting.where) if sighting else None
 
 
-def _other_framework(folder: Path, seen: Sighting) -> Refused:
-    framework, server = _OTHER_FRAMEWORKS[seen.what]
-    name = valid_name(folder.resolve().name) or "app"
-    return Refused(
-        "framework-not-yet",
-        f"this is a {framework} app ({seen.where}), and init knows only Flask so far; nothing was written",
-        hint=f"write {CONFIG_FILE} by hand, with the three lines above and your own module for MODULE",
-        context=(f'name = "{name}"', 'app.entry = "MODULE:app"', f'app.server = "{server}"'),
-    )
+def _health(tree: SourceTree, framework: Framework) -> Found | None:
+    """The app's own route, or FastAPI's description of itself where there is no front page to ask for."""
+    if route := health_route(tree.modules):
+        return Found(what=route.what, where=route.where)
+    if framework is FASTAPI and not has_route(tree.modules, "/"):
+        return Found(what="/openapi.json", where="FastAPI answers it by itself; a route /up can ask the database too")
+    return None
 
 
 def _requirements(folder: Path) -> tuple[tuple[str, ...], str]:
@@ -224,6 +230,15 @@ def _migrations(folder: Path, packages: Mapping[str, Sighting]) -> Found | None:
             if not place.parts[0].startswith(".") and "alembic" in script.read_text(encoding="utf-8", errors="replace"):
                 return Found(what=tool, where=place.as_posix())
     return None
+
+
+def _django_migrations(folder: Path) -> Found:
+    """Where the project's own apps keep theirs; those that it has installed bring some too."""
+    scripts = sorted(path for pattern in _DJANGO_MIGRATIONS for path in folder.glob(pattern))
+    places = dict.fromkeys(
+        path.parent.relative_to(folder).as_posix() for path in scripts if "site-packages" not in path.parts
+    )
+    return Found(what="django", where=next(iter(places)) if len(places) == 1 else f"{len(places)} apps")
 
 
 def _pyproject(folder: Path) -> Mapping[str, object]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from bulletproof.domain import toml
-from bulletproof.domain.config import AppConfig
+from bulletproof.domain.config import AppConfig, Server
+from bulletproof.domain.frameworks import ASGI, Framework
 from bulletproof.effects.durable import write_file
 from bulletproof.effects.env_file import EnvFile
 from bulletproof.effects.project import TABLE, find_config, read_config
@@ -52,7 +53,11 @@ _COMMENTS = {
 _FIRST_PORT = 8000
 _COMMENT_COLUMN = 36
 _KINDS = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB", "oracle": "Oracle"}
-_TOOLS = {"flask-migrate": "Flask-Migrate", "alembic": "Alembic"}
+_TOOLS = {"flask-migrate": "Flask-Migrate", "alembic": "Alembic", "django": "Django"}
+_WRITTEN_DOWN = {
+    "Django": 'write DATABASES = {"default": dj_database_url.config()} and add dj-database-url to requirements.txt',
+}
+"""How an app learns of its database, by framework, where it is more than reading a setting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +139,8 @@ def toml_text(findings: Findings, name: str) -> str:
 def _other_than_default(findings: Findings) -> dict[str, object]:
     """What was found and what the defaults would get wrong."""
     found: dict[str, object] = {}
+    if findings.framework.server is not Server.GUNICORN:
+        found["app.server"] = findings.framework.server.value
     if findings.health and findings.health.what != "/up":
         found["health.paths"] = [findings.health.what]
     if findings.database and findings.database.setting not in {"", AppConfig(name="app").database.setting}:
@@ -158,6 +165,10 @@ def _toml_value(value: object) -> str:
 def describe(findings: Findings) -> Iterator[Line]:
     """What was found, topic by topic, as a person reads it."""
     yield Line(topic="entry", what=findings.entry.what, why=findings.entry.where)
+    if findings.framework.server is not Server.GUNICORN:
+        yield Line(topic="server", what=findings.framework.server.value, why=_server_reason(findings.framework))
+    if findings.settings_module:
+        yield Line(topic="django", what=findings.settings_module.what, why=findings.settings_module.where)
     if findings.packages:
         what = f"{len(findings.packages)} in requirements.txt"
         yield Line(topic="packages", what=what, why="installed for each release, apart from all others")
@@ -166,7 +177,8 @@ def describe(findings: Findings) -> Iterator[Line]:
         yield _database_line(findings.database)
     if findings.migrations:
         why = f"{_TOOLS[findings.migrations.what]}; the first deployment runs them on a new database"
-        yield Line(topic="migrations", what=f"{findings.migrations.where}/", why=why)
+        is_folder = findings.migrations.what != "django" or "/" in findings.migrations.where
+        yield Line(topic="migrations", what=f"{findings.migrations.where}{'/' if is_folder else ''}", why=why)
     yield _health_line(findings.health)
     if findings.python:
         yield Line(topic="python", what=findings.python.what, why=f"asked for in {findings.python.where}")
@@ -174,6 +186,10 @@ def describe(findings: Findings) -> Iterator[Line]:
         yield Line(topic="source", what="git", why="a deployment takes the last commit, or the one you name")
     else:
         yield Line(topic="source", what="this folder", why="there is no git repository, so files are taken as they are")
+
+
+def _server_reason(framework: Framework) -> str:
+    return "it is a plain ASGI app" if framework is ASGI else f"{framework.name} is loaded as an ASGI app"
 
 
 def _settings_line(env: EnvFile | None, asked: tuple[str, ...]) -> Line:
@@ -225,13 +241,14 @@ def warnings(findings: Findings) -> Iterator[str]:
         yield findings.git.problem
     if findings.requirements_problem:
         yield findings.requirements_problem
-    elif not any(name.lower() == "flask" for name in findings.packages):
-        yield "requirements.txt does not name Flask"
+    elif (package := findings.framework.package) and not any(name.lower() == package for name in findings.packages):
+        yield f"requirements.txt does not name {findings.framework.name}"
     yield from _settings_warnings(findings.env, _asked_for(findings))
     if findings.database and not findings.database.setting:
+        how = _WRITTEN_DOWN.get(findings.framework.name, "")
         yield (
             f"{findings.database.where} says where the database is: read that from DATABASE_URL,"
-            " or every release has a database of its own"
+            f" or every release has a database of its own{f'; {how}' if how else ''}"
         )
 
 
@@ -253,4 +270,5 @@ def as_json(done: Initialised) -> dict[str, object]:
     for file in (found["env"], found["env_example"]):
         if file:
             del file["flask_app"]
+    found["framework"] = done.findings.framework.name
     return {**found, "warnings": list(warnings(done.findings)), "written": str(done.path)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bulletproof.domain.process import web_name
+from bulletproof.domain.process import Phase, web_name
 from bulletproof.domain.report import DRAIN_SECONDS, MARGIN_SECONDS
 from bulletproof.engine.journal import Journal
 from bulletproof.errors import StepFailed
@@ -70,7 +70,8 @@ def resume_requests(attempt: Attempt) -> None:
     if previous is None or host.proxy.target() == previous.number:
         return
     manifest = host.releases.manifest(previous.release)
-    host.supervisor.start(instance_process(attempt, manifest, previous.number))
+    if host.supervisor.state(web_name(previous.number)).phase is not Phase.RUNNING:
+        host.supervisor.start(instance_process(attempt, manifest, previous.number))
     try:
         pass_gate(candidate(host, manifest, previous.number), manifest.config.health, host.clock, host.sleep)
     finally:

@@ -9,6 +9,8 @@ from bulletproof.errors import Refused, StepFailed
 from bulletproof.operations.attempt import Attempt
 
 _MIB = 1 << 20
+_COPIES = 3
+"""Of the database: the snapshot, the one that is worked on, and its journal when it is put in place."""
 
 
 def check_host(attempt: Attempt) -> str:
@@ -26,16 +28,21 @@ def check_host(attempt: Attempt) -> str:
 def check_space(attempt: Attempt, config: AppConfig) -> None:
     """Refuse when disk or memory is below what the configuration requires."""
     have = attempt.host.resources()
-    for what, free, required, key in (
-        ("disk", have.free_disk, config.require.free_disk_mib, "free_disk_mib"),
-        ("memory", have.free_memory, config.require.free_memory_mib, "free_memory_mib"),
-    ):
-        if free < required * _MIB:
-            raise Refused(
-                f"{what}-low",
-                f"{free // _MIB} MiB of {what} are free, {required} MiB are required",
-                hint=f"free some, or lower [require] {key} in bulletproof.toml",
-            )
+    copies = _COPIES * attempt.host.database.size()
+    if have.free_disk < config.require.free_disk_mib * _MIB + copies:
+        for_copies = f", {copies / _MIB:.0f} of them for copies of the database" if copies > _MIB else ""
+        raise Refused(
+            "disk-low",
+            f"{have.free_disk // _MIB} MiB of disk are free, {config.require.free_disk_mib + copies // _MIB} MiB are"
+            f" required{for_copies}",
+            hint="free some, or lower [require] free_disk_mib in bulletproof.toml",
+        )
+    if have.free_memory < config.require.free_memory_mib * _MIB:
+        raise Refused(
+            "memory-low",
+            f"{have.free_memory // _MIB} MiB of memory are free, {config.require.free_memory_mib} MiB are required",
+            hint="free some, or lower [require] free_memory_mib in bulletproof.toml",
+        )
 
 
 def check_settings(attempt: Attempt) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import workshop
 from bulletproof.adapters.releases import BuiltReleases
+from bulletproof.domain.layout import Layout
 from bulletproof.effects import durable, tree, venv
 
 PATIENCE_SECONDS = 60.0
@@ -115,3 +116,23 @@ def test_the_cache_keeps_the_last_few(releases: BuiltReleases, app: Path) -> Non
     assert len(recent) == 2
     assert [path.name for path in (cache / "venvs").iterdir()] == [recent[0]["environment"]]
     assert releases.cache_bytes() <= before
+
+
+@pytest.mark.parametrize("has_environment", [True, False])
+def test_a_lent_cache_is_read_and_never_written(
+    cold: BuiltReleases, app: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_environment: bool
+) -> None:
+    """A build that nothing may be left of takes lock and environment, or else the downloads, from another cache."""
+    first = workshop.release(BuiltReleases(cold.layout, cold.find_entry), "1-aaa", app)
+    lent = cold.layout.cache
+    if not has_environment:
+        durable.remove_tree(lent / "venvs")
+    before = tree.tree_digest(lent)
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    layout = Layout(root=tmp_path / "plan", app=cold.layout.app, runtime=tmp_path / "plan" / "run")
+
+    second = workshop.release(BuiltReleases(layout, cold.find_entry, lent=lent), "2-bbb", app)
+
+    assert tree.tree_digest(lent) == before
+    assert (second / "requirements.lock").read_text() == (first / "requirements.lock").read_text()
+    assert (layout.cache / "uv-lent").exists() != has_environment

@@ -61,7 +61,58 @@ def create(entry: str, setting: str) -> Answer:
         return _tables(found)
 
 
-QUESTIONS = {"revisions": revisions, "models": models, "create": create}
+def django_migrations(entry: str, setting: str) -> Answer:
+    """All migrations of a Django project, and which of them the database that it is told of still lacks, in order."""
+    with _django(entry, setting) as connection:
+        executor = _module("django.db.migrations.executor").MigrationExecutor(connection)
+        loader = executor.loader
+        conflicts = loader.detect_conflicts()
+        if conflicts:
+            ends = "; ".join(f"{app} ({', '.join(names)})" for app, names in sorted(conflicts.items()))
+            raise RuntimeError(f"the migrations have several ends: {ends}; python manage.py makemigrations --merge")
+        replaced = {key for one in loader.disk_migrations.values() for key in one.replaces}
+        return {
+            "migrations": [_django_migration(loader.graph.nodes[key]) for key in _in_order(loader.graph)],
+            "known": sorted(set(loader.disk_migrations) | replaced),
+            "pending": [[one.app_label, one.name] for one in _plan(executor, loader.graph.leaf_nodes())],
+            "ends": sorted(loader.graph.leaf_nodes()),
+        }
+
+
+def django_models(entry: str, setting: str) -> Answer:
+    """The tables that the models of all installed apps describe, save for those that Django does not look after."""
+    with _django(entry, setting):
+        router = _module("django.db").router
+        every = _module("django.apps").apps.get_models(include_auto_created=True)
+        ours = (one for one in every if one._meta.managed and not (one._meta.proxy or one._meta.swapped))
+        return {
+            "is_used": True,
+            "tables": [_django_table(one) for one in ours if router.allow_migrate_model("default", one)],
+        }
+
+
+def django_migrate(entry: str, setting: str, *targets: str) -> Answer:
+    """Migrate the database that it is told, or none: to each `app name` of the targets, and without any to the end."""
+    with _django(entry, setting) as connection:
+        call = _module("django.core.management").call_command
+        for target in targets or ("",):  # without one it is all apps, to their ends
+            call("migrate", *target.split(), interactive=False)
+        executor = _module("django.db.migrations.executor").MigrationExecutor(connection)
+        wanted = [(app, None if name == "zero" else name) for app, name in map(str.split, targets)]
+        if left := _plan(executor, wanted or executor.loader.graph.leaf_nodes()):
+            raise RuntimeError(f"migrate ended well, but {len(left)} migrations are left to do: {left[0]} is the first")
+        connection.close()
+        return {}
+
+
+QUESTIONS = {
+    "revisions": revisions,
+    "models": models,
+    "create": create,
+    "django-migrations": django_migrations,
+    "django-models": django_models,
+    "django-migrate": django_migrate,
+}
 
 
 class NoAnswerError(Exception):
@@ -156,6 +207,52 @@ def _flask_sqlalchemy(entry: str, setting: str) -> Iterator[Any]:
         if url.get_backend_name() != "sqlite" or os.path.realpath(url.database or "") != os.path.realpath(told):
             raise NoAnswerError(url.render_as_string(hide_password=True))
         yield extension
+
+
+@contextlib.contextmanager
+def _django(entry: str, setting: str) -> Iterator[Any]:
+    """The connection of the Django project that the entry sets up, proved to lead to the database it is told."""
+    told = "/" + os.environ[setting].partition("://")[2].lstrip("/")  # read before the project can change it
+    importlib.import_module(entry.partition(":")[0])  # with the settings that the app is served with
+    _module("django").setup()  # once more is harmless, and the entry may leave it to its server
+    connection = _module("django.db").connection
+    name = str(connection.settings_dict["NAME"])
+    if connection.vendor != "sqlite" or os.path.realpath(name) != os.path.realpath(told):
+        raise NoAnswerError(f"{connection.vendor} {name}")
+    yield connection
+
+
+def _module(name: str) -> Any:  # noqa: ANN401  django is the release's
+    return importlib.import_module(name)
+
+
+def _plan(executor: Any, targets: list[Any]) -> list[Any]:  # noqa: ANN401  django is the release's
+    """The migrations that have to be done, or undone, until the database is at the targets."""
+    return [migration for migration, _ in executor.migration_plan(targets)]
+
+
+def _in_order(graph: Any) -> list[tuple[str, str]]:  # noqa: ANN401  django is the release's
+    """Every migration after those that it needs."""
+    return list(dict.fromkeys(key for leaf in sorted(graph.leaf_nodes()) for key in graph.forwards_plan(leaf)))
+
+
+def _django_migration(migration: Any) -> Answer:  # noqa: ANN401  django is the release's
+    return {
+        "key": [migration.app_label, migration.name],
+        "is_reversible": all(map(_can_be_undone, migration.operations)),
+        "replaces": migration.replaces,
+    }
+
+
+def _can_be_undone(operation: Any) -> bool:  # noqa: ANN401  django is the release's
+    """Whether an operation, and each that it is made of, has a way back."""
+    inner = getattr(operation, "database_operations", ())
+    return bool(operation.reversible) and all(map(_can_be_undone, inner))
+
+
+def _django_table(model: Any) -> list[Any]:  # noqa: ANN401  django is the release's
+    columns = [one.column for one in model._meta.local_concrete_fields if not getattr(one, "generated", False)]
+    return [model._meta.db_table, columns]
 
 
 def _load(entry: str) -> Any:  # noqa: ANN401  whatever the app is

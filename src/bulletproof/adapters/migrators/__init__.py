@@ -1,4 +1,4 @@
-"""What brings a database to the schema of a release: Alembic, a command, its models' tables, or nothing."""
+"""What brings a database to the schema of a release: Alembic, Django, a command, its models' tables, or nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from bulletproof.adapters.migrators import memory
+from bulletproof.adapters.migrators import django, memory
 from bulletproof.adapters.migrators.compare import (
     Graph,
     Models,
@@ -67,6 +67,8 @@ class Migrators:
         inside = self._inside(manifest, settings)
         if own := manifest.config.migrations.command:
             return SchemaState(tool="command", pending=(own,))
+        if django.is_used(inside):
+            return django.state(inside, self._file, self._live())
         if found := self._migrations(inside):
             return compare_revisions(found.scripts.tool, found.graph, self._live())
         live = self._live() if inside.has(_FLASK_SQLALCHEMY) else None
@@ -85,8 +87,10 @@ class Migrators:
 
         Raises StepFailed as `state` does of either release.
         """
-        inside = self._inside(manifest, settings)
-        found, target = self._migrations(inside), self._migrations(self._inside(older, settings))
+        inside, before = self._inside(manifest, settings), self._inside(older, settings)
+        if _is_django(inside) and _is_django(before):
+            return django.downgrade(inside, self._file, before)
+        found, target = self._migrations(inside), self._migrations(before)
         if found is None or target is None:
             return None
         (head,) = target.graph.heads
@@ -119,7 +123,7 @@ class Migrators:
         if command is None or (command.words == _CREATE_ALL and not models.tables):
             return "no database"
         self._run(inside, command)
-        return self._made(command.words, lambda live: _lacking(inside, found, models, live))
+        return self._made(command.words, lambda live: self._lacking(inside, found, models, live))
 
     def _inside(self, manifest: Manifest, settings: Mapping[str, str]) -> Inside:
         return Inside(
@@ -139,7 +143,7 @@ class Migrators:
 
     def _migrations(self, inside: Inside) -> _Found | None:
         """The release's migrations; None when it has none that count. Raises StepFailed when they have several ends."""
-        if inside.manifest.config.migrations.command:
+        if inside.manifest.config.migrations.command or django.is_used(inside):
             return None
         scripts = find_scripts(inside.source, has_flask_migrate=inside.has("flask_migrate"))
         if scripts is None:
@@ -170,6 +174,8 @@ class Migrators:
         if found:
             (head,) = found.graph.heads
             return self._alembic(inside, head, found.scripts.upgrade)
+        if django.is_used(inside):
+            return django.upgrade(inside, self._file)
         if not inside.has(_FLASK_SQLALCHEMY):
             return None
         question = (inside.python, str(ANSWER), "create", os.devnull, str(inside.source))
@@ -180,6 +186,18 @@ class Migrators:
         """Alembic in one transaction, at whose end the database must note `head`."""
         argv = (inside.python, str(MIGRATE), inside.setting, head, *words)
         return inside.told_of(self._file).command(" ".join(words), *argv, reads=(MIGRATE,))
+
+    def _lacking(self, inside: Inside, found: _Found | None, models: Models, live: Reading) -> tuple[str, ...]:
+        """What is still to be done to a database that was just made; nobody but the command knows what it should do."""
+        if inside.manifest.config.migrations.command:
+            return ()
+        if django.is_used(inside):
+            state = django.state(inside, self._file, live)
+        elif found:
+            state = compare_revisions(found.scripts.tool, found.graph, live)
+        else:
+            state = _compare_models(inside, models, live)
+        return (*state.pending, *state.unknown)
 
     def _run(self, inside: Inside, command: Command) -> None:
         durable.make_folder(self._file.parent, mode=0o700)
@@ -204,20 +222,19 @@ class Migrators:
         return f"{words} made {len(live.tables)} tables"
 
 
-def _lacking(inside: Inside, found: _Found | None, models: Models, live: Reading) -> tuple[str, ...]:
-    """What is still to be done to a database that was just made; nobody but the command knows what it should do."""
-    if inside.manifest.config.migrations.command:
-        return ()
-    state = compare_revisions(found.scripts.tool, found.graph, live) if found else _compare_models(inside, models, live)
-    return (*state.pending, *state.unknown)
-
-
 def _models(inside: Inside, statements: tuple[str, ...] = ()) -> Models:
     """The app's models, where it has such that can be asked."""
+    if django.is_used(inside):
+        return django.models(inside, statements)
     if not inside.has(_FLASK_SQLALCHEMY):
         return Models(is_used=False)
     with inside.aside(statements) as (scratch, _):
         return scratch.ask("models", Models, inside.manifest.entry, inside.setting)
+
+
+def _is_django(inside: Inside) -> bool:
+    """Whether Django migrates the release's database, and no command of its own."""
+    return not inside.manifest.config.migrations.command and django.is_used(inside)
 
 
 def _compare_models(inside: Inside, models: Models, live: Reading | None) -> SchemaState:

@@ -24,6 +24,8 @@ MIGRATE = ANSWER.with_name("migrate.py")
 _TROUBLES = {
     "revisions": ("migrations-not-readable", "reading the migrations"),
     "models": ("app-not-loaded", "loading the app"),
+    "django-migrations": ("migrations-not-readable", "reading the migrations"),
+    "django-models": ("app-not-loaded", "loading the app"),
 }
 """By question: the reference of its failure, and what was being done."""
 
@@ -85,6 +87,7 @@ class Inside:
             with closing(sqlite3.connect(file)) as connection:
                 for statement in statements:
                     connection.execute(statement)
+                connection.commit()
             yield replace(told, home=folder), file
 
     def command(self, words: str, *argv: str | Path, reads: tuple[Path, ...] = ()) -> Command:
