@@ -202,12 +202,12 @@ def test_migration_fails_works_on_a_developers_data(example: Example) -> None:
 
 
 def test_migration_too_slow_takes_longer_than_a_demonstration_waits(example: Example) -> None:
-    """It makes its index and then goes on for over 20 seconds, without an error."""
+    """It makes its index and then goes on for long, without an error."""
     with example.start("migration-too-slow", "upgrade") as command:
         try:
             eventually(lambda: "ix_chart_created" in str(example.schema()))
             with pytest.raises(subprocess.TimeoutExpired):
-                command.wait(20)
+                command.wait(5)
         finally:
             command.kill()
 

@@ -53,7 +53,7 @@ SCENES = (
     Scene("v4 adds a second name: expand", ("deploy", "v4-expand"), "deployed"),
     Scene("v4 needs only that one: contract", ("deploy", "v4-contract"), "deployed"),
     Scene("drops a column that users filled", ("deploy", "destructive"), "undone", "data-loss"),
-    Scene("roll back to v3, by a down migration", ("rollback", "@v3"), "deployed"),
+    Scene("roll back to v3, by a down migration", ("rollback", "@v3", "--allow-data-loss"), "deployed"),
 )
 
 

@@ -179,7 +179,7 @@ def refuse(report: Report, attempt: Attempt) -> None:
             "data-loss",
             f"release {report.release} would take away what users made: {what}",
             context=tuple(change.words for change in report.changes),
-            hint="if that is meant, repeat the command with --allow-data-loss",
+            hint=f"if that is meant: --allow-data-loss{_or_in_the_configuration(revisions)}",
         )
     most = config.hold.seconds - report.times.way_back - MARGIN_SECONDS
     if report.is_migrating and is_serving(attempt) and report.times.hold > most:
@@ -189,6 +189,12 @@ def refuse(report: Report, attempt: Attempt) -> None:
             f" (`seconds` under [hold], less {report.times.way_back + MARGIN_SECONDS:.0f} for the way back)",
             hint="make the migration smaller, or let requests wait longer: `seconds` under [hold] in bulletproof.toml",
         )
+
+
+def _or_in_the_configuration(revisions: tuple[str, ...]) -> str:
+    """The line that allows what these migrations lose, whoever deploys them; none for what booting loses."""
+    listed = ", ".join(f'"{revision}"' for revision in revisions)
+    return f", or allow_data_loss = [{listed}] under [migrations] in bulletproof.toml" if revisions else ""
 
 
 def in_words(report: Report) -> str:
