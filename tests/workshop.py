@@ -104,7 +104,7 @@ def shop(root: Path, *, base: Path, is_warm: bool = True) -> BuiltReleases:
     if is_warm:
         layout.cache.parent.mkdir(parents=True)
         shutil.copytree(_warm_cache(base), layout.cache, symlinks=True)
-    return BuiltReleases(layout, lambda _: "app:app", base / "downloads")
+    return BuiltReleases(layout, lambda *_: "app:app", base / "downloads")
 
 
 def release(releases: BuiltReleases, name: str, folder: Path, config: AppConfig = CONFIG) -> Path:

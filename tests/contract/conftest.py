@@ -1,4 +1,4 @@
-"""What the tests of migrations share: two virtual environments, and a host without anything."""
+"""What the tests of migrations share: virtual environments, and a host without anything."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _uv(*words: str | Path) -> None:
 
 @pytest.fixture(scope="session")
 def venvs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """Make a folder with two virtual environments, `full` and `bare`, once for all workers."""
+    """Make a folder with virtual environments, `full`, `django` and `bare`, once for all workers."""
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "migrator-venvs"
     folder.mkdir(exist_ok=True)
@@ -32,6 +32,16 @@ def venvs(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
             _uv("venv", "--python", sys.executable, folder / "full")
             packages = ("flask", "flask-sqlalchemy", "flask-migrate", "aiosqlite", "sqlalchemy[asyncio]")
             _uv("pip", "install", "--compile-bytecode", "--python", folder / "full", *packages)
+            _uv("venv", "--python", sys.executable, folder / "django")
+            _uv(
+                "pip",
+                "install",
+                "--compile-bytecode",
+                "--python",
+                folder / "django",
+                "django~=5.2.0",
+                "dj-database-url",
+            )
             (folder / "done").touch()
     return folder
 

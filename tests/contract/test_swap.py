@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import random
 import shutil
 import signal
 import sqlite3
@@ -23,8 +24,10 @@ from typing import IO, Protocol
 import pytest
 
 from bulletproof.adapters.sqlite import SqliteDatabase
+from bulletproof.adapters.swap import SqliteSwap
 from bulletproof.domain.layout import Layout
 from bulletproof.effects import sqlite_keeper, sqlite_seized
+from bulletproof.effects.process import Talk
 from bulletproof.errors import StepFailed
 from bulletproof.ports import Swap
 from fakes.database import Content, FakeDatabase
@@ -665,7 +668,7 @@ _COMMITTED = '    _checkpoint(connection)\n    connection.execute(f"PRAGMA journ
 _KILL_BOTH = "os.kill(os.getppid(), 9); os.kill(os.getpid(), 9)"
 
 
-def planted_keeper(folder: Path, *changes: tuple[str, str]) -> Path:
+def planted_keeper(folder: Path, *changes: tuple[str, str]) -> str:
     """The keeper's script with a bug in it."""
     source = Path(sqlite_keeper.__file__).read_text(encoding="utf-8")
     for old, new in changes:
@@ -673,7 +676,7 @@ def planted_keeper(folder: Path, *changes: tuple[str, str]) -> Path:
         source = source.replace(old, new)
     script = folder / "keeper.py"
     script.write_text(source, encoding="utf-8")
-    return script
+    return str(script)
 
 
 def kill_at(lab: FileLab, moment: str, script: str) -> None:
@@ -682,7 +685,7 @@ def kill_at(lab: FileLab, moment: str, script: str) -> None:
     Such as `after put`, or `before check 2`, where `check` is that of a put; other names are functions of the modules.
     `before checkpoint` is between the commit of a put and what follows, where the keeper has the floor.
     """
-    when, name, count = (*moment.split(), "1")[:3]
+    when, name, count = (*moment.split(), "0" if moment == "before checkpoint" else "1")[:3]
     keeper = planted_keeper(
         lab.layout.root.parent,
         ("_PAGES = 2048", "_PAGES = 64"),
@@ -694,9 +697,10 @@ from pathlib import Path
 from bulletproof.adapters import swap as adapter
 from bulletproof.domain.layout import Layout
 from bulletproof.effects import sqlite_keeper, sqlite_seized
+from bulletproof.effects.process import Talk
 from bulletproof.effects import sqlite_seized
 
-sqlite_seized._KEEPER = Path({str(keeper)!r})
+sqlite_seized._KEEPER = {keeper!r}
 left = {count}
 def killed(act):
     def acting(*values, **named):
@@ -963,6 +967,369 @@ def put_back_at_once(lab: FileLab) -> None:
         lab.swap.put_back(3)
 
 
+# --- only the pages that differ
+
+
+@pytest.fixture
+def by_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every database is a large one."""
+    monkeypatch.setattr(sqlite_seized, "LARGE_BYTES", 0)
+
+
+def altered(file: Path) -> Path:
+    """Change the schema, and few pages."""
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("CREATE TABLE fresh (number INTEGER)")
+    return file
+
+
+def laid(lab: FileLab, script: str = "swap.seize(5); swap.snapshot(3, 60); swap.put(work, calm)") -> str:
+    """A program that does so by pages, by default the whole way there."""
+    return f"""
+from pathlib import Path
+from bulletproof.adapters import swap as adapter
+from bulletproof.domain.layout import Layout
+from bulletproof.effects import sqlite_seized
+
+sqlite_seized.LARGE_BYTES = 0
+def calm():
+    pass
+
+layout = Layout(root=Path({str(lab.layout.root)!r}), app="shop", runtime=Path({str(lab.layout.runtime)!r}))
+swap = adapter.SqliteSwap(layout, Path({str(lab.file)!r}))
+work = Path({str(lab.layout.root.parent / "work.db")!r})
+print("done", flush=True)
+{script}
+"""
+
+
+@pytest.mark.usefixtures("by_pages")
+class TestByPages:
+    """A large database is given what differs, as a log that the next connection takes up."""
+
+    def test_there_and_back(self, tmp_path: Path) -> None:
+        """Both ways the file itself is not written by us, nobody holds it afterwards, and nothing is left beside it."""
+        lab = FileLab(tmp_path, mebibytes=2)
+        lab.write(1)
+        lab.file.chmod(0o640)
+        if os.getuid() == 0:
+            os.chown(lab.file, 4321, 4322)
+        copy = altered(Path(shutil.copy(lab.file, tmp_path / "work.db")))
+        lab.swap.seize(PATIENCE)
+        lab.swap.snapshot(3, 60)
+        before, kept = lab.file.read_bytes(), identity(lab.file)
+        lab.swap.put(copy, calm)
+        wal = lab.file.with_name("app.db-wal")
+        assert lab.file.read_bytes() == before
+        assert 0 < wal.stat().st_size < 20 * 4200
+        assert identity(wal)[1:] == kept[1:]
+        lab.swap.release()
+        lab.write(2)
+        assert (lab.is_migrated(), lab.notes()) == (True, {1, 2})
+        assert lab.swap.put_back(3)
+
+        assert (lab.is_migrated(), lab.notes()) == (False, {1})
+        assert lab.aside() == [{1, 2}]
+        assert not lab.swap.put_back(3)
+        assert lab.file.read_bytes() == lab.layout.snapshot(3).read_bytes()
+        assert identity(lab.file) == kept
+        assert names_in(lab.file.parent) == ["app.db"]
+        assert names_in(lab.layout.snapshots) == ["3.db"]
+
+    @pytest.mark.parametrize(
+        "change", ["VACUUM", "DELETE FROM bulk; VACUUM", "INSERT INTO bulk VALUES (zeroblob(99999))"]
+    )
+    def test_another_size(self, tmp_path: Path, change: str) -> None:
+        """It may have grown or become shorter."""
+        lab = FileLab(tmp_path, mebibytes=1)
+        lab.write(1)
+        copy = altered(Path(shutil.copy(lab.file, tmp_path / "work.db")))
+        with closing(sqlite3.connect(copy)) as connection:
+            connection.executescript(change)
+        lab.swap.seize(PATIENCE)
+        lab.swap.snapshot(3, 60)
+        lab.swap.put(copy, calm)
+        assert (lab.is_migrated(), lab.notes()) == (True, {1})
+        assert lab.file.stat().st_size == copy.stat().st_size
+        lab.swap.put_back(3)
+        assert (lab.is_migrated(), lab.notes()) == (False, {1})
+        assert lab.file.read_bytes() == lab.layout.snapshot(3).read_bytes()
+
+    def test_too_much_differs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Then all of it is put in the way of small ones, and it is still held."""
+        monkeypatch.setattr(sqlite_seized, "_MOST_PAGES", 2)
+        lab = FileLab(tmp_path, mebibytes=1)
+        lab.write(1)
+        lab.swap.seize(PATIENCE)
+        lab.swap.put(lab.migrated(), calm)
+        assert is_locked(lab.file)
+        lab.swap.release()
+        assert (lab.is_migrated(), lab.notes()) == (True, {1})
+
+    @pytest.mark.parametrize("live", ["WAL", "DELETE"])
+    @pytest.mark.parametrize("put", ["WAL", "DELETE"])
+    def test_another_journal_mode(self, tmp_path: Path, live: str, put: str) -> None:
+        """Only a database that has a log can be given one; any other is put as a small one is."""
+        TestKept().test_journal_mode(tmp_path, live, put)
+
+    def test_another_page_size(self, tmp_path: Path) -> None:
+        """A log of other pages would be none of this database: it is refused as in the way of small ones."""
+        lab = FileLab(tmp_path)
+        lab.write(1)
+        lab.swap.seize(PATIENCE)
+        copy = lab.migrated()
+        with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+            for statement in ("PRAGMA journal_mode = DELETE", "PRAGMA page_size = 8192", "VACUUM"):
+                connection.execute(statement)
+            connection.execute("PRAGMA journal_mode = WAL")
+        failure(lambda: lab.swap.put(copy, calm), "database-not-replaced")
+        lab.swap.release()
+
+        assert (lab.is_migrated(), lab.notes()) == (False, {1})
+
+    @pytest.mark.parametrize("at", [1, 2])
+    def test_a_check_says_no(self, tmp_path: Path, at: int) -> None:
+        """Before it began or when the log is written: the old content stays, and others may have it."""
+        lab = FileLab(tmp_path, mebibytes=1)
+        lab.write(1)
+        copy = altered(Path(shutil.copy(lab.file, tmp_path / "work.db")))
+        lab.swap.seize(PATIENCE)
+        with pytest.raises(Trouble):
+            lab.swap.put(copy, refusing(at))
+        lab.swap.release()
+
+        assert (lab.is_migrated(), lab.notes()) == (False, {1})
+        assert names_in(tmp_path) == ["data", "work.db"]
+
+    def test_the_check_is_asked_while_pages_are_compared(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A comparison that takes too long is ended at once."""
+        slow = tmp_path / "slow.py"
+        slow.write_text("import time; time.sleep(60)")
+        monkeypatch.setattr("bulletproof.effects.sqlite_wal.__file__", str(slow))
+        lab = FileLab(tmp_path)
+        lab.write(1)
+        copy = altered(Path(shutil.copy(lab.file, tmp_path / "work.db")))
+        lab.swap.seize(PATIENCE)
+        begun = time.monotonic()
+        with pytest.raises(Trouble):
+            lab.swap.put(copy, refusing(4))
+        lab.swap.release()
+
+        assert time.monotonic() - begun < 10
+        assert not lab.is_migrated()
+
+    def test_no_check_is_asked_when_it_is_taken(self, tmp_path: Path) -> None:
+        """The last time is before the log is laid; after that it cannot be refused."""
+        lab = FileLab(tmp_path)
+        lab.write(1)
+        copy = altered(Path(shutil.copy(lab.file, tmp_path / "work.db")))
+        seen: list[bool] = []
+        lab.swap.seize(PATIENCE)
+        lab.swap.put(copy, lambda: seen.append(is_locked(lab.file)))
+
+        assert all(seen)
+        assert len(seen) >= 2
+        assert lab.is_migrated()
+
+    def test_late_writers(self, tmp_path: Path) -> None:
+        """They wait for the lock, and write into what was put."""
+        for trial in range(5):
+            late_writers_lose_nothing_by_pages(tmp_path / str(trial))
+
+    def test_the_keeper_must_not_close(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A keeper that closes its connection takes the log with it: that the lock falls by its end is needed."""
+        closing_it = ("os._exit(0)  # after a", "connection.close()  # after a")
+        (tmp_path / "lab").mkdir()
+        monkeypatch.setattr(sqlite_seized, "_KEEPER", planted_keeper(tmp_path, closing_it))
+        lab = FileLab(tmp_path / "lab")
+        lab.write(1)
+        copy = altered(Path(shutil.copy(lab.file, tmp_path / "work.db")))
+        lab.swap.seize(PATIENCE)
+        monkeypatch.setattr("bulletproof.effects.process.Talk.kill", waited_for)
+        lab.swap.put(copy, calm)
+
+        assert not lab.is_migrated()
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_killed_at_any_moment(self, tmp_path: Path, seed: int) -> None:
+        """The deployer is killed: the old content is there or the new, both whole, and the way back is open."""
+        chance = random.Random(seed)
+        lab = FileLab(tmp_path, mebibytes=2)
+        lab.write(1)
+        altered(Path(shutil.copy(lab.file, tmp_path / "work.db")))
+        for _ in range(4):
+            with stranger(sys.executable, sys.executable, "-c", laid(lab)) as process:
+                time.sleep(chance.uniform(0.0, 0.5))
+                process.kill()
+            assert lab.notes() == {1}
+            lab.again()
+            if lab.layout.snapshot(3).exists() and lab.is_migrated():
+                assert lab.swap.put_back(3)
+            assert (lab.is_migrated(), lab.notes()) == (False, {1})
+
+    @pytest.mark.parametrize(
+        ("place", "becomes"),
+        [
+            ("    wal = os.open(", False),
+            ("            content = content[os.write(", False),
+            ("        os.fsync(wal)\n        os.fsync(", True),
+            ("        os.fsync(os.open(", True),
+        ],
+    )
+    def test_killed_while_it_is_laid(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        place: str,
+        becomes: bool,  # noqa: FBT001  pytest's
+    ) -> None:
+        """The keeper is killed: until the last frame is there it is the old content; it is said that it failed."""
+        indent = " " * (len(place) - len(place.lstrip()))
+        dying = f"{indent}if content[4096:]: os.write(target, content[:-1])\n" if "content" in place else ""
+        (tmp_path / "lab").mkdir()
+        keeper = planted_keeper(tmp_path, (place, f"{dying}{indent}os.kill(os.getpid(), 9)\n{place}"))
+        monkeypatch.setattr(sqlite_seized, "_KEEPER", keeper)
+        lab = FileLab(tmp_path / "lab", mebibytes=1)
+        lab.write(1)
+        copy = altered(Path(shutil.copy(lab.file, tmp_path / "work.db")))
+        lab.swap.seize(PATIENCE)
+        lab.swap.snapshot(3, 60)
+        assert "was ended" in failure(lambda: lab.swap.put(copy, calm), "database-not-replaced")
+        monkeypatch.undo()
+
+        assert lab.file.with_name("app.db-wal").stat().st_size > 0 or not (dying or becomes)
+        assert (lab.is_migrated(), lab.notes()) == (becomes, {1})
+        assert bool(lab.swap.put_back(3)) == becomes
+        assert (lab.is_migrated(), lab.notes()) == (False, {1})
+
+    def test_what_cannot_be_laid_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A disk that takes only a part of the log: the log is empty again, the old content stays, it is still held."""
+        failing = (
+            "        os.fsync(wal)\n        os.fsync(",
+            "        raise OSError(28, 'No space left on device')\n        os.fsync(",
+        )
+        (tmp_path / "lab").mkdir()
+        monkeypatch.setattr(sqlite_seized, "_KEEPER", planted_keeper(tmp_path, failing))
+        lab = FileLab(tmp_path / "lab")
+        lab.write(1)
+        copy = altered(Path(shutil.copy(lab.file, tmp_path / "work.db")))
+        lab.swap.seize(PATIENCE)
+        assert "No space left" in failure(lambda: lab.swap.put(copy, calm), "database-not-replaced")
+        assert lab.file.with_name("app.db-wal").stat().st_size == 0
+        assert is_locked(lab.file)
+        lab.swap.release()
+
+        assert (lab.is_migrated(), lab.notes()) == (False, {1})
+
+    def test_a_log_in_use_is_not_written_over(self, tmp_path: Path) -> None:
+        """If it is not empty it is somebody's, and nothing of it is touched."""
+        lab = FileLab(tmp_path)
+        lab.write(1)
+        copy = altered(Path(shutil.copy(lab.file, tmp_path / "work.db")))
+        lab.swap.seize(PATIENCE)
+        wal = lab.file.with_name("app.db-wal")
+        wal.write_bytes(b"somebody's")
+        assert "not empty" in failure(lambda: lab.swap.put(copy, calm), "database-not-replaced")
+
+        assert wal.read_bytes() == b"somebody's"
+        lab.swap.release()
+
+
+def waited_for(talk: Talk, kill: Callable[[Talk], tuple[str, ...]] = Talk.kill) -> tuple[str, ...]:
+    """It is let end by itself first."""
+    talk._child.wait(60)
+    return kill(talk)
+
+
+def test_a_large_one_is_put_by_pages(tmp_path: Path) -> None:
+    """From the bound on: there and back, both files are equal, and the lock is gone with what was put."""
+    lab = FileLab(tmp_path, mebibytes=sqlite_seized.LARGE_BYTES // _MIB)
+    lab.write(1)
+    copy = altered(Path(shutil.copy(lab.file, tmp_path / "work.db")))
+    lab.swap.seize(PATIENCE)
+    lab.swap.snapshot(3, 60)
+    lab.swap.put(copy, calm)
+    assert not is_locked(lab.file)
+    lab.swap.release()
+    assert (lab.is_migrated(), lab.notes()) == (True, {1})
+    assert lab.file.read_bytes() == copy.read_bytes()
+    assert lab.swap.put_back(3)
+    assert (lab.is_migrated(), lab.notes()) == (False, {1})
+    assert lab.file.read_bytes() == lab.layout.snapshot(3).read_bytes()
+
+
+class TestKeeper:
+    """The process that has the lock for us."""
+
+    def test_it_ends_with_us(self, files: FileLab) -> None:
+        """Killed, we leave nobody behind who has the database."""
+        script = laid(files, "swap.seize(5); print('held', flush=True); import time; time.sleep(60)")
+        with stranger(sys.executable, sys.executable, "-c", script) as process:
+            assert process.said.readline() == "held\n"
+            assert is_locked(files.file)
+            os.kill(process.pid, signal.SIGKILL)
+            files.swap.seize(10)
+
+    def test_it_spares_signals_for_us(self, files: FileLab) -> None:
+        """A signal to a whole service is for the deployer to judge, who may be putting something back."""
+        files.swap.seize(PATIENCE)
+        keeper = keeper_of(files)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(keeper, number)
+        assert is_locked(files.file)
+        files.swap.put(files.migrated(), calm)
+        assert is_locked(files.file)
+        files.swap.release()
+
+    def test_its_death_is_noticed(self, files: FileLab) -> None:
+        """Without the lock no copy counts as a snapshot, and nothing is put."""
+        copy = files.migrated()
+        for act in (lambda: files.swap.snapshot(3, 60), lambda: files.swap.put(copy, calm)):
+            files.swap.seize(PATIENCE)
+            os.kill(keeper_of(files), signal.SIGKILL)
+            time.sleep(0.1)
+            assert "was ended" in failure(act, "database-not-held")
+            files.swap.release()
+
+        assert (files.is_migrated(), files.notes()) == (False, {1})
+
+    @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
+    def test_its_death_in_a_put(self, tmp_path: Path, mode: str) -> None:
+        """The old content stays, and it is said what happened."""
+        lab = FileLab(tmp_path, mode=mode, mebibytes=20)
+        lab.write(1)
+        copy = lab.migrated()
+        lab.swap.seize(PATIENCE)
+        lab.swap.snapshot(3, 60)
+        keeper, calls = keeper_of(lab), iter(range(2))
+
+        def check() -> None:
+            if next(calls, None) is None:
+                os.kill(keeper, signal.SIGKILL)
+
+        assert "was ended" in failure(lambda: lab.swap.put(copy, check), "database-not-replaced")
+        assert (lab.is_migrated(), lab.notes()) == (False, {1})
+        assert not lab.swap.put_back(3)
+
+    def test_it_cannot_begin(self, files: FileLab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """What it said on its way out is told."""
+        broken = tmp_path / "broken.py"
+        broken.write_text("raise SystemExit('no module named sqlite3')")
+        monkeypatch.setattr(sqlite_seized, "_KEEPER", str(broken))
+        with pytest.raises(StepFailed) as caught:
+            sqlite_seized.Seized.seize(files.file, patience_seconds=PATIENCE)
+
+        assert caught.value.reference == "database-not-reachable"
+        assert caught.value.context == ("no module named sqlite3",)
+
+
+def keeper_of(lab: FileLab) -> int:
+    """The process that has its database."""
+    assert isinstance(lab.swap, SqliteSwap)
+    assert lab.swap._seized is not None
+    return lab.swap._seized._keeper._child.pid
+
+
 # --- teeth
 
 
@@ -996,6 +1363,13 @@ def no_is_no(folder: Path) -> None:
         lab.swap.release()
         assert is_refused == (at == 1)
         assert lab.is_migrated() != is_refused
+
+
+def late_writers_lose_nothing_by_pages(folder: Path) -> None:
+    """The same when only what differs is put."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(importlib.import_module(_SEIZED), "LARGE_BYTES", 0)
+        late_writers_lose_nothing(folder)
 
 
 _SEIZED, _ADAPTER = "bulletproof.effects.sqlite_seized", "bulletproof.adapters.swap"
@@ -1043,6 +1417,15 @@ PLANTED: tuple[tuple[Bug, Callable[[Path], None]], ...] = (
         lambda folder: TestContract().test_what_was_set_aside_stays(_with_note(folder)),
     ),
     (Bug("a small one is not asked for", _SEIZED, "        check()\n        if not", "        if not"), no_is_no),
+    (
+        Bug(
+            "the lock is dropped before the log is laid",
+            _SEIZED,
+            '            self._tell(f"take {json.dumps(str(log))}", check)\n',
+            "            self.release()\n            shutil.copyfile(log, f'{self._file}-wal')\n",
+        ),
+        late_writers_lose_nothing_by_pages,
+    ),
     (Bug("asked when it is too late", _KEEPER, "if remaining:", "if True:"), no_is_no),
 )
 _TRIALS = 10
@@ -1165,6 +1548,23 @@ class TestFullDisk:
             assert lab.notes() == {1}
             assert not lab.is_migrated()
             assert not lab.swap.put_back(3)
+
+    @pytest.mark.usefixtures("by_pages")
+    def test_put_by_pages(self, small_disk: Path) -> None:
+        """It takes no more than the log may take, and growth; with less it is not even begun."""
+        lab = FileLab(small_disk, mebibytes=20)
+        lab.write(1)
+        copy = altered(Path(shutil.copy(lab.file, small_disk / "work.db")))
+        with full(small_disk, leave_bytes=16 * _MIB):
+            lab.swap.seize(PATIENCE)
+            assert "disk is full" in failure(lambda: lab.swap.put(copy, calm), "database-not-replaced")
+            lab.swap.release()
+            assert (lab.is_migrated(), lab.notes()) == (False, {1})
+        with full(small_disk, leave_bytes=18 * _MIB):
+            lab.swap.seize(PATIENCE)
+            lab.swap.put(copy, calm)
+            lab.swap.release()
+            assert (lab.is_migrated(), lab.notes()) == (True, {1})
 
     @pytest.mark.parametrize("leave", [0, 10, 25])
     @pytest.mark.parametrize("mode", ["WAL", "DELETE"])

@@ -55,6 +55,11 @@ ALLOWED = {
     "effects/sqlite_pages.py": Allowance(
         frozenset({"os.ftruncate", "os.open"}),
         "it syncs what it writes, a copy that is used only when it has ended well"),
+    "effects/sqlite_wal.py": Allowance(
+        frozenset({"os.open"}), "a file of passage: the process that has the database alone reads it once and syncs"),
+    "effects/sqlite_keeper.py": Allowance(
+        frozenset({"os.ftruncate", "os.open"}),
+        "it is a process of its own, which syncs the log that it lays, and SQLite ignores one without its last frame"),
     "effects/process.py": Allowance(frozenset({".open"}), "the log that a program's output is appended to"),
     "cli/run.py": Allowance(frozenset({"os.execvpe"}), "it becomes the command that the person typed"),
     "demo/commands.py": Allowance(

@@ -82,7 +82,16 @@ def test_a_configured_path_that_is_missing_is_not_healthy() -> None:
     assert "/up answered 404" in failure.value.message
 
 
-@pytest.mark.parametrize("status", [0, 400, 401, 500, 503])
+def test_a_refused_host_is_told_with_what_to_add() -> None:
+    """Django answers 400 to a host that it was not told of, and logs nothing of it."""
+    with pytest.raises(StepFailed) as failure:
+        gate(lambda _: 400, Health(deadline_seconds=1))
+
+    assert failure.value.hint.startswith("a Django answers 400 when ALLOWED_HOSTS lacks the host: add ")
+    assert failure.value.hint.endswith('"127.0.0.1" to it; otherwise bulletproof logs 1-abc')
+
+
+@pytest.mark.parametrize("status", [0, 401, 500, 503])
 def test_not_healthy_by_the_deadline_fails_with_the_last_lines(status: int) -> None:
     """Neither a bad answer nor none at all passes, and the failing release's last lines are shown."""
     with pytest.raises(StepFailed) as failure:

@@ -21,7 +21,7 @@ from bulletproof.domain.toml import parse
 from bulletproof.effects.env_file import EnvFile
 from bulletproof.effects.project import read_config
 from bulletproof.effects.source_tree import read_source, search_entry
-from bulletproof.errors import BulletproofError, Refused, StepFailed, UsageError
+from bulletproof.errors import BulletproofError, StepFailed, UsageError
 from bulletproof.operations.detect import DatabaseFound, Findings, Found, GitFound, detect, find_entry, valid_name
 from bulletproof.operations.init import as_json, describe, initialise, toml_text, warnings
 
@@ -153,7 +153,7 @@ def test_the_seeds_app_is_found_whole(folder: Path) -> None:
         python=Found(what="3.12", where=".python-version"),
         git=GitFound(is_repository=True),
     )
-    assert find_entry(folder) == "run:app"
+    assert find_entry(folder, Server.GUNICORN) == "run:app"
 
 
 # --- the entry --------------------------------------------------------------------------------------------------------
@@ -404,7 +404,7 @@ def test_the_entry_is_found_with_its_reason(folder: Path, case: str) -> None:
     found = search_entry(folder, read_source(folder))
     assert found.chosen is not None, found
     assert (found.chosen.entry, found.chosen.reason) == (entry, reason)
-    assert find_entry(folder) == entry
+    assert find_entry(folder, Server.GUNICORN) == entry
 
 
 NOT_WHOLE = {"a factory that is only annotated", "an app wrapped twice in its factory", "one app or the other"}
@@ -464,7 +464,7 @@ def test_two_apps_are_a_question_for_a_person(folder: Path) -> None:
     """Where two different apps are as likely, both are shown as lines to write, and none is taken."""
     planted(folder, {"app.py": APP, "main.py": FACTORY + "app = create_app()\n"})
     with pytest.raises(StepFailed) as caught:
-        find_entry(folder)
+        find_entry(folder, Server.GUNICORN)
     assert caught.value.reference == "entry-ambiguous"
     assert caught.value.message == "2 apps were found in the source, and none is clearly the one to serve"
     assert caught.value.context == (
@@ -538,33 +538,11 @@ def test_without_an_entry_it_is_said_what_was_looked_for_and_why_it_did_not_do(f
     tree, reasons = NONE[case]
     planted(folder, tree)
     with pytest.raises(StepFailed) as caught:
-        find_entry(folder)
+        find_entry(folder, Server.GUNICORN)
     assert caught.value.reference == "entry-not-found"
     assert caught.value.context[0].startswith("looked for: app or application, made with Flask(...)")
     assert caught.value.context[1:] == reasons
     assert caught.value.hint == 'write app.entry = "MODULE:APP" into bulletproof.toml'
-
-
-@pytest.mark.parametrize(
-    ("text", "framework", "server"),
-    [
-        ("from fastapi import FastAPI\napp = FastAPI()\n", "FastAPI", Server.UVICORN),
-        ("import starlette.applications\n", "Starlette", Server.UVICORN),
-        ("import os\nfrom django.core.wsgi import get_wsgi_application\n", "Django", Server.GUNICORN),
-    ],
-)
-def test_another_framework_is_told_in_a_sentence(folder: Path, text: str, framework: str, server: Server) -> None:
-    """An app that is no Flask is named, the lines to write by hand are shown and hold, and nothing is written."""
-    planted(folder, {"main.py": text, "requirements.txt": "x\n"})
-    with pytest.raises(Refused) as caught:
-        initialise(folder)
-    assert (caught.value.reference, caught.value.exit_code) == ("framework-not-yet", 1)
-    assert re.fullmatch(
-        rf"this is a {framework} app \(main.py:[12]\), and .* only Flask so far; nothing was written",
-        caught.value.message,
-    )
-    assert parse("\n".join(caught.value.context)).app == App(entry="MODULE:app", server=server)
-    assert sorted(path.name for path in folder.iterdir()) == ["main.py", "requirements.txt"]
 
 
 def test_a_source_of_any_shape_is_only_read(folder: Path) -> None:
@@ -575,7 +553,7 @@ def test_a_source_of_any_shape_is_only_read(folder: Path) -> None:
     (folder / "loop" / "again").symlink_to(folder, target_is_directory=True)
     (folder / "folder.py").mkdir()
     planted(folder, {"runs.py": f"open({str(folder / 'ran')!r}, 'w')\n{APP.replace('app =', 'other =')}"})
-    assert find_entry(folder) == "app:app"
+    assert find_entry(folder, Server.GUNICORN) == "app:app"
     assert not (folder / "ran").exists()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bulletproof.effects.process import run, run_checked
+from bulletproof.effects.process import run, run_checked, talk
 from bulletproof.errors import StepFailed
 
 
@@ -55,6 +55,60 @@ def test_a_program_that_takes_too_long_is_killed_with_all_that_it_started(tmp_pa
 
     assert failure.value.reference == "program-too-slow"
     assert _is_gone(int(pid_file.read_text()))
+
+
+def test_a_check_ends_a_program(tmp_path: Path) -> None:
+    """It is asked while the program runs, and what it raises is raised when the program is gone."""
+    pids: list[psutil.Process] = []
+
+    def check() -> None:
+        pids.extend(psutil.Process().children())
+        if len(pids) >= 3:
+            raise KeyError
+
+    begun = time.monotonic()
+    with pytest.raises(KeyError):
+        run(python("import time; time.sleep(60)"), folder=tmp_path, check=check)
+
+    assert time.monotonic() - begun < 20
+    assert all(_is_gone(child.pid) for child in pids)
+
+
+def test_a_check_does_not_make_time_longer(tmp_path: Path) -> None:
+    """A program that is checked has no more time than another."""
+    with pytest.raises(StepFailed) as failure:
+        run(python("import time; time.sleep(60)"), folder=tmp_path, timeout_seconds=0.3, check=lambda: None)
+
+    assert failure.value.reference == "program-too-slow"
+
+
+def test_a_program_is_talked_with(tmp_path: Path) -> None:
+    """It hears and answers line by line; ended, it says nothing, and why it ended is told more than once."""
+    program = talk(
+        python("import sys\nfor line in sys.stdin: print(line.upper(), end='', flush=True)"), folder=tmp_path
+    )
+    for line in ("grüße", "and more"):
+        program.say(line)
+        assert program.hear() == line.upper()
+    assert program.is_running()
+    program.kill()
+    assert not program.is_running()
+    program.say("still there?")
+    assert not program.hear()
+
+    failing = talk(python("raise SystemExit('no\\nway')"), folder=tmp_path)
+    assert not failing.hear()
+    failing.say("still there?")
+    for _ in range(2):
+        assert failing.kill() == ("no", "way")
+
+
+def test_a_talk_with_nobody_is_told_in_words(tmp_path: Path) -> None:
+    """As with any program that is not there."""
+    with pytest.raises(StepFailed) as failure:
+        talk((tmp_path / "nobody",), folder=tmp_path)
+
+    assert failure.value.reference == "program-not-started"
 
 
 def test_a_program_that_is_not_there_is_told_in_words(tmp_path: Path) -> None:

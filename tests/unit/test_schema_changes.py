@@ -102,3 +102,15 @@ def test_rows_and_nulls_are_counted(tmp_path: Path) -> None:
         ("drops column t.b: 2 non-null values", 2),
         ("empties 1 values of t.a", 1),
     ]
+
+
+@pytest.mark.parametrize("table", ["django_migrations", "alembic_version"])
+def test_the_notes_of_migrations_are_nobodys_data(tmp_path: Path, table: str) -> None:
+    """A down migration takes its note back, which is no loss; of any other table a missing row is one."""
+    made = f"CREATE TABLE {table} (name TEXT)"
+    assert changes(tmp_path, (made, f"INSERT INTO {table} VALUES ('0002')"), (made,)) == []
+    other = "CREATE TABLE notes (name TEXT)"
+    (tmp_path / "b").mkdir()
+    assert changes(tmp_path / "b", (other, "INSERT INTO notes VALUES ('0002')"), (other,)) == [
+        "removes 1 of 1 rows of notes"
+    ]

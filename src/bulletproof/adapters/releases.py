@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from bulletproof.domain.config import AppConfig
+from bulletproof.domain.config import AppConfig, Server
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.source import Source
 from bulletproof.effects import durable, tree
@@ -55,7 +55,7 @@ class BuiltReleases:
     """
 
     layout: Layout
-    find_entry: Callable[[Path], str]
+    find_entry: Callable[[Path, Server], str]
     downloads: Path | None = None
     lent: Path | None = None
 
@@ -73,7 +73,7 @@ class BuiltReleases:
                 revision=source.revision,
                 title=source.title,
                 config=config,
-                entry=config.app.entry or self.find_entry(beginning / "source"),
+                entry=config.app.entry or self.find_entry(beginning / "source", config.app.server),
             )
             _write(beginning, manifest)
             # Not synced: a release that a power cut finds unsealed is undone, whatever is in it.

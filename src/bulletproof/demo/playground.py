@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,17 @@ name = "datacharted"
 
 # A demonstration does not wait as long as a person would.
 [health]
-deadline_seconds = 6
+deadline_seconds = {deadline}
 timeout_seconds = 2
 
 [drain]
 stop_seconds = 2
 
 [hold]
-seconds = 25
+seconds = {hold}
 """
+_SLOW = {"deadline": 30, "hold": 30}
+"""Until it is known how fast this machine boots the app."""
 _GROWTH = {
     "v3": "Charts know how many numbers they have",
     "v4-expand": "Users get a display name beside the username",
@@ -53,7 +56,7 @@ class Playground:
     def make(cls, folder: Path) -> Playground:
         """Lay the project: tag v1, then each patch as a tag of its own."""
         shutil.copytree(example(), folder, ignore=shutil.ignore_patterns("__pycache__", "*.db*", ".pytest_cache"))
-        durable.write_file(folder / "bulletproof.toml", _CONFIG)
+        durable.write_file(folder / "bulletproof.toml", _CONFIG.format(**_SLOW))
         durable.write_file(folder / ".env", "SECRET_KEY=only-for-the-demonstration\n", mode=0o600)
         durable.write_file(folder / ".gitignore", ".env\n")
         playground = cls(folder=folder)
@@ -68,6 +71,12 @@ class Playground:
             playground._release(tag, Path(f"releases/{tag}.patch"), title)
         playground._git("checkout", "--quiet", "v2")
         return playground
+
+    def adapt(self, boot_seconds: float) -> None:
+        """Wait no longer for what never comes than a machine that boots the app in so many seconds must."""
+        deadline = min(30, max(5, math.ceil(3 * boot_seconds)))
+        hold = min(30, math.ceil(8 + 5 * boot_seconds))
+        durable.write_file(self.folder / "bulletproof.toml", _CONFIG.format(deadline=deadline, hold=hold))
 
     def revision(self, tag: str) -> str:
         """The short revision of a tag, as it stands in the ids of releases."""

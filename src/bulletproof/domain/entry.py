@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from bulletproof.domain.flask_apps import FACTORY_NAMES, OBJECT_NAMES, Apps, Origin, is_asgi_app, takes_no_argument
 from bulletproof.domain.frameworks import DJANGO, FLASK, Framework
 from bulletproof.domain.python_module import Binding, BrokenModule, Imported, Module, top_level
 from bulletproof.domain.python_traits import settings_module
+from bulletproof.domain.web_apps import FACTORY_NAMES, OBJECT_NAMES, Apps, Origin, is_asgi_app, takes_no_argument
 from bulletproof.errors import StepFailed
 
 SERVER_MODULES = ("wsgi", "asgi", "run", "app", "main", "application", "server", "autoapp")
@@ -19,8 +19,8 @@ SERVER_MODULES = ("wsgi", "asgi", "run", "app", "main", "application", "server",
 _CODE_COLUMNS = 60
 _LOOKED_FOR = (
     "looked for: app or application, made with Flask(...), FastAPI(...), get_wsgi_application() and the like, or with"
-    " create_app(), in wsgi.py, asgi.py, run.py, app.py, main.py or a package, and for a function create_app or make_app"
-    " that needs no arguments"
+    " create_app(), in wsgi.py, asgi.py, run.py, app.py, main.py or a package, and for a function create_app or"
+    " make_app that needs no arguments"
 )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 _HEALTHY = range(200, 400)
 _NOT_FOUND = 404
+_BAD_REQUEST = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +33,19 @@ class GateProgress:
     passed: int = 0
     rounds: int = 0
     last: str = "it never answered"
+    status: int = 0
+    """Of that answer; 0 when there was none."""
+
+    @property
+    def is_refused_host(self) -> bool:
+        """Whether the last answer is what a Django gives to a host that its ALLOWED_HOSTS lacks."""
+        return self.status == _BAD_REQUEST
 
     def after(self, path: str, answer: Answer) -> GateProgress:
         """The progress after one more round; one bad answer begins the count again."""
         passed = self.passed + 1 if answer.is_healthy else 0
-        return GateProgress(passed=passed, rounds=self.rounds + 1, last=f"{path} answered {answer}")
+        last = f"{path} answered {answer}"
+        return GateProgress(passed=passed, rounds=self.rounds + 1, last=last, status=answer.status)
 
 
 def falls_back_to_root(paths: tuple[str, ...], answer: Answer) -> bool:

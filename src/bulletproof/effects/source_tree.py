@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bulletproof.domain.config import Server
 from bulletproof.domain.entry import EntrySearch, search, the_one
 from bulletproof.domain.python_module import BrokenModule, Module, read_module
 from bulletproof.effects.env_file import read_env_file
@@ -29,12 +30,19 @@ class SourceTree:
     broken: tuple[BrokenModule, ...]
 
 
-def find_entry(source: Path) -> str:
-    """The `module:object` or `module:factory()` that a server loads from this source tree.
+def find_entry(source: Path, server: Server) -> str:
+    """The `module:object` or `module:factory()` that the server loads from this source tree.
 
-    Raises StepFailed `entry-not-found` or `entry-ambiguous`, both with the line to write.
+    Raises StepFailed `entry-not-found`, `entry-ambiguous` or `server-mismatch`, each with the line to write.
     """
-    return the_one(search_entry(source, read_source(source))).entry
+    found = the_one(search_entry(source, read_source(source)))
+    if server is Server.GUNICORN and found.framework.server is not server:
+        raise StepFailed(
+            "server-mismatch",
+            f"{found.entry} is an ASGI app ({found.framework.name}), which gunicorn cannot run",
+            hint='write app.server = "uvicorn" into bulletproof.toml; or app.entry, if gunicorn can run it after all',
+        )
+    return found.entry
 
 
 def search_entry(source: Path, tree: SourceTree) -> EntrySearch:

@@ -12,6 +12,7 @@ from bulletproof.errors import StepFailed
 
 POLL_SECONDS = 0.05
 _LOG_LINES = 15
+_REFUSED_HOST = 'a Django answers 400 when ALLOWED_HOSTS lacks the host: add "127.0.0.1" to it; otherwise '
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,5 +76,5 @@ def _not_healthy(candidate: Candidate, progress: GateProgress, seconds: float) -
         "health-gate-failed",
         f"release {candidate.release}{candidate.where} was not healthy within {seconds:.0f} seconds: {progress.last}",
         context=candidate.log_tail(_LOG_LINES),
-        hint=f"bulletproof logs {candidate.release}",
+        hint=f"{_REFUSED_HOST if progress.is_refused_host else ''}bulletproof logs {candidate.release}",
     )

@@ -9,7 +9,7 @@ import pytest
 
 import workshop
 from bulletproof.adapters.releases import BuiltReleases
-from bulletproof.domain.config import App, AppConfig
+from bulletproof.domain.config import App, AppConfig, Server
 from bulletproof.domain.source import Source
 from bulletproof.errors import StepFailed
 
@@ -62,8 +62,9 @@ def test_the_entry_is_found_when_it_is_not_configured(releases: BuiltReleases, a
     """Without an entry in the configuration the source is asked."""
     asked: list[Path] = []
 
-    def find(source: Path) -> str:
+    def find(source: Path, server: Server) -> str:
         asked.append(source)
+        assert server is Server.GUNICORN
         assert (source / "app.py").is_file()
         return "app:found"
 

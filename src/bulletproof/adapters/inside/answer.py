@@ -4,7 +4,7 @@
 An answer with `error` says why there is no other. Where ANSWER is /dev/null the exit status tells it, and stderr why.
 SETTING is the environment variable that leads to the database. It is never imported.
 """
-# ruff: noqa: PLC0415  each question needs other packages of the release
+# ruff: noqa: PLC0415, SLF001  each question needs other packages of the release, and Django says all in _meta
 
 from __future__ import annotations
 

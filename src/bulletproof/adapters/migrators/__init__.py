@@ -120,6 +120,7 @@ class Migrators:
         # Before anything is made: with a scratch database it is seen whether the app uses the one that it is told of.
         models = _models(inside)
         command = self._upgrade(inside, found)
+        durable.make_folder(self._file.parent, mode=0o700)  # an app may make its own when it boots
         if command is None or (command.words == _CREATE_ALL and not models.tables):
             return "no database"
         self._run(inside, command)
@@ -200,7 +201,6 @@ class Migrators:
         return (*state.pending, *state.unknown)
 
     def _run(self, inside: Inside, command: Command) -> None:
-        durable.make_folder(self._file.parent, mode=0o700)
         completed = inside.run(command, "migration-failed")
         if completed.status != 0:
             raise StepFailed(

@@ -110,7 +110,7 @@ def downgrade(inside: Inside, file: Path, older: Inside) -> Command | None:
 
 
 def _migrate(inside: Inside, file: Path, words: str, *targets: str) -> Command:
-    question = (inside.python, ANSWER, "django-migrate", os.devnull, inside.source)
+    question = (inside.python, str(ANSWER), "django-migrate", os.devnull, str(inside.source))
     argv = (*question, inside.manifest.entry, inside.setting, *targets)
     return inside.told_of(file).command(words, *argv, reads=(ANSWER,))
 
