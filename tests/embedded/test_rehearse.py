@@ -101,6 +101,28 @@ def test_a_release_that_deletes_at_boot_is_refused(app: LiveApp) -> None:
     assert_untouched(app, before)
 
 
+def test_what_is_allowed_once_may_be_done_at_each_boot(app: LiveApp) -> None:
+    """A release that clears something whenever it boots is allowed once; then it restarts and comes back by itself."""
+    revision = release_that(
+        app,
+        """
+        import sqlite3
+        connection = sqlite3.connect(live)
+        connection.execute("DELETE FROM user WHERE username LIKE 'guest-%'")
+        connection.commit()
+        """,
+    )
+    guest = "INSERT INTO user (username, password_hash) VALUES ('guest-1', 'x')"
+    for command in (("deploy", revision, "--allow-data-loss"), ("restart",)):
+        with closing(sqlite3.connect(app.database)) as connection, connection:
+            connection.execute(guest)
+        app.change(*command).must(0, "deployed")
+        with closing(sqlite3.connect(app.database)) as connection:
+            assert connection.execute("SELECT username FROM user").fetchall() == [("ada",)]
+
+    app.deploy("v2")
+
+
 def test_a_release_that_fails_only_on_the_copy_never_runs_beside_the_live_one(app: LiveApp) -> None:
     """What fails in the rehearsal ends there: no instance is started on the live data."""
     before = content(app.database)
