@@ -176,43 +176,6 @@ def test_the_corrected_release_deploys_without_a_person(live: LiveApp, traffic: 
     assert traffic.report(since).failed == 0
 
 
-def test_a_pending_migration_is_refused_and_undone(live: LiveApp, traffic: Traffic) -> None:
-    """A release that would change a database with data in it is refused in words; it serves on, and can roll back."""
-    before, since = Picture.of(live), traffic.mark()
-    workshop.git(live.folder, "checkout", "--quiet", "--force", "v2")
-    live.configure()
-    workshop.commit(live.folder, {"migrations/versions/0002_colour.py": _MIGRATION}, "Charts get a colour")
-    done = live.run("deploy")
-
-    assert done.status == 3, done
-    assert "\nerror: migration-pending\n" in done.err
-    assert "0002" in done.err
-    assert f"{before.serving} serves at {live.address}" in done.err
-    assert Picture.of(live) == before
-    assert not live.leftovers()
-    live.change("rollback").must(0, "deployed")
-    assert traffic.report(since).failed == 0
-
-
-_MIGRATION = '''\
-"""Charts get a colour."""
-
-import sqlalchemy as sa
-from alembic import op
-
-revision = "0002"
-down_revision = "0001"
-
-
-def upgrade():
-    op.add_column("chart", sa.Column("colour", sa.String(20)))
-
-
-def downgrade():
-    op.drop_column("chart", "colour")
-'''
-
-
 @pytest.mark.parametrize(
     ("number", "step"),
     [(signal.SIGINT, "build"), (signal.SIGTERM, "build"), (signal.SIGHUP, "schema"), (signal.SIGINT, "gate"),
