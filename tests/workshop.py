@@ -8,10 +8,14 @@ import hashlib
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from bulletproof.adapters.releases import BuiltReleases
 from bulletproof.domain.config import App, AppConfig
@@ -163,3 +167,19 @@ def _warm_cache(base: Path) -> Path:
     releases = shop(base / "warm", base=base, is_warm=False)
     release(releases, "1-warm", write(base / "warm-app", APP_FILES))
     return releases.layout.cache
+
+
+@contextmanager
+def small_disk(*, mebibytes: int) -> Iterator[Path]:
+    """A file system of that size, gone afterwards; skips the test where we may not mount one."""
+    folder = Path(tempfile.mkdtemp(prefix="bp-disk-"))
+    argv = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(folder)]
+    mounted = subprocess.run(argv, check=False, capture_output=True, text=True)
+    if mounted.returncode != 0:
+        folder.rmdir()
+        pytest.skip(f"a small file system needs the right to mount one: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+        folder.rmdir()

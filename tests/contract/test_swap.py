@@ -12,7 +12,6 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from typing import IO, Protocol
 
 import pytest
 
+import workshop
 from bulletproof.adapters.sqlite import SqliteDatabase
 from bulletproof.adapters.swap import SqliteSwap
 from bulletproof.domain.layout import Layout
@@ -1473,18 +1473,8 @@ def is_broken(promise: Callable[[Path], None], folder: Path) -> bool:
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
     """A file system of its own that is full soon."""
-    folder = Path(tempfile.mkdtemp(prefix="bp-disk-", dir="/tmp"))
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=120m", "tmpfs", folder], check=False, capture_output=True, text=True
-    )
-    if mounted.returncode != 0:
-        folder.rmdir()
-        pytest.skip(f"a small file system needs the right to mount one: {mounted.stderr.strip()}")
-    try:
+    with workshop.small_disk(mebibytes=120) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
-        folder.rmdir()
 
 
 @contextmanager

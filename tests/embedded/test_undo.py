@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -363,18 +362,8 @@ def test_a_release_that_fails_behind_the_proxy_is_undone(new: LiveApp) -> None:
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
     """A file system of its own that is full soon."""
-    folder = Path(tempfile.mkdtemp(prefix="bp-disk-", dir="/tmp"))
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", folder], check=False, capture_output=True, text=True
-    )
-    if mounted.returncode != 0:
-        folder.rmdir()
-        pytest.skip(f"a small file system needs the right to mount one: {mounted.stderr.strip()}")
-    try:
+    with workshop.small_disk(mebibytes=400) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
-        folder.rmdir()
 
 
 def _fill(folder: Path, *, leave_bytes: int) -> Path:
