@@ -166,6 +166,17 @@ class TestCheck:
 
         assert SqliteDatabase(file).check() == f"sqlite, 12 tables, {file.stat().st_size / 1024:.1f} KiB, {mode}"
 
+    @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
+    def test_size(self, file: Path, mode: str) -> None:
+        """What is not yet in the file counts; where nothing is there are no bytes."""
+        assert SqliteDatabase(file).size() == 0
+        make(file, mode=mode)
+        assert SqliteDatabase(file).size() == file.stat().st_size > 0
+        beside = file.with_name(f"{file.name}-{'wal' if mode == 'WAL' else 'journal'}")
+        beside.write_bytes(bytes(5000))
+
+        assert SqliteDatabase(file).size() == file.stat().st_size + 5000
+
     def test_no_tables(self, file: Path) -> None:
         """A database without a table is a whole one."""
         make(file, tables=0)
