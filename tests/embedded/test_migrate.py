@@ -597,7 +597,7 @@ def test_the_first_migration_of_an_app_without_a_database(make_app: MakeApp, *, 
     shutil.move(app.folder / "migrations", app.folder.parent)
     workshop.commit(app.folder, {"run.py": _NO_DATABASE})
     app.deploy()
-    app.layout.data.mkdir(mode=0o700, parents=True)
+    app.layout.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     if is_empty:
         app.database.touch()
     shutil.move(app.folder.parent / "migrations", app.folder)

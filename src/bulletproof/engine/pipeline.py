@@ -189,8 +189,8 @@ def _do(step: Step[T], target: T, record: Record, around: Surroundings) -> None:
     """One step: its intent is on disk before its effect begins."""
     begun = around.clock()
     record.intend(step.name)
-    around.tell(StepStarted(step=step.name))
     try:
+        around.tell(StepStarted(step=step.name))
         note = step.do(target)
     except BaseException as cause:
         reference = cause.reference if isinstance(cause, BulletproofError) else "interrupted"
