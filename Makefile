@@ -31,11 +31,13 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	python3 -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Bulletproof needs Python 3.11 or newer")'
 	python3 -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check uv -c constraints.txt
-	$(BIN)/uv pip install --quiet --python $(VENV) -c constraints.txt --editable .
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(VENV) -c constraints.txt --editable .
+	# Every command, supervisor and relay of the demo and the tests is a new process: compile once, not each time.
+	$(RUN) compileall -q src
 	touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(BIN)/uv pip install --quiet --python $(VENV) -c constraints.txt --group dev
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(VENV) -c constraints.txt --group dev
 	touch $@
 
 clean:

@@ -83,7 +83,7 @@ class Supervisor(Protocol):
         """Run it, and run it again whenever it crashes; idempotent by name. Raises StepFailed."""
 
     def stop(self, name: str) -> None:
-        """SIGTERM, then after its `stop_seconds` SIGKILL to all that it started; idempotent.
+        """Its stop signal, then after its `stop_seconds` SIGKILL to all that it started; idempotent.
 
         It returns when nothing of the process is left and its runtime folder is gone.
         """

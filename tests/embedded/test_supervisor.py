@@ -16,7 +16,7 @@ import pytest
 
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.adapters.embedded.policy import Policy, doubling
-from bulletproof.domain.process import Phase
+from bulletproof.domain.process import Phase, StopSignal
 from bulletproof.errors import StepFailed
 from embedded.places import HURRIED, Place, is_alive, new_place, pids_in, until
 
@@ -144,6 +144,20 @@ sleep_as("main")
         supervisor.stop("web-1")
         assert time.monotonic() - begun >= process.stop_seconds
         assert not [pid for pid in pids if is_alive(pid)]
+
+    @pytest.mark.parametrize("stop_signal", StopSignal)
+    def test_it_is_asked_with_its_own_signal(
+        self, place: Place, supervisor: EmbeddedSupervisor, stop_signal: StopSignal
+    ) -> None:
+        """gunicorn ends at once with SIGQUIT and not with SIGTERM; others know only SIGTERM."""
+        script = "trap 'echo SIGTERM > told; exit' TERM; trap 'echo SIGQUIT > told; exit' QUIT; echo > ready"
+        process = dataclasses.replace(
+            place.shell(f"{script}; while :; do sleep 0.05; done"), stop_signal=stop_signal, stop_seconds=20.0
+        )
+        supervisor.start(process)
+        until(place.file("ready").exists)
+        supervisor.stop("web-1")
+        assert place.file("told").read_text() == f"{stop_signal}\n"
 
     def test_workers_are_their_masters_to_end(self, place: Place, supervisor: EmbeddedSupervisor) -> None:
         """SIGTERM goes to the main process alone; what is left when that has ended is killed at once."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
-from bulletproof.domain.process import Phase, ProcessSpec, ProcessState
+from bulletproof.domain.process import Phase, ProcessSpec, ProcessState, StopSignal
 from bulletproof.domain.schema import Schema
 from bulletproof.effects import durable
 from bulletproof.effects.isolation import Cell, is_remapped, proof, start_in_cell, violations, why_not
@@ -20,7 +20,7 @@ from bulletproof.effects.sqlite_copy import copy_database, is_same_database, ref
 from bulletproof.errors import StepFailed
 from bulletproof.ports import Command, Manifest
 
-_STOP_SECONDS = 3.0
+_STOP_SECONDS = 1.0
 _LOG_LINES = 15
 _MIB = 1 << 20
 
@@ -33,6 +33,7 @@ class CellRehearsal:
         self._database = database
         self._public_host = public_host
         self._running: Running | None = None
+        self._stop_signal = StopSignal.TERM
         self._cell: Cell | None = None
 
     def why_not(self) -> str:
@@ -87,6 +88,7 @@ class CellRehearsal:
         """Start the release's web process in the cell, where the live paths hold the copy. Raises StepFailed."""
         durable.remove(self._sockets(number) / "web.sock")
         self._start(number, manifest, process.argv, process.folder, {**settings, **process.environment})
+        self._stop_signal = process.stop_signal
 
     def ask(self, number: int, path: str, timeout_seconds: float) -> Answer:
         """GET a path of the rehearsed instance as the proxy would."""
@@ -160,8 +162,8 @@ class CellRehearsal:
 
     def _end(self) -> None:
         if self._running is not None:
-            self._running.end(patience_seconds=_STOP_SECONDS)
-            self._running = None
+            self._running.end(patience_seconds=_STOP_SECONDS, stop_signal=self._stop_signal)
+            self._running, self._stop_signal = None, StopSignal.TERM
 
     def _inside(self, number: int, words: str) -> str:
         """Words that name live paths, as they must be said in the cell: where no path is remapped, the copy's own."""

@@ -123,7 +123,7 @@ class Drain(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     seconds: Seconds = 30.0
     """Requests in flight may take this long after the cutover."""
     stop_seconds: Seconds = 10.0
-    """The processes may take this long after SIGTERM; then SIGKILL."""
+    """The processes may take this long after they were told to stop; then SIGKILL."""
 
 
 class Migrations(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

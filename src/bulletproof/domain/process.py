@@ -20,6 +20,13 @@ class Phase(StrEnum):
     """It crashed too often in a row; the supervisor gave up."""
 
 
+class StopSignal(StrEnum):
+    """What asks a process to end."""
+
+    TERM = "SIGTERM"
+    QUIT = "SIGQUIT"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSpec:
     """One process and all it needs; secrets stay in `settings`, a 0600 file of JSON that is read at the start."""
@@ -37,8 +44,9 @@ class ProcessSpec:
     """A folder of its own for its socket, made before it starts and removed after it stopped."""
     listen: Path | None = None
     """A unix socket that the supervisor binds and keeps, passed as descriptor 3: it outlives the process."""
+    stop_signal: StopSignal = StopSignal.TERM
     stop_seconds: float = 10.0
-    """From SIGTERM to SIGKILL."""
+    """From that signal to SIGKILL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

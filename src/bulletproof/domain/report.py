@@ -12,8 +12,8 @@ MARGIN_SECONDS = 2.0
 """Kept of every hold for what cannot be foreseen."""
 DRAIN_SECONDS = 1.0
 """For requests in flight; more of them wait in a hold that has time to spare."""
-STOP_SECONDS = 1.5
-"""gunicorn needs about 1.1 s from SIGTERM to its end on two idle cores (measured), whatever the app."""
+STOP_SECONDS = 1.0
+"""gunicorn needs 0.3-0.4 s from SIGQUIT to its end on two idle cores (measured), whatever the app."""
 
 
 class Way(StrEnum):

@@ -39,7 +39,7 @@ _COMMENTS = {
     "database.file": "an SQLite database's name in the data folder",
     "proxy.port": "on 127.0.0.1; otherwise the first free one from 8000",
     "drain.seconds": "for requests in flight when a new release serves",
-    "drain.stop_seconds": "for a process after SIGTERM",
+    "drain.stop_seconds": "for a process that was told to stop",
     "keep.releases": "for a rollback",
     "keep.backups": "of the database, from before each migration",
     "migrations.command": "migrates the database; Alembic and Flask-Migrate are found without it",

@@ -68,7 +68,7 @@ class Child:
             note(f"{self.process.name}: stopping")
             self._phase, self._kill_at = Phase.STOPPING, now + self.process.stop_seconds
             if self._main is not None:
-                self._main.ask_to_end()
+                self._main.ask_to_end(self.process.stop_signal)
         self.due = now
         self._give_up_at = max(now, self._kill_at) + self._policy.kill_patience_seconds
 

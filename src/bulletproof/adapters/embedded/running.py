@@ -13,7 +13,7 @@ import msgspec
 
 from bulletproof.adapters.embedded import kernel, listener
 from bulletproof.adapters.embedded.kernel import Identity
-from bulletproof.domain.process import ProcessSpec
+from bulletproof.domain.process import ProcessSpec, StopSignal
 from bulletproof.effects import durable
 from bulletproof.errors import StepFailed
 
@@ -40,10 +40,10 @@ class Running:
             return "ended, how is not known: it was started by an earlier supervisor"
         return _in_words(self._child.returncode)
 
-    def ask_to_end(self) -> None:
-        """SIGTERM to it alone: what it started is its own to end, for now."""
+    def ask_to_end(self, stop_signal: StopSignal) -> None:
+        """That signal to it alone: what it started is its own to end, for now."""
         if not self.has_ended():
-            signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
+            signal.pidfd_send_signal(self.pidfd, signal.Signals[stop_signal])
 
     def close(self) -> None:
         """Forget it, once it has ended."""
