@@ -64,7 +64,10 @@ class Releases(Protocol):
         """Remove what only older builds could use again; returns how many entries went."""
 
     def point_current_at(self, release: str) -> None:
-        """Let `current`, which is for people to look at, name the live release."""
+        """Let the proxy give out the static files of this release, and where it has none, of the one before.
+
+        People see by the same link which release is live.
+        """
 
 
 class Supervisor(Protocol):

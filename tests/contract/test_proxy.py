@@ -23,6 +23,7 @@ import pytest
 
 from bulletproof.adapters.caddy import PATIENCE_SECONDS, CaddyProxy
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
+from bulletproof.adapters.releases import BuiltReleases
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.process import PROXY, RELAY
 from bulletproof.effects import route
@@ -658,6 +659,72 @@ def test_a_websocket_passes_both_ways_over_a_cutover(site: Site) -> None:
             assert b"".join(client.recv(1) for _ in range(5)) == b"HELLO"
             hold()
         assert site.proxy.connections(1) == 1
+
+
+class TestStaticFiles:
+    """What the releases' `public` folders hold never troubles the app."""
+
+    @pytest.fixture
+    def app(self, site: Site) -> Instance:
+        """The app behind the proxy, in which every path exists."""
+        return site.instance()
+
+    @staticmethod
+    def lay(site: Site, release: str, **contents: str) -> None:
+        """A release that is live now, with these files below /static; `app_css` is app.css."""
+        folder = site.layout.release(release) / "source" / "shop" / "static"
+        folder.mkdir(parents=True)
+        for name, content in contents.items():
+            (folder / name.replace("_", ".")).write_text(content)
+        site.layout.public(release).mkdir()
+        (site.layout.public(release) / "static").symlink_to("../source/shop/static")
+        BuiltReleases(site.layout, lambda _source, _server: "app:app").point_current_at(release)
+
+    def test_the_live_release_comes_first_and_then_the_one_before(self, site: Site, app: Instance) -> None:
+        """A page of the release before finds its files; of two with one name it is the live one's."""
+        self.lay(site, "1-aaa", app_css="old", app_27e20196a850_css="hashed", gone_css="gone soon")
+        self.lay(site, "2-bbb", app_css="new", gone_css="still there")
+        self.lay(site, "3-ccc", app_css="newest")
+        found = {name: site.ask(path=f"/static/{name}")[2] for name in ("app.css", "gone.css", "app.27e20196a850.css")}
+        assert found == {"app.css": "newest", "gone.css": "still there", "app.27e20196a850.css": "ok"}
+        assert len(app.asked) == 1, "only what neither of them has is the app's to answer"
+
+    def test_only_a_name_with_a_hash_in_it_may_be_kept(self, site: Site, app: Instance) -> None:
+        """All others are asked for again each time, which costs an empty answer when nothing changed."""
+        kept = ["a.27e20196a850.css", "a-5f3c9e21.js", "a.27e20196a850.css.map"]
+        asked = ["a.css", "a-20241127.css", "a.facadefa.css", "my-stylesheet.css", "a.1234567f.css.d/b.css"]
+        self.lay(site, "1-aaa")
+        folder = site.layout.public("1-aaa") / "static"
+        for name in (*kept, *asked):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text("content")
+        told = {name: site.ask(path=f"/static/{name}")[1]["Cache-Control"] for name in (*kept, *asked)}
+        assert {name for name, words in told.items() if words == "public, max-age=31536000, immutable"} == set(kept)
+        assert {name for name, words in told.items() if words == "no-cache"} == set(asked)
+        status, headers, body = site.ask(path="/static/a.css")
+        assert (status, body, headers["Content-Type"]) == (200, "content", "text/css; charset=utf-8")
+        assert site.ask(path="/static/a.css", headers={"If-None-Match": headers["Etag"]})[0] == 304
+        assert not app.asked
+
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [
+            ("POST", "/static/a.css"),
+            ("GET", "/static/"),
+            ("GET", "/static"),
+            ("GET", "/a.css"),
+            ("GET", "/static/../shop.py"),
+            ("GET", "/static/%2e%2e/shop.py"),
+            ("GET", "/static/..%2fshop.py"),
+            ("GET", "/"),
+        ],
+    )
+    def test_whatever_is_no_such_file_is_the_apps(self, site: Site, app: Instance, method: str, path: str) -> None:
+        """A folder, another method, a way out of the folder: the app answers, as it did before."""
+        self.lay(site, "1-aaa", a_css="content", index_html="never a folder's page")
+        (site.layout.source("1-aaa") / "shop" / "shop.py").write_text("SECRET = 1")
+        status, _, body = site.ask(method, path)
+        assert (status, body, len(app.asked)) == (200, "ok", 1)
 
 
 def test_sigterm_finishes_what_is_in_flight(site: Site) -> None:

@@ -33,6 +33,10 @@ the middle of its body, with the half that came (each of 2 kB to 1 MB), a form t
 client that leaves a hold is not noticed, so that its request is carried out all the same.
 """
 
+_HASHED = r"[.-][0-9a-f]{8,}[.][a-z0-9.]+$"
+_HASHED_LETTER = r"[.-][0-9]+[a-f][0-9a-f]*[.]|[.-][a-f]+[0-9][0-9a-f]*[.]"
+"""Names that change with their content, as collectstatic and bundlers make them: they may be kept for ever. A hash of
+eight digits and more has both letters and digits in it; a date or a word has not."""
 _PORTS = range(8000, 9000)
 _STOP_MARGIN_SECONDS = 5
 """SIGKILL only comes when a process did not end by itself after its grace."""
@@ -253,6 +257,10 @@ def _caddyfile(layout: Layout, port: int) -> str:
         storage=_quoted(f"{layout.state}/caddy"),
         access_log=_quoted(f"{layout.access_log}"),
         app_socket=_quoted(f"unix/{layout.app_socket}"),
+        static=_quoted(f"{layout.current}/{layout.public('-').name}"),
+        former=_quoted(f"{layout.former}/{layout.public('-').name}"),
+        hashed=_HASHED,
+        hashed_letter=_HASHED_LETTER,
         absent_page=_PAGE.substitute(title=absent[0], words=absent[1]),
         absent_words=". ".join(absent),
         broken_page=_PAGE.substitute(title=broken[0], words=broken[1]),
@@ -308,6 +316,14 @@ _CADDYFILE = Template("""\
 	}
 }
 
+(static) {
+	@hashed expression `{http.request.uri.path}.matches("$hashed") && {http.request.uri.path}.matches("$hashed_letter")`
+	header ?Cache-Control no-cache
+	header @hashed Cache-Control "public, max-age=31536000, immutable"
+	encode zstd gzip
+	file_server
+}
+
 http://:$port {
 	bind 127.0.0.1
 
@@ -329,17 +345,45 @@ http://:$port {
 	request_header -Forwarded
 	request_header -X-Forwarded-*
 
-	reverse_proxy $app_socket {
-		lb_try_duration ${patience}s
-		lb_try_interval 100ms
-		lb_retry_match {
-			method NEVER
+	@static {
+		method GET HEAD
+		not path */
+		file {
+			root $static
+			try_files {path}
 		}
-		request_buffers ${buffer}KiB
-		header_up X-Real-IP {remote_host}
-		transport http {
-			keepalive off
-			compression off
+	}
+	handle @static {
+		root * $static
+		import static
+	}
+
+	@former {
+		method GET HEAD
+		not path */
+		file {
+			root $former
+			try_files {path}
+		}
+	}
+	handle @former {
+		root * $former
+		import static
+	}
+
+	handle {
+		reverse_proxy $app_socket {
+			lb_try_duration ${patience}s
+			lb_try_interval 100ms
+			lb_retry_match {
+				method NEVER
+			}
+			request_buffers ${buffer}KiB
+			header_up X-Real-IP {remote_host}
+			transport http {
+				keepalive off
+				compression off
+			}
 		}
 	}
 

@@ -99,9 +99,9 @@ class BuiltReleases:
     def discard(self, release: str) -> None:
         """Make it so that the release is not; also what a killed fetch or build left of it."""
         _require_name(release)
-        current = self.layout.current
-        if current.is_symlink() and current.readlink().name == release:
-            durable.remove(current)
+        for link in (self.layout.current, self.layout.former):
+            if link.is_symlink() and link.readlink().name == release:
+                durable.remove(link)
         leftovers = (self._beginning(release), self._unsealed(release), self._moving(release))
         for path in (self.layout.release(release), *leftovers, self._cache.scratch(release)):
             durable.remove_tree(path)
@@ -123,9 +123,12 @@ class BuiltReleases:
         return tuple(sorted((name for name in names if not name.startswith(".")), key=_by_number))
 
     def point_current_at(self, release: str) -> None:
-        """Let `current`, which is for people to look at, name the live release."""
+        """Let `current` name the live release, and `former` the one that it named until now."""
         _require_name(release)
-        durable.replace_symlink(self.layout.current, Path("releases") / release)
+        current, named = self.layout.current, Path("releases") / release
+        if current.is_symlink() and current.readlink() != named:
+            durable.replace_symlink(self.layout.former, current.readlink())
+        durable.replace_symlink(current, named)
 
     def packages(self, release: str) -> dict[str, str]:
         """The versions of its packages by their names, as it is locked. Raises StepFailed when it is missing."""

@@ -61,8 +61,17 @@ class Layout:
 
     @property
     def current(self) -> Path:
-        """A symlink to the live release, for people to look at; nothing reads it."""
+        """A symlink to the live release, for people to look at and for the proxy's static files."""
         return self.home / "current"
+
+    @property
+    def former(self) -> Path:
+        """A symlink to the release that was live before, whose static files its pages still ask for."""
+        return self.home / "former"
+
+    def public(self, release: str) -> Path:
+        """The release's static files as the proxy gives them out: each at the path of its URL."""
+        return self.release(release) / "public"
 
     @property
     def data(self) -> Path:

@@ -192,9 +192,9 @@ def candidate(host: Host, manifest: Manifest, number: int) -> Candidate:
 
 
 def cut_over(attempt: Attempt) -> str:
-    """New requests go to the new instance, from one instant on."""
-    attempt.host.proxy.route_to(attempt.number)
+    """New requests go to the new instance, from one instant on; its static files are there before its first page."""
     attempt.host.releases.point_current_at(attempt.deployment.release)
+    attempt.host.proxy.route_to(attempt.number)
     return ""
 
 
