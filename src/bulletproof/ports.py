@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from bulletproof.domain.config import AppConfig
@@ -14,6 +15,8 @@ from bulletproof.domain.process import ProcessSpec, ProcessState
 from bulletproof.domain.schema import Schema
 from bulletproof.domain.settings import Settings
 from bulletproof.domain.source import Source
+
+NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,10 @@ class Manifest:
     """The interpreter's version that it was built with."""
     lock: str = ""
     """sha256 of its lock of requirements."""
+    dependencies: str = ""
+    """The list that the lock was made from, such as `uv.lock`."""
+    remarks: tuple[str, ...] = ()
+    """What a person should know of its build, such as `built shop 1.2.0`."""
     packages: int = 0
     gunicorn: str = ""
     """Version of gunicorn in it, empty when there is none."""
@@ -42,8 +49,11 @@ class Releases(Protocol):
     def fetch(self, release: str, source: Source, config: AppConfig) -> Manifest:
         """Lay the source tree of a new release; whole or not at all. Raises StepFailed in words."""
 
-    def build(self, release: str) -> Manifest:
-        """Make its virtual environment and bytecode, then seal it. Raises StepFailed with the builder's last lines."""
+    def build(self, release: str, settings: Mapping[str, str] = NO_SETTINGS) -> Manifest:
+        """Make its virtual environment and bytecode, then seal it. Raises StepFailed with the builder's last lines.
+
+        Of the settings those count that lead to packages, such as UV_INDEX_URL; no value is kept or told.
+        """
 
     def discard(self, release: str) -> None:
         """Make it so that the release is not; also what a killed fetch or build left of it."""

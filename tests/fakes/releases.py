@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.source import Source
 from bulletproof.errors import StepFailed
-from bulletproof.ports import Manifest
+from bulletproof.ports import NO_SETTINGS, Manifest
 
 
 @dataclass
@@ -38,7 +39,7 @@ class FakeReleases:
         self.fetched[release] = manifest
         return manifest
 
-    def build(self, release: str) -> Manifest:
+    def build(self, release: str, settings: Mapping[str, str] = NO_SETTINGS) -> Manifest:  # noqa: ARG002  the port's
         """Build what was fetched; once built it stays as it is."""
         if release in self.built:
             return self.built[release]

@@ -110,8 +110,10 @@ def test_entry_and_server_are_found_and_written(tmp_path: Path, case: str) -> No
     assert (written.app.entry, written.app.server) == (entry, server)
     assert done.findings.framework.name == framework
     assert as_json(done)["framework"] == framework
-    is_told = any(line.topic == "server" for line in describe(done.findings))
-    assert is_told is (server is Server.UVICORN)
+    told = [line for line in describe(done.findings) if line.topic == "server"]
+    is_added = bool(done.findings.packages) and server.value not in done.findings.packages
+    assert bool(told) is (server is Server.UVICORN or is_added)
+    assert all(("added to each release" in line.why) is is_added for line in told)
     assert ("server" in tomllib.loads(done.path.read_text())["app"]) is (server is Server.UVICORN)
 
 

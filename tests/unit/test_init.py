@@ -137,6 +137,7 @@ def test_the_seeds_app_is_found_whole(folder: Path) -> None:
         entry=Found(what="run:app", where="run.py:3: app = create_app()"),
         import_folder="",
         packages=("flask", "flask-sqlalchemy", "Flask-Migrate"),
+        package_list="requirements.txt",
         requirements_problem="",
         env=EnvFile(name=".env", names=("SECRET_KEY", "DATABASE_URL"), databases={"DATABASE_URL": "sqlite"}),
         env_example=EnvFile(
@@ -789,7 +790,9 @@ def test_what_a_first_deployment_would_refuse_is_a_warning(folder: Path) -> None
     """A damaged .env, missing settings, a missing or empty requirements.txt are told before anybody deploys."""
     planted(folder, {"app.py": APP})
     (missing,) = warnings(detect(folder))
-    assert missing.startswith("the source has no requirements.txt, so nobody knows what the app needs: pip freeze > ")
+    assert missing.startswith(
+        "the source has no requirements.txt or other list of packages, so nobody knows what the app needs: pip "
+    )
     planted(folder, {"requirements.txt": "# nothing\n", ".env": "A=1\nno setting at all\n"})
     assert list(warnings(detect(folder))) == [
         "requirements.txt names no package",
@@ -1044,7 +1047,7 @@ def test_the_command_talks_on_stderr_and_keeps_stdout_for_data(folder: Path) -> 
     lines = result.stderr.splitlines()
     assert lines[0] == f"shop, a Flask app in {folder}"
     assert [line.split()[0] for line in lines if re.match(r"  \S", line)] == [
-        *("entry", "packages", "settings", "database", "migrations", "health", "python", "source")
+        *("entry", "server", "packages", "settings", "database", "migrations", "health", "python", "source")
     ]
     said = " ".join(result.stderr.split())  # where a long line is folded depends on the width
     assert "entry run:app run.py:3: app = create_app()" in said

@@ -7,7 +7,7 @@ import dataclasses
 import errno
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -18,8 +18,10 @@ from bulletproof.domain.layout import Layout
 from bulletproof.domain.source import Source
 from bulletproof.effects import durable, tree
 from bulletproof.effects.cache import BuildCache, Use
+from bulletproof.effects.dependencies import Dependencies, read_dependencies
 from bulletproof.effects.interpreter import Interpreter, choose_interpreter
-from bulletproof.effects.requirements import locked, pins, read_requirements
+from bulletproof.effects.local_packages import Need, install_local, need_of
+from bulletproof.effects.requirements import locked, pins
 from bulletproof.effects.source import lay_source
 from bulletproof.effects.uv import Uv, find_uv
 from bulletproof.effects.venv import (
@@ -29,12 +31,14 @@ from bulletproof.effects.venv import (
     has_module,
     lay_environment,
     make_lock,
+    places_of,
+    remarks,
     site_packages,
     versions,
     with_lent_downloads,
 )
 from bulletproof.errors import StepFailed
-from bulletproof.ports import Manifest
+from bulletproof.ports import NO_SETTINGS, Manifest
 
 LOCK = "requirements.lock"
 _MANIFEST = "release.json"
@@ -80,13 +84,16 @@ class BuiltReleases:
             durable.rename(beginning, self._unsealed(release))
         return manifest
 
-    def build(self, release: str) -> Manifest:
-        """Make its virtual environment and bytecode, then seal it. Raises StepFailed with the builder's last lines."""
+    def build(self, release: str, settings: Mapping[str, str] = NO_SETTINGS) -> Manifest:
+        """Make its virtual environment and bytecode, then seal it. Raises StepFailed with the builder's last lines.
+
+        Of the settings those count that lead to packages, such as UV_INDEX_URL; no value is kept or told.
+        """
         if self.layout.release(release).exists():
             return self.manifest(release)
         with _in_words(f"release {release} could not be built"):
             folder = self._unsealed(release)
-            manifest = self._install(release, _read(folder, release))
+            manifest = self._install(release, _read(folder, release), settings)
             _require_entry(folder, manifest.entry)
             self._link_persistent(release, manifest.config.app.persistent)
             compile_bytecode(folder / "venv" / "bin" / "python", folder / "source")
@@ -136,8 +143,7 @@ class BuiltReleases:
 
     def notes(self, release: str) -> tuple[str, ...]:
         """What a person should know of how the release was built: its lock's remarks, such as an added server."""
-        lock = _INPUTS.sub("", _lock_in(self.layout.release(release)))
-        return tuple(line.removeprefix("# ") for line in lock.splitlines() if line.startswith("# "))
+        return remarks(_INPUTS.sub("", _lock_in(self.layout.release(release))))
 
     def prune_cache(self, *, keep: int = 3) -> int:
         """Remove the locks and environments but those of the last `keep` builds; say how many entries went."""
@@ -147,19 +153,28 @@ class BuiltReleases:
         """What the cache takes of the disk, the downloads in it included."""
         return self._cache.size()
 
-    def _install(self, release: str, manifest: Manifest) -> Manifest:
+    def _install(self, release: str, manifest: Manifest, settings: Mapping[str, str]) -> Manifest:
         """Lay the release's lock and environment, and say in its manifest what is in them."""
         folder, cache, scratch = self._unsealed(release), self._cache, self._cache.scratch(release)
         cache.prepare()
         for leftover in (folder / "venv", scratch):
             durable.remove_tree(leftover)
         durable.make_folder(scratch)
-        uv = find_uv(self.downloads or cache.folder / "uv")
-        python = choose_interpreter(uv, folder / "source")
-        lock, options = self._lock(uv, python, manifest)
+        dependencies = read_dependencies(folder / "source")
+        uv = dataclasses.replace(
+            find_uv(self.downloads or cache.folder / "uv"),
+            settings=settings,
+            variables=dependencies.variables,
+            indexes=dependencies.indexes,
+        )
+        python = choose_interpreter(uv, folder / "source", dependencies.pythons)
+        dependencies.require_match(python.markers)
+        lock = self._lock(uv, python, manifest, dependencies)
+        options = tuple(dependencies.requirements.options)
         blueprint = Blueprint(python=python, lock=_INPUTS.sub("", lock), options=options)
         cache.note(Use(lock=_inputs(lock), environment=blueprint.key))
         lay_environment(uv, cache, blueprint, folder / "venv", scratch)
+        built = self._install_local(uv, python, manifest, lock)
         durable.remove_tree(scratch)
         installed = versions(folder / "venv")
         return dataclasses.replace(
@@ -167,31 +182,48 @@ class BuiltReleases:
             python=python.version,
             lock=hashlib.sha256(lock.encode()).hexdigest(),
             packages=len(installed),
+            dependencies=dependencies.file,
+            remarks=(*built, *(f"{name} is not used" for name in dependencies.unused)),
             gunicorn=installed.get("gunicorn", ""),
             is_built=True,
         )
 
-    def _lock(self, uv: Uv, python: Interpreter, manifest: Manifest) -> tuple[str, tuple[str, ...]]:
-        """The release's lock, and the options to install from it.
+    def _install_local(self, uv: Uv, python: Interpreter, manifest: Manifest, lock: str) -> tuple[str, ...]:
+        """Install what the source itself has of packages, and say what it was."""
+        folder, scratch = self._unsealed(manifest.release), self._cache.scratch(manifest.release)
+        need = need_of(folder / "source", manifest.entry)
+        places = tuple(dict.fromkeys((*places_of(lock), *((".",) if need is Need.HARD else ()))))
+        uv = with_lent_downloads(uv, self._cache) if places or need is Need.SOFT else uv
+        told = install_local(uv, python, folder, places, scratch) if places else ()
+        if need is not Need.SOFT or "." in places:
+            return told
+        try:
+            return (*told, *install_local(uv, python, folder, (".",), scratch))
+        except StepFailed as error:
+            if error.reference != "local-package-failed":
+                raise
+            return (*told, "the project itself could not be built, so it is not installed as a package")
 
-        It is the one that was made before from the same requirements, Python and platform, if there is one: packages
-        change when their list does, and never with the code alone.
+    def _lock(self, uv: Uv, python: Interpreter, manifest: Manifest, dependencies: Dependencies) -> str:
+        """The release's lock.
+
+        It is the one that was made before from the same list, Python and platform, if there is one: packages change
+        when their list does, and never with the code alone.
         """
         folder, scratch = self._unsealed(manifest.release), self._cache.scratch(manifest.release)
         server = manifest.config.app.server.value
-        requirements = read_requirements(folder / "source")
-        inputs = requirements.digest(python.tag, server)
+        inputs = dependencies.digest(python.tag, server)
         lock = self._cache.lock(inputs) or self._lock_of_earlier(inputs)
         if lock is None:
             uv = with_lent_downloads(uv, self._cache)
-            made = make_lock(uv, python, folder / "source", requirements)
+            made = make_lock(uv, python, folder / "source", dependencies, scratch)
             if server not in locked(made):
-                made = add_server(uv, python, made, server, scratch)
+                made = add_server(uv, python, made, server, scratch, file=dependencies.file)
             lock = f"{_HEADER}{inputs}\n{made}"
         if self._cache.lock(inputs) is None:
             self._cache.keep_lock(inputs, lock)
         durable.write_file(folder / LOCK, lock)
-        return lock, tuple(requirements.options)
+        return lock
 
     def _lock_of_earlier(self, inputs: str) -> str | None:
         locks = (_lock_in(self.layout.release(release)) for release in reversed(self.existing()))

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from bulletproof.cli.target import find_target, host_options
+from bulletproof.domain.settings import for_app
 from bulletproof.domain.web import database_setting, surroundings
 from bulletproof.engine.journal import Journal
 from bulletproof.errors import Refused, UsageError
@@ -44,7 +45,7 @@ def run_command(root: Path, *, command: tuple[str, ...], verb_root: Path | None,
     layout = target.layout
     settings = connect_settings(layout).frozen(live.number)
     environment = {
-        **settings,
+        **for_app(settings),
         **database_setting(settings, layout, config),
         **surroundings(layout.source(live.release), layout.venv(live.release), layout.data),
         "BULLETPROOF_RELEASE": live.release,

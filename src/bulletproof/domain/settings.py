@@ -6,6 +6,14 @@ from collections.abc import Iterable, Mapping
 
 Settings = dict[str, str]
 
+_FOR_BUILD = frozenset(
+    {
+        *("UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INSECURE_HOST"),
+        *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_TRUSTED_HOST"),
+    }
+)
+_FOR_BUILD_PREFIX = "UV_INDEX"
+
 RESERVED = "BULLETPROOF_"
 """Names that begin so are Bulletproof's own."""
 
@@ -14,6 +22,16 @@ def changed(settings: Mapping[str, str], values: Mapping[str, str], removed: Ite
     """The settings with `values` set and `removed` unset."""
     gone = set(removed)
     return {key: value for key, value in sorted({**settings, **values}.items()) if key not in gone}
+
+
+def is_for_build(name: str) -> bool:
+    """Whether a setting tells where packages come from: the build gets it, the app does not."""
+    return name in _FOR_BUILD or name.startswith(_FOR_BUILD_PREFIX)
+
+
+def for_app(settings: Mapping[str, str]) -> Settings:
+    """The settings that the app's processes get."""
+    return {name: value for name, value in settings.items() if not is_for_build(name)}
 
 
 def missing(today: Mapping[str, str], previously: Mapping[str, str]) -> tuple[str, ...]:

@@ -10,12 +10,15 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from bulletproof.domain.wishes import PythonWish, python_of_runtime
 from bulletproof.effects.process import run_checked
 from bulletproof.effects.uv import Uv
 from bulletproof.errors import StepFailed
 
 _ASK = "import json, sys, sysconfig; print(json.dumps([sys.version.split()[0], sysconfig.get_config_var('SOABI')]))"
 _PINNED = ".python-version"
+_RUNTIME = "runtime.txt"
+_REQUIRED = "requires-python in pyproject.toml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,23 +31,33 @@ class Interpreter:
     tag: str
     """Its ABI and platform, such as `cpython-311-x86_64-linux-gnu`: what decides which wheels fit."""
 
+    @property
+    def markers(self) -> dict[str, str]:
+        """The values of a requirement's markers that are this Python's own."""
+        return {"python_version": ".".join(self.version.split(".")[:2]), "python_full_version": self.version}
 
-def choose_interpreter(uv: Uv, source: Path) -> Interpreter:
-    """The Python that the source asks for in .python-version or requires-python; ours when it may be that one.
 
-    Nothing is downloaded. Raises StepFailed in words when this machine has none that fits.
+def choose_interpreter(uv: Uv, source: Path, wishes: tuple[PythonWish, ...] = ()) -> Interpreter:
+    """The Python that the source asks for in .python-version, runtime.txt or requires-python, and that fits `wishes`.
+
+    Ours when it may be that one. Nothing is downloaded. Raises StepFailed when this machine has none that fits.
     """
-    pinned, allowed = _pinned(source), _allowed(source)
+    pinned, asked_by = _pinned(source)
+    required = _allowed(source)
+    wishes = (*(PythonWish(versions=one, asked_by=_REQUIRED) for one in (required,) if one), *wishes)
+    allowed = ",".join(wish.versions for wish in wishes)
     chosen = running_interpreter()
     if pinned is not None and not _is(chosen.version, pinned):
-        chosen = _find(uv, source, pinned, asked_by=_PINNED)
+        chosen = _find(uv, source, pinned, asked_by=asked_by)
     elif pinned is None and not _fits(chosen.version, allowed):
-        chosen = _find(uv, source, allowed, asked_by="requires-python in pyproject.toml")
-    if not _fits(chosen.version, allowed):
+        chosen = _find(uv, source, allowed, asked_by=", ".join(dict.fromkeys(wish.asked_by for wish in wishes)))
+    misfit = next((wish for wish in wishes if not _fits(chosen.version, wish.versions)), None)
+    if misfit is not None:
+        where = misfit.asked_by.rpartition(" in ")[2]
         raise StepFailed(
             "python-missing",
-            f"{_PINNED} asks for Python {pinned}, and pyproject.toml requires {allowed}",
-            hint=f"correct {_PINNED}, then: bulletproof deploy",
+            f"{asked_by} asks for Python {pinned}, and {where} requires {misfit.versions}",
+            hint=f"correct {asked_by}, then: bulletproof deploy",
         )
     return chosen
 
@@ -57,12 +70,15 @@ def running_interpreter() -> Interpreter:
     return Interpreter(path=path, version=version, tag=str(sysconfig.get_config_var("SOABI")))
 
 
-def _pinned(source: Path) -> str | None:
+def _pinned(source: Path) -> tuple[str | None, str]:
+    """The one Python that the source asks for, and where; .python-version has the last word."""
     file = source / _PINNED
-    if not file.is_file():
-        return None
-    lines = (line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines())
-    return next((line for line in lines if line and not line.startswith("#")), None)
+    if file.is_file():
+        lines = (line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines())
+        return next((line for line in lines if line and not line.startswith("#")), None), _PINNED
+    runtime = source / _RUNTIME
+    text = runtime.read_text(encoding="utf-8", errors="replace") if runtime.is_file() else ""
+    return python_of_runtime(text) or None, _RUNTIME
 
 
 def _allowed(source: Path) -> str:

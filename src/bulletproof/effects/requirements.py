@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bulletproof.domain.wishes import normalised
 from bulletproof.errors import StepFailed
 
 REQUIREMENTS = "requirements.txt"
 
 _INCLUDE = re.compile(r"(?:-r|--requirement|-c|--constraint)(?:\s*=?\s*|=)(.+)")
-_EDITABLE = re.compile(r"(?:-e|--editable)\b")
+_EDITABLE = re.compile(r"(?:-e|--editable)(?:\s+|=)(.+)")
 _LINKS = re.compile(r"(?:-f|--find-links)(?:\s+|=)(.+)")
 _INDEX = re.compile(r"(?:-i|--index-url|--extra-index-url|--no-index|--no-binary|--only-binary)\b")
 _LOCAL = re.compile(
@@ -23,6 +24,9 @@ _LOCAL = re.compile(
     r"|(?!\S*://)[^@;\s]+\.(?:whl|zip|tar\.\w+)(?:[\s;]|$)"  # package.whl
     r"|[^@;]+@\s*(?:\.|/|file:)"  # name @ file:///folder
 )
+_PROJECTS = ("pyproject.toml", "setup.py", "setup.cfg")
+_NAMED = re.compile(r"[^@;]+@\s*(?=\.|/|file:)")
+_PLACE = re.compile(r"(?:file:(?://)?)?([^\[;\s]+)")
 _NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*(?:==|@)")
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
@@ -38,6 +42,8 @@ class Requirements:
     """Each requirement on one line, without comments."""
     options: list[str] = field(default_factory=list)
     """Where packages come from, such as `--index-url URL`, with folders made absolute."""
+    places: list[str] = field(default_factory=list)
+    """Folders and files of the source that are packages themselves, such as `.` and `lib/tool`."""
 
     @property
     def is_hashed(self) -> bool:
@@ -53,15 +59,9 @@ class Requirements:
 def read_requirements(source: Path) -> Requirements:
     """Read requirements.txt of a source tree and all that it includes.
 
-    Raises StepFailed when there is none, and in words for what cannot be locked by hash: a folder or file of the
-    source (`-e .`, `./package`), or a list behind a URL.
+    Raises StepFailed in words for what no release could be built from: a folder or file outside of the source, or a
+    list behind a URL.
     """
-    if not (source / REQUIREMENTS).is_file():
-        raise StepFailed(
-            "requirements-missing",
-            f"the source has no {REQUIREMENTS}, so nobody knows what the app needs",
-            hint=f"pip freeze > {REQUIREMENTS}, commit it, then: bulletproof deploy",
-        )
     found = Requirements()
     _read(source.resolve(), source / REQUIREMENTS, found, is_constraint=False)
     return found
@@ -80,14 +80,44 @@ def locked(lock: str) -> dict[str, str]:
     return blocks
 
 
-def normalised(name: str) -> str:
-    """A package's name as PEP 503 compares names."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def pins(lock: str) -> dict[str, str]:
     """The version of each package in a lock by its normalised name; of one from elsewhere, where it comes from."""
     return {name: _pin(block) for name, block in locked(lock).items()}
+
+
+def without_places(compiled: str) -> tuple[str, list[str]]:
+    """A lock as uv prints it without its folders and files of the source, with the remarks on them; and those lines."""
+    kept: list[str] = []
+    places: list[str] = []
+    is_left_out = False
+    for line in compiled.splitlines(keepends=True):
+        if not line.startswith((" ", "#")):
+            place = place_in(line.strip())
+            is_left_out = place is not None
+            places += [place] if place is not None else []
+        kept += [] if is_left_out else [line]
+    return "".join(kept), places
+
+
+def place_in(requirement: str) -> str | None:
+    """The folder or file that a requirement names (`-e ./lib[extra]`, `tool @ file:///lib`); None if it names none."""
+    editable = _EDITABLE.match(requirement)
+    if editable is None and not _LOCAL.match(requirement):
+        return None
+    words = _NAMED.sub("", editable.group(1) if editable else requirement, count=1)
+    found = _PLACE.match(words)
+    return found.group(1) if found and "://" not in found.group(1) else None
+
+
+def inside(source: Path, folder: Path, place: str, *, where: str) -> str:
+    """A package's place as a path from the source, where it is looked for first, or from `folder`.
+
+    Raises StepFailed when it is none, or lies outside of the source.
+    """
+    for path in ((source / place).resolve(), (folder / place).resolve()):
+        if path.is_relative_to(source) and (path.is_file() or any((path / name).is_file() for name in _PROJECTS)):
+            return path.relative_to(source).as_posix()
+    raise _unusable(where, f"`{place}` is no package in the source: nothing with a pyproject.toml or setup.py is there")
 
 
 def is_guarded(lock: str) -> bool:
@@ -126,8 +156,8 @@ def _take(source: Path, folder: Path, line: str, found: Requirements, *, where: 
         found.options.append(f"--find-links {_absolute(folder, links.group(1).strip())}")
     elif _INDEX.match(line):
         found.options.append(line)
-    elif _EDITABLE.match(line) or _LOCAL.match(line):
-        raise _unusable(where, f"`{line}` is a folder or file of the source, which no hash guards")
+    elif (place := place_in(line)) is not None:
+        found.places.append(inside(source, folder, place, where=where))
     elif not line.startswith("-") and not is_constraint:
         found.entries.append(line)
 
@@ -161,5 +191,5 @@ def _unusable(where: str, why: str) -> StepFailed:
     return StepFailed(
         "requirements-unusable",
         f"{where}: {why}",
-        hint=f"name packages of an index in {REQUIREMENTS} (your own wheels by --find-links), then: bulletproof deploy",
+        hint="name packages of an index, or folders of the source, then: bulletproof deploy",
     )

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import urllib.parse
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from uv import find_uv_bin
 
+from bulletproof.domain.locks import Index
+from bulletproof.domain.settings import is_for_build
+from bulletproof.domain.system_libraries import missing_library
 from bulletproof.effects.bound import run_bound
 from bulletproof.effects.process import Completed, last_lines
 from bulletproof.errors import StepFailed
@@ -30,15 +35,22 @@ _PASSED_ON = frozenset(
 _PASSED_ON_PREFIXES = ("UV_INDEX", "UV_HTTP_", "UV_CONCURRENT_")
 """Ways to the packages. Not passed on is what would aim uv at another environment, Python or lock than ours."""
 
-_FROM_PIP = {
+_TRANSLATED = {
     "PIP_INDEX_URL": "UV_DEFAULT_INDEX",
+    "UV_INDEX_URL": "UV_DEFAULT_INDEX",
     "PIP_EXTRA_INDEX_URL": "UV_EXTRA_INDEX_URL",
     "PIP_TRUSTED_HOST": "UV_INSECURE_HOST",
     "PIP_NO_INDEX": "UV_NO_INDEX",
     "PIP_CERT": "SSL_CERT_FILE",
 }
 
-_CORRECT = "correct requirements.txt and commit it, then: bulletproof deploy"
+_NONE: Mapping[str, str] = MappingProxyType({})
+_USER = re.compile(r"(?<=://)[^/@\s`'\"]+@")
+_VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
+_SHORTEST_SECRET = 4
+"""A shorter text would be found in every other word."""
+
+_CORRECT = "correct the list of packages and commit it, then: bulletproof deploy"
 _CONNECT = "check the network and the package index, then: bulletproof deploy"
 _NO_NETWORK = r"error sending request|dns error|[Nn]etwork (?:was|connectivity is) disabled"
 _CAUSES = (
@@ -63,6 +75,12 @@ class Uv:
     program: str
     cache: Path
     """Its downloads."""
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The app's; of them it gets those that lead to packages, and `variables`."""
+    variables: frozenset[str] = frozenset()
+    """Settings that the app's list of packages names as `${NAME}`."""
+    indexes: tuple[Index, ...] = ()
+    """Package indexes that the app's list names."""
 
     def run(self, *words: str | Path, folder: Path, input_text: str | None = None) -> Completed:
         """Run a command of uv in a folder whose configuration it does not read; its status is the caller's to judge.
@@ -72,7 +90,7 @@ class Uv:
         return run_bound(
             (self.program, *_configuration(os.environ), *words),
             folder=folder,
-            environment=environment(os.environ) | {"UV_CACHE_DIR": str(self.cache)},
+            environment=self._environment(),
             timeout_seconds=_BUILD_SECONDS,
             input_text=input_text,
         )
@@ -81,8 +99,23 @@ class Uv:
         """Run a command of uv that must succeed; raises StepFailed `dependencies-failed` or `disk-full` in words."""
         completed = self.run(*words, folder=folder, input_text=input_text)
         if completed.status != 0:
-            raise failure(completed.errors or completed.output)
+            raise failure(self.without_secrets(completed.errors or completed.output))
         return completed
+
+    def without_secrets(self, text: str) -> str:
+        """The text without what the settings hold in secret, and without users and passwords in addresses."""
+        for secret in sorted(_secrets(self._from_settings().values()), key=len, reverse=True):
+            text = text.replace(secret, "****")
+        return _USER.sub("****@", text)
+
+    def _environment(self) -> dict[str, str]:
+        found = environment(os.environ, self.settings) | self._from_settings() | {"UV_CACHE_DIR": str(self.cache)}
+        named = [f"{_index_name(one.name)}={_expanded(one.url, self.settings)}" for one in self.indexes]
+        return found | ({"UV_INDEX": " ".join([*found.get("UV_INDEX", "").split(), *named])} if named else {})
+
+    def _from_settings(self) -> dict[str, str]:
+        variables = {name: self.settings[name] for name in self.variables & self.settings.keys()}
+        return variables | _ways({name: value for name, value in self.settings.items() if is_for_build(name)})
 
 
 def find_uv(cache: Path) -> Uv:
@@ -95,16 +128,42 @@ def find_uv(cache: Path) -> Uv:
         ) from error
 
 
-def environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """What uv gets of our environment: the ways to the network and to the person's package indexes, pip's included."""
-    passed = {name: value for name, value in ours.items() if _is_passed_on(name)}
-    for pip, name in _FROM_PIP.items():
-        if pip in ours:
-            passed.setdefault(name, ours[pip])
-    links = [link for link in ours.get("PIP_FIND_LINKS", "").split() if "://" in link or Path(link).is_dir()]
+def environment(ours: Mapping[str, str], settings: Mapping[str, str] = _NONE) -> dict[str, str]:
+    """What uv gets of our environment: the ways to the network and to the person's package indexes, pip's included.
+
+    What the app's settings say of indexes comes before what our environment says.
+    """
+    told = {name: value for name, value in settings.items() if is_for_build(name)}
+    return _ways(ours) | _ways(told) | {"NO_COLOR": "1", "UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never"}
+
+
+def _ways(variables: Mapping[str, str]) -> dict[str, str]:
+    passed = {name: value for name, value in variables.items() if _is_passed_on(name)}
+    for other, name in _TRANSLATED.items():
+        if other in variables:
+            passed.setdefault(name, variables[other])
+    passed.pop("UV_INDEX_URL", None)
+    links = [link for link in variables.get("PIP_FIND_LINKS", "").split() if "://" in link or Path(link).is_dir()]
     if links:
         passed.setdefault("UV_FIND_LINKS", ",".join(links))
-    return passed | {"NO_COLOR": "1", "UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never"}
+    return passed
+
+
+def _index_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "-", name)
+
+
+def _expanded(text: str, settings: Mapping[str, str]) -> str:
+    return _VARIABLE.sub(lambda found: settings.get(found.group(1), found.group(0)), text)
+
+
+def _secrets(values: Collection[str]) -> Iterator[str]:
+    """What must not be told of such values: of an address the user and the password, of anything else all of it."""
+    for value in (word for text in values for word in text.split()):
+        address = urllib.parse.urlsplit(value.partition("=")[2] if "=" in value.partition("://")[0] else value)
+        parts = (address.username, address.password) if address.scheme and address.netloc else (value,)
+        for part in filter(None, parts):
+            yield from {one for one in (part, urllib.parse.unquote(part)) if len(one) >= _SHORTEST_SECRET}
 
 
 def failure(said: str) -> StepFailed:
@@ -118,7 +177,10 @@ def failure(said: str) -> StepFailed:
     found, message, hint = next(
         (found, message, hint) for pattern, message, hint in _CAUSES if (found := re.search(pattern, words))
     )
-    return StepFailed("dependencies-failed", message.format(*found.groups()), context=context, hint=hint)
+    message = message.format(*found.groups())
+    if "could not be built" in message and (library := missing_library(said)):
+        message, hint = f"{message}: {library.words}", f"{library.command}, then: bulletproof deploy"
+    return StepFailed("dependencies-failed", message, context=context, hint=hint)
 
 
 def _is_passed_on(name: str) -> bool:

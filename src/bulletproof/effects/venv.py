@@ -10,11 +10,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from bulletproof.domain.wishes import normalised
 from bulletproof.effects import durable, tree
 from bulletproof.effects.bound import run_bound
 from bulletproof.effects.cache import BuildCache
+from bulletproof.effects.dependencies import PYPROJECT, UV_LOCK, Dependencies
 from bulletproof.effects.interpreter import Interpreter
-from bulletproof.effects.requirements import REQUIREMENTS, Requirements, is_guarded, locked, normalised
+from bulletproof.effects.requirements import is_guarded, locked, without_places
 from bulletproof.effects.uv import Uv
 from bulletproof.errors import StepFailed
 
@@ -39,18 +41,66 @@ class Blueprint:
         return hashlib.sha256("\0\0".join(parts).encode()).hexdigest()
 
 
-def make_lock(uv: Uv, python: Interpreter, source: Path, requirements: Requirements) -> str:
-    """Pin everything that the requirements lead to, with hashes; requirements that are a lock already stay as they are.
+_PLACES = "# of the source itself: "
+"""The lock's line that names the packages that are built from the source."""
 
-    Raises StepFailed `dependencies-failed` in words.
+
+def make_lock(uv: Uv, python: Interpreter, source: Path, dependencies: Dependencies, scratch: Path) -> str:
+    """Pin everything that the dependencies lead to, with hashes; what is a lock already stays as it is.
+
+    Packages of the source itself are named in a line of their own. `scratch` is a folder to work in. Raises StepFailed
+    `dependencies-failed` in words.
     """
+    pinned, found = without_places(_pinned(uv, python, source, dependencies, scratch))
+    # Whether uv's own project is installed is for its need to say, as it is with every other list.
+    found = [place for place in found if place != "." or dependencies.file != UV_LOCK]
+    places = dict.fromkeys(dependencies.places or (Path(place).as_posix() for place in found))
+    return f"{pinned}{_PLACES}{', '.join(places)}\n" if places else pinned
+
+
+def places_of(lock: str) -> tuple[str, ...]:
+    """The folders and files of the source that a lock names as packages."""
+    named = [line.removeprefix(_PLACES) for line in lock.splitlines() if line.startswith(_PLACES)]
+    return tuple(place for line in named for place in line.split(", "))
+
+
+def remarks(lock: str) -> tuple[str, ...]:
+    """What a lock says to people, such as that a server was added."""
+    lines = (line for line in lock.splitlines() if line.startswith("# ") and not line.startswith(_PLACES))
+    return tuple(line.removeprefix("# ") for line in lines)
+
+
+def _pinned(uv: Uv, python: Interpreter, source: Path, dependencies: Dependencies, scratch: Path) -> str:
+    requirements = dependencies.requirements
+    if dependencies.lock is not None:
+        needed = (one for one in dependencies.lock.needed(python.markers) if not one.place)
+        return "".join(f"{one.line}\n" for one in needed)
+    if dependencies.file == UV_LOCK:
+        return _exported(uv, python, source)
     if requirements.is_hashed:
         return "".join(f"{entry}\n" for entry in requirements.entries)
-    return _compile(uv, python, REQUIREMENTS, folder=source)
+    if dependencies.needs_build or dependencies.places:
+        # A build may write beside what it builds.
+        copy = scratch / "source"
+        tree.copy_tree(source, copy)
+        return _compile(uv, python, dependencies.file, folder=copy)
+    if requirements.contents.keys() == {PYPROJECT}:
+        text = "".join(f"{entry}\n" for entry in requirements.entries)
+        return _compile(uv, python, "-", folder=source, input_text=text)
+    return _compile(uv, python, dependencies.file, folder=source)
 
 
-def add_server(uv: Uv, python: Interpreter, lock: str, server: str, scratch: Path) -> str:
+def _exported(uv: Uv, python: Interpreter, source: Path) -> str:
+    """What a uv.lock pins, without what is for development only."""
+    options = ("--frozen", "--no-dev", "--no-editable", "--no-header", "--no-annotate", "--quiet")
+    where = ("--python", python.path, "--no-python-downloads")
+    return uv.run_checked("export", "--format", "requirements.txt", *options, *where, folder=source).output
+
+
+def add_server(uv: Uv, python: Interpreter, lock: str, server: str, scratch: Path, *, file: str) -> str:
     """The lock with the server's program added, which changes nothing of what was locked before.
+
+    `file` is the list that did not lead to it.
 
     `scratch` is a folder to work in. Raises StepFailed `dependencies-failed` when nothing of it fits the lock.
     """
@@ -59,12 +109,7 @@ def add_server(uv: Uv, python: Interpreter, lock: str, server: str, scratch: Pat
     added = locked(_compile(uv, python, "-", "--constraint", constraints, folder=scratch, input_text=f"{server}\n"))
     before = locked(lock)
     blocks = [block for name, block in added.items() if name not in before]
-    return f"{lock}{added_note(server)}\n{''.join(blocks)}"
-
-
-def added_note(server: str) -> str:
-    """The lock's line that says what was added to it."""
-    return f"# {server} was added: {REQUIREMENTS} does not lead to it"
+    return f"{lock}# {server} was added: {file} does not lead to it\n{''.join(blocks)}"
 
 
 def lay_environment(uv: Uv, cache: BuildCache, blueprint: Blueprint, destination: Path, scratch: Path) -> None:
@@ -180,7 +225,9 @@ def _install(uv: Uv, blueprint: Blueprint, environment: Path, scratch: Path) -> 
     python = ("--python", blueprint.python.path, "--no-python-downloads")
     uv.run_checked("venv", "--quiet", "--relocatable", "--no-project", *python, environment, folder=scratch)
     hashes = "--require-hashes" if is_guarded(blueprint.lock) else "--verify-hashes"
-    how = ("--quiet", hashes, "--link-mode", "copy", "--compile-bytecode", "--no-sources")
+    # A hash tells a package better than the index that it comes from.
+    indexes = ("--index-strategy", "unsafe-best-match") if is_guarded(blueprint.lock) else ()
+    how = ("--quiet", hashes, "--link-mode", "copy", "--compile-bytecode", "--no-sources", *indexes)
     where = ("--python", environment / "bin" / "python")
     uv.run_checked("pip", "sync", *how, *where, lock, options, folder=scratch)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.deployment import Deployment, Kind, Live
 from bulletproof.domain.report import Report
+from bulletproof.domain.settings import for_app
 from bulletproof.domain.source import Source
 from bulletproof.domain.web import database_setting
 from bulletproof.errors import NeedsPerson
@@ -90,7 +91,7 @@ class Attempt:
     def settings_of(self, manifest: Manifest, number: int) -> dict[str, str]:
         """The environment variables that processes of a release get with the settings of deployment `number`."""
         frozen = self.host.settings.frozen(number)
-        return {**frozen, **database_setting(frozen, self.host.layout, manifest.config)}
+        return {**for_app(frozen), **database_setting(frozen, self.host.layout, manifest.config)}
 
     @property
     def database_setting(self) -> dict[str, str]:

@@ -19,9 +19,11 @@ from bulletproof.domain.python_traits import (
     imported_packages,
     settings_module,
 )
+from bulletproof.effects.dependencies import Dependencies, read_dependencies
 from bulletproof.effects.env_file import EnvFile, read_env_file
 from bulletproof.effects.git_marks import is_ignored, is_tracked
-from bulletproof.effects.requirements import REQUIREMENTS, read_requirements
+from bulletproof.effects.interpreter import running_interpreter
+from bulletproof.effects.local_packages import Need, need_of
 from bulletproof.effects.source import resolve
 from bulletproof.effects.source_tree import SourceTree, find_entry, read_source, search_entry
 from bulletproof.errors import BulletproofError, StepFailed
@@ -41,7 +43,6 @@ _DJANGO_MIGRATIONS = ("*/migrations/0*.py", "*/*/migrations/0*.py", "src/*/*/mig
 _DATABASE_FILES = ("*.db", "*.sqlite", "*.sqlite3", "instance/*.db", "instance/*.sqlite", "instance/*.sqlite3")
 _SQLITE_HEADER = b"SQLite format 3\x00"
 """How every SQLite database begins (sqlite.org/fileformat.html)."""
-_PACKAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LONGEST_NAME = 32
 
 
@@ -91,7 +92,13 @@ class Findings:
     settings_module: Found | None = None
     """A Django project's settings, as the entry's own file names them."""
     packages: tuple[str, ...]
-    """Names in requirements.txt and the files it includes."""
+    """Names in the list or lock that is used, and the files it includes."""
+    package_list: str = ""
+    """That list, such as `uv.lock`."""
+    unused_lists: tuple[str, ...] = ()
+    """Others that lie beside it."""
+    is_installed: bool = False
+    """Whether the project itself is installed as a package."""
     requirements_problem: str
     """Why the packages cannot be installed from there, in words."""
     env: EnvFile | None
@@ -130,7 +137,7 @@ def _detect(folder: Path, entry: str | None) -> Findings:
         Found(what=candidate.entry, where=candidate.reason) if candidate else Found(what=entry or "", where="--entry")
     )
     framework = candidate.framework if candidate else of_packages(set(packages), found.what) or FLASK
-    names, problem = _requirements(folder)
+    dependencies, problem = _dependencies(folder)
     return Findings(
         folder=str(folder),
         name=_name(folder, pyproject),
@@ -138,14 +145,17 @@ def _detect(folder: Path, entry: str | None) -> Findings:
         import_folder=candidate.import_folder if candidate else "",
         framework=framework,
         settings_module=_settings_module(tree, found.what) if framework.package == DJANGO.package else None,
-        packages=names,
+        packages=dependencies.names if dependencies else (),
+        package_list=dependencies.file if dependencies else "",
+        unused_lists=dependencies.unused if dependencies else (),
+        is_installed=need_of(folder, found.what) is not Need.NONE or bool(dependencies and "." in dependencies.places),
         requirements_problem=problem,
         env=env,
         env_example=example,
         database=_database(folder, tree, [file for file in (env, example) if file]),
         migrations=_django_migrations(folder) if framework.package == DJANGO.package else _migrations(folder, packages),
         health=_health(tree, framework),
-        python=_python(folder, pyproject),
+        python=_python(folder, pyproject, dependencies),
         git=_git(folder),
     )
 
@@ -181,14 +191,14 @@ def _health(tree: SourceTree, framework: Framework) -> Found | None:
     return None
 
 
-def _requirements(folder: Path) -> tuple[tuple[str, ...], str]:
-    """The packages that requirements.txt names, and why they cannot be installed."""
+def _dependencies(folder: Path) -> tuple[Dependencies | None, str]:
+    """What the app depends on, and why that cannot be installed."""
     try:
-        entries = read_requirements(folder).entries
+        found = read_dependencies(folder)
+        found.require_match(running_interpreter().markers)
     except BulletproofError as error:
-        return (), _in_words(error)
-    names = (match[0] for entry in entries if (match := _PACKAGE_NAME.match(entry)))
-    return tuple(dict.fromkeys(names)), "" if entries else f"{REQUIREMENTS} names no package"
+        return None, _in_words(error)
+    return found, "" if found.names or found.needs_build or found.places else f"{found.file} names no package"
 
 
 def _database(folder: Path, tree: SourceTree, files: list[EnvFile]) -> DatabaseFound | None:
@@ -252,13 +262,17 @@ def _pyproject(folder: Path) -> Mapping[str, object]:
     return project if isinstance(project, dict) else {}
 
 
-def _python(folder: Path, pyproject: Mapping[str, object]) -> Found | None:
-    path = folder / ".python-version"
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").split() if path.is_file() else []
-    if lines:
-        return Found(what=lines[0], where=path.name)
+def _python(folder: Path, pyproject: Mapping[str, object], dependencies: Dependencies | None) -> Found | None:
+    for name in (".python-version", "runtime.txt"):
+        path = folder / name
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").split() if path.is_file() else []
+        if lines:
+            return Found(what=lines[0].removeprefix("python-"), where=name)
     asked = pyproject.get("requires-python")
-    return Found(what=asked, where="pyproject.toml") if isinstance(asked, str) and asked.strip() else None
+    if isinstance(asked, str) and asked.strip():
+        return Found(what=asked, where="pyproject.toml")
+    wish = next(iter(dependencies.pythons if dependencies else ()), None)
+    return Found(what=wish.versions, where=wish.asked_by) if wish else None
 
 
 def _git(folder: Path) -> GitFound:

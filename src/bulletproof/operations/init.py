@@ -165,13 +165,12 @@ def _toml_value(value: object) -> str:
 def describe(findings: Findings) -> Iterator[Line]:
     """What was found, topic by topic, as a person reads it."""
     yield Line(topic="entry", what=findings.entry.what, why=findings.entry.where)
-    if findings.framework.server is not Server.GUNICORN:
-        yield Line(topic="server", what=findings.framework.server.value, why=_server_reason(findings.framework))
+    yield from _server_lines(findings)
     if findings.settings_module:
         yield Line(topic="django", what=findings.settings_module.what, why=findings.settings_module.where)
     if findings.packages:
-        what = f"{len(findings.packages)} in requirements.txt"
-        yield Line(topic="packages", what=what, why="installed for each release, apart from all others")
+        what = f"{len(findings.packages)} in {findings.package_list}"
+        yield Line(topic="packages", what=what, why=_packages_reason(findings))
     yield _settings_line(findings.env, _asked_for(findings))
     if findings.database:
         yield _database_line(findings.database)
@@ -186,6 +185,22 @@ def describe(findings: Findings) -> Iterator[Line]:
         yield Line(topic="source", what="git", why="a deployment takes the last commit, or the one you name")
     else:
         yield Line(topic="source", what="this folder", why="there is no git repository, so files are taken as they are")
+
+
+def _server_lines(findings: Findings) -> Iterator[Line]:
+    """The server where it is not the usual one, or is added to what the app depends on."""
+    server = findings.framework.server
+    reasons = [] if server is Server.GUNICORN else [_server_reason(findings.framework)]
+    if findings.packages and server.value not in map(str.lower, findings.packages):
+        reasons.append(f"added to each release, since {findings.package_list} does not name it")
+    if reasons:
+        yield Line(topic="server", what=server.value, why="; ".join(reasons))
+
+
+def _packages_reason(findings: Findings) -> str:
+    unused = f"; {', '.join(findings.unused_lists)} not used" if findings.unused_lists else ""
+    itself = ", with the project itself" if findings.is_installed else ""
+    return f"installed for each release, apart from all others{itself}{unused}"
 
 
 def _server_reason(framework: Framework) -> str:
@@ -241,8 +256,12 @@ def warnings(findings: Findings) -> Iterator[str]:
         yield findings.git.problem
     if findings.requirements_problem:
         yield findings.requirements_problem
-    elif (package := findings.framework.package) and not any(name.lower() == package for name in findings.packages):
-        yield f"requirements.txt does not name {findings.framework.name}"
+    elif (
+        findings.packages
+        and (package := findings.framework.package)
+        and not any(name.lower() == package for name in findings.packages)
+    ):
+        yield f"{findings.package_list} does not name {findings.framework.name}"
     yield from _settings_warnings(findings.env, _asked_for(findings))
     if findings.database and not findings.database.setting:
         how = _WRITTEN_DOWN.get(findings.framework.name, "")

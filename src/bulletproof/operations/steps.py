@@ -9,7 +9,7 @@ import msgspec
 from bulletproof.domain.health import falls_back_to_root
 from bulletproof.domain.process import PROXY, RELAY, ProcessSpec, web_name
 from bulletproof.domain.retention import releases_to_remove
-from bulletproof.domain.settings import changed
+from bulletproof.domain.settings import Settings, changed
 from bulletproof.domain.web import database_setting, web_process
 from bulletproof.errors import StepFailed
 from bulletproof.operations.attempt import Attempt
@@ -41,9 +41,10 @@ def fetch_source(attempt: Attempt) -> str:
 
 def build_release(attempt: Attempt) -> str:
     """Build its virtual environment, its own and shared with no other release."""
-    manifest = attempt.host.releases.build(attempt.deployment.release)
+    manifest = attempt.host.releases.build(attempt.deployment.release, _ordered_settings(attempt))
     notes = attempt.host.releases.notes(attempt.deployment.release)
-    return "; ".join((f"{manifest.packages} packages, Python {manifest.python}, {manifest.entry}", *notes))
+    packages = f"{manifest.packages} packages{f' by {manifest.dependencies}' if manifest.dependencies else ''}"
+    return "; ".join((f"{packages}, Python {manifest.python}, {manifest.entry}", *manifest.remarks, *notes))
 
 
 def discard_release(attempt: Attempt) -> None:
@@ -53,11 +54,16 @@ def discard_release(attempt: Attempt) -> None:
 
 def freeze_settings(attempt: Attempt) -> str:
     """Give the deployment its own copy of the settings."""
-    order, store = attempt.ordered, attempt.host.settings
-    imported = order.first_settings if attempt.deployment.previous is None else {}
-    frozen = changed({**imported, **store.today()}, order.set_values, order.unset_names)
-    store.freeze(attempt.number, frozen)
+    frozen = _ordered_settings(attempt)
+    attempt.host.settings.freeze(attempt.number, frozen)
     return f"{len(frozen)} settings" if len(frozen) != 1 else "1 setting"
+
+
+def _ordered_settings(attempt: Attempt) -> Settings:
+    """Today's settings with what the order changes of them; on a new host those of the project's .env."""
+    order = attempt.ordered
+    imported = order.first_settings if attempt.deployment.previous is None else {}
+    return changed({**imported, **attempt.host.settings.today()}, order.set_values, order.unset_names)
 
 
 def discard_settings(attempt: Attempt) -> None:

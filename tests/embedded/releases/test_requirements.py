@@ -133,22 +133,23 @@ def test_a_package_from_a_git_repository_is_pinned_to_its_commit(
 @pytest.mark.parametrize(
     ("requirements", "words"),
     [
-        ("flask\n-e .\n", "requirements.txt, line 2: `-e .`"),
+        ("flask\n-e .\n", "requirements.txt, line 2: `.`"),
         ("./lib\n", "requirements.txt, line 1: `./lib`"),
-        ("lib/tool\n", "line 1: `lib/tool`"),
+        ("lib/tool[fast]\n", "line 1: `lib/tool`"),
+        ("-e ../lib\n", "line 1: `../lib`"),
         ("# one\nflask \\\n  >3\ntiny-1.0-py3-none-any.whl\n", "line 4: `tiny-1.0-py3-none-any.whl`"),
-        ("tiny @ file:///tmp/tiny\n", "line 1: `tiny @ file:///tmp/tiny`"),
+        ("tiny @ file:///tmp/tiny\n", "line 1: `/tmp/tiny`"),
         ("-r https://example.org/r.txt\n", "behind a URL"),
         ("-r ../other.txt\n", "other.txt: is not a file of the source"),
         ("-r nosuch.txt\n", "nosuch.txt: is not a file of the source"),
         (b"caf\xe9\n", "is not UTF-8 text"),
     ],
 )
-def test_what_no_hash_can_guard_is_refused_in_words(
+def test_what_is_not_in_the_source_is_refused_in_words(
     releases: BuiltReleases, app: Path, requirements: str | bytes, words: str
 ) -> None:
-    """A folder or file of the source, or a list from elsewhere, is named with its line."""
-    workshop.write(app, {"requirements.txt": requirements, "../other.txt": ""})
+    """A package that the source does not have, or a list from elsewhere, is named with its line."""
+    workshop.write(app, {"requirements.txt": requirements, "../other.txt": "", "../lib/setup.py": "", "lib/a.py": ""})
     with pytest.raises(StepFailed, match="requirements-unusable") as caught:
         workshop.release(releases, "1-aaa", app)
     assert words in caught.value.message

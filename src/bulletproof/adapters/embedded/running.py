@@ -14,6 +14,7 @@ import msgspec
 from bulletproof.adapters.embedded import kernel, listener
 from bulletproof.adapters.embedded.kernel import Identity
 from bulletproof.domain.process import ProcessSpec, StopSignal
+from bulletproof.domain.settings import for_app
 from bulletproof.effects import durable
 from bulletproof.errors import StepFailed
 
@@ -122,7 +123,7 @@ def _spawn(
 
 def _environment(process: ProcessSpec, token: str, listening: socket.socket | None) -> dict[str, str]:
     ours = {kernel.TOKEN_NAME: token} | ({} if listening is None else {"LISTEN_FDS": "1"})
-    return {**_settings(process.settings), **process.environment, **ours}
+    return {**for_app(_settings(process.settings)), **process.environment, **ours}
 
 
 def _settings(file: Path | None) -> dict[str, str]:
