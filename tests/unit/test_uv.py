@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bulletproof.effects.uv import environment, failure
+from bulletproof.domain.settings import for_app
+from bulletproof.effects.uv import Uv, environment, failure
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,35 @@ def test_the_ways_to_packages_are_passed_on_and_nothing_else(tmp_path: Path) -> 
         "UV_PYTHON_DOWNLOADS": "never",
     }
     assert environment({"UV_DEFAULT_INDEX": "https://u", **pip})["UV_DEFAULT_INDEX"] == "https://u"
+
+
+def test_settings_of_the_app_that_lead_to_packages_come_before_our_environment() -> None:
+    """An index from the settings counts, in pip's words too; uv gets nothing else of them, and the app not those."""
+    ours = {"UV_DEFAULT_INDEX": "https://theirs", "UV_INDEX_CORP_PASSWORD": "old"}
+    settings = {"PIP_INDEX_URL": "https://app", "UV_INDEX_CORP_PASSWORD": "new", "SECRET_KEY": "s", "PATH": "/evil"}
+    found = environment(ours, settings)
+    assert (found["UV_DEFAULT_INDEX"], found["UV_INDEX_CORP_PASSWORD"]) == ("https://app", "new")
+    assert not {"SECRET_KEY", "PATH", "PIP_INDEX_URL"} & found.keys()
+    assert environment(ours, {"UV_INDEX_URL": "https://app"})["UV_DEFAULT_INDEX"] == "https://app"
+    assert for_app(settings) == {"SECRET_KEY": "s", "PATH": "/evil"}
+
+
+def test_what_the_settings_hold_in_secret_is_taken_out_of_uvs_words(tmp_path: Path) -> None:
+    """Passwords, users, tokens in a path, and the variables that the list names; also any user in any address."""
+    settings = {
+        "PIP_EXTRA_INDEX_URL": "https://joe-user:p%40ssword@corp.example/simple https://corp.example/a1b2c3d4e5f6/simple",
+        "UV_INDEX_CORP_PASSWORD": "hunter2hunter2",
+        "TOKEN": "t0ken-value",
+        "OTHER": "is-no-business-of-uv",
+    }
+    uv = Uv(program="uv", cache=tmp_path, settings=settings, variables=frozenset({"TOKEN"}))
+    said = (
+        "failed: https://joe-user:p%40ssword@corp.example/simple/x p@ssword https://corp.example/a1b2c3d4e5f6/simple/x "
+        "hunter2hunter2 t0ken-value http://me:mine@elsewhere/"
+    )
+    told = uv.without_secrets(said)
+    for secret in ("joe-user", "p%40ssword", "p@ssword", "a1b2c3d4e5f6", "hunter2", "t0ken", "me:mine"):
+        assert secret not in told
+    assert "corp.example" in told
+    assert "simple/x" in told
+    assert "hunter2" not in repr(uv)

@@ -218,7 +218,7 @@ class BuiltReleases:
             uv = with_lent_downloads(uv, self._cache)
             made = make_lock(uv, python, folder / "source", dependencies, scratch)
             if server not in locked(made):
-                made = add_server(uv, python, made, server, scratch, file=dependencies.file)
+                made = add_server(uv, python, made, server, scratch, dependencies=dependencies)
             lock = f"{_HEADER}{inputs}\n{made}"
         if self._cache.lock(inputs) is None:
             self._cache.keep_lock(inputs, lock)

@@ -49,12 +49,19 @@ _USER = re.compile(r"(?<=://)[^/@\s`'\"]+@")
 _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 _SHORTEST_SECRET = 4
 """A shorter text would be found in every other word."""
+_SHORTEST_TOKEN = 12
+"""A part of an address that is as long may be one: some indexes have it in the path."""
 
 _CORRECT = "correct the list of packages and commit it, then: bulletproof deploy"
 _CONNECT = "check the network and the package index, then: bulletproof deploy"
 _NO_NETWORK = r"error sending request|dns error|[Nn]etwork (?:was|connectivity is) disabled"
 _CAUSES = (
     (_NO_NETWORK, "the package index is not reachable", _CONNECT),
+    (
+        r"An index URL \((\S+)\) could not be queried due to a lack of valid authentication credentials \((40[13])\b",
+        "the package index {} does not know us (status {})",
+        "bulletproof env set PIP_EXTRA_INDEX_URL=-, with a user and a password in the address; or in a first .env",
+    ),
     (r"HTTP status client error \((40[13])\b", "the package index refused us with status {}", _CONNECT),
     (r"Because (\S+) was not found in the ", "requirement `{}` does not exist in the package index", _CORRECT),
     (r"Because there (?:is|are) no versions? of (\S+?),? ", "the package index has no version of `{}`", _CORRECT),
@@ -158,11 +165,12 @@ def _expanded(text: str, settings: Mapping[str, str]) -> str:
 
 
 def _secrets(values: Collection[str]) -> Iterator[str]:
-    """What must not be told of such values: of an address the user and the password, of anything else all of it."""
+    """What must not be told of such values: of an address the user, the password and tokens, of anything else all."""
     for value in (word for text in values for word in text.split()):
         address = urllib.parse.urlsplit(value.partition("=")[2] if "=" in value.partition("://")[0] else value)
-        parts = (address.username, address.password) if address.scheme and address.netloc else (value,)
-        for part in filter(None, parts):
+        is_address = bool(address.scheme and address.netloc)
+        tokens = [part for part in address.path.split("/") if len(part) >= _SHORTEST_TOKEN]
+        for part in filter(None, (address.username, address.password, *tokens) if is_address else (value,)):
             yield from {one for one in (part, urllib.parse.unquote(part)) if len(one) >= _SHORTEST_SECRET}
 
 

@@ -97,19 +97,23 @@ def _exported(uv: Uv, python: Interpreter, source: Path) -> str:
     return uv.run_checked("export", "--format", "requirements.txt", *options, *where, folder=source).output
 
 
-def add_server(uv: Uv, python: Interpreter, lock: str, server: str, scratch: Path, *, file: str) -> str:
+def add_server(
+    uv: Uv, python: Interpreter, lock: str, server: str, scratch: Path, *, dependencies: Dependencies
+) -> str:
     """The lock with the server's program added, which changes nothing of what was locked before.
 
-    `file` is the list that did not lead to it.
+    It is looked for where the app's own packages are.
 
     `scratch` is a folder to work in. Raises StepFailed `dependencies-failed` when nothing of it fits the lock.
     """
-    constraints = scratch / "constraints.txt"
+    constraints, options = scratch / "constraints.txt", scratch / "options.txt"
     durable.write_file(constraints, lock)
-    added = locked(_compile(uv, python, "-", "--constraint", constraints, folder=scratch, input_text=f"{server}\n"))
+    durable.write_file(options, "".join(f"{option}\n" for option in dependencies.requirements.options))
+    words = ("-", options, "--constraint", constraints)
+    added = locked(_compile(uv, python, *words, folder=scratch, input_text=f"{server}\n"))
     before = locked(lock)
     blocks = [block for name, block in added.items() if name not in before]
-    return f"{lock}# {server} was added: {file} does not lead to it\n{''.join(blocks)}"
+    return f"{lock}# {server} was added: {dependencies.file} does not lead to it\n{''.join(blocks)}"
 
 
 def lay_environment(uv: Uv, cache: BuildCache, blueprint: Blueprint, destination: Path, scratch: Path) -> None:
