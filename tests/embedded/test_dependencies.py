@@ -129,7 +129,7 @@ def test_a_uv_lock_is_deployed_with_its_path_dependency(new_app: NewApp) -> None
     refused = app.change("deploy").must(3)
     assert refused.reference == "lock-outdated"
     assert "does not give itsdangerous>=3" in refused.out
-    assert "uv lock" in refused.out
+    assert "uv lock, commit it (or delete it, and requirements.txt is taken)" in refused.out
     assert app.status()["serving"] == second.release
 
 

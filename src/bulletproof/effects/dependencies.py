@@ -93,8 +93,13 @@ class Dependencies:
             raise StepFailed(
                 "lock-outdated",
                 f"{self.file} is older than the project's own list: it does not give {', '.join(unmet)}",
-                hint=f"{_RENEWED_BY[self.file]}, commit it, then: bulletproof deploy",
+                hint=f"{_RENEWED_BY[self.file]}, commit it{self._or_another}, then: bulletproof deploy",
             )
+
+    @property
+    def _or_another(self) -> str:
+        """What else helps where another list lies beside a lock that nobody keeps."""
+        return f" (or delete it, and {self.unused[0]} is taken)" if self.unused else ""
 
 
 def read_dependencies(source: Path) -> Dependencies:

@@ -204,6 +204,7 @@ def test_a_lock_for_a_python_that_is_not_here_is_refused(
         workshop.release(releases, "1-aaa", app)
     assert words in caught.value.message
     assert "3.99" in caught.value.message
+    assert "this machine has none" in caught.value.message
 
 
 def test_the_python_of_a_runtime_is_taken(releases: BuiltReleases, app: Path) -> None:
