@@ -86,6 +86,11 @@ class Done:
         (told,) = [event for event in self.events if event["event"] == "step-done" and event["step"] == step]
         return float(str(told["seconds"]))
 
+    def note(self, step: str) -> str:
+        """What a step said of itself."""
+        (told,) = [event for event in self.events if event["event"] == "step-done" and event["step"] == step]
+        return str(told["note"])
+
     def must(self, status: int, outcome: str = "") -> Done:
         """It ended so; what it said is shown when it did not."""
         assert self.status == status, f"exit {self.status}, not {status}\n{self.out}\n{self.err}"
@@ -291,12 +296,17 @@ class LiveApp:
 
     def ask(self, path: str = "/up", **headers: str) -> tuple[int, str, str]:
         """One request: the status, the version that the answer names, and the body."""
+        status, told, body = self.fetch(path, **headers)
+        return status, told.get("X-DataCharted-Version", ""), body
+
+    def fetch(self, path: str, **headers: str) -> tuple[int, http.client.HTTPMessage, str]:
+        """One request: the status, the headers and the body."""
         port = int(self.layout.port.read_text())
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         with contextlib.closing(connection):
             connection.request("GET", path, headers=headers)
             answer = connection.getresponse()
-            return answer.status, answer.headers.get("X-DataCharted-Version", ""), answer.read().decode()
+            return answer.status, answer.headers, answer.read().decode()
 
     def version(self) -> str:
         """The version that serves."""

@@ -12,7 +12,7 @@ import psutil
 
 from bulletproof.adapters.caddy import CaddyProxy
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
-from bulletproof.adapters.migrators import Migrators
+from bulletproof.adapters.migrators import Migrators, collect_static
 from bulletproof.adapters.rehearsal import CellRehearsal
 from bulletproof.adapters.releases import BuiltReleases
 from bulletproof.adapters.settings import FileSettings
@@ -59,7 +59,7 @@ def connect_planned(layout: PlannedLayout, config: AppConfig) -> Host:
     All that is made lies below the layout's root, and below its runtime folder.
     """
     _lend(layout.live, layout)
-    releases = BuiltReleases(layout, find_entry, lent=layout.live.cache)
+    releases = BuiltReleases(layout, find_entry, lent=layout.live.cache, collect_static=collect_static)
     return dataclasses.replace(
         _connect(layout, config), releases=releases, resources=lambda: _resources(layout.live.home)
     )
@@ -96,7 +96,7 @@ def _connect(layout: Layout, config: AppConfig) -> Host:
 
     return Host(
         layout=layout,
-        releases=BuiltReleases(layout, find_entry),
+        releases=BuiltReleases(layout, find_entry, collect_static=collect_static),
         supervisor=EmbeddedSupervisor(layout),
         proxy=proxy,
         database=SqliteDatabase(file),

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+import workshop
 from bulletproof.demo.playground import Playground
 from live_app import LiveApp, free_port, new_app, remove_sealed
 
 MakeApp = Callable[[str], LiveApp]
+InitApp = Callable[[str, Mapping[str, str]], LiveApp]
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +54,24 @@ def make_lasting_app(house: Path, project: Path) -> Iterator[MakeApp]:
     """Makes apps for all tests of a module."""
     with ExitStack() as apps:
         yield lambda word: apps.enter_context(living(house, project, word))
+
+
+@pytest.fixture
+def init_app(house: Path) -> Iterator[InitApp]:
+    """Makes an app of these files, on which `init` was run and whose files were committed; ended at the end."""
+    with ExitStack() as apps:
+        yield lambda word, files: apps.enter_context(_initialised(house, word, files))
+
+
+@contextmanager
+def _initialised(house: Path, word: str, files: Mapping[str, str]) -> Iterator[LiveApp]:
+    name = f"{word}-{secrets.token_hex(2)}"
+    app = LiveApp(root=house / "root", name=name, folder=house / "projects" / name / "app", port=None)
+    workshop.commit(app.folder, files, "The first")
+    try:
+        app.run("init", "--name", name, status=0)
+        workshop.commit(app.folder, {}, "Configure it")
+        yield app
+    finally:
+        if app.layout.journal.exists():
+            app.end()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import workshop
 from bulletproof.demo.ledger import duplicated_writes, lost_writes
 from bulletproof.demo.traffic import Traffic
 from django_project import NOTE, PAGES, project
+from embedded.conftest import InitApp
 from live_app import LIGHT, LiveApp
 
 pytestmark = [pytest.mark.xdist_group("frameworks"), pytest.mark.timeout(600)]
@@ -110,29 +110,6 @@ _ASGI = {
     "starlette": ("src/asgi.py", _STARLETTE, 'app.entry = "asgi:create_app()"'),
 }
 
-NewApp = Callable[[str, Mapping[str, str]], LiveApp]
-
-
-@pytest.fixture
-def new_app(house: Path) -> Iterator[NewApp]:
-    """Makes an app of these files, on which `init` was run and whose files were committed; ended at the end."""
-    with ExitStack() as apps:
-        yield lambda word, files: apps.enter_context(_initialised(house, word, files))
-
-
-@contextmanager
-def _initialised(house: Path, word: str, files: Mapping[str, str]) -> Iterator[LiveApp]:
-    name = f"{word}-{secrets.token_hex(2)}"
-    app = LiveApp(root=house / "root", name=name, folder=house / "projects" / name / "app", port=None)
-    workshop.commit(app.folder, files, "The first")
-    try:
-        app.run("init", "--name", name, status=0)
-        workshop.commit(app.folder, {}, "Configure it")
-        yield app
-    finally:
-        if app.layout.journal.exists():
-            app.end()
-
 
 @contextmanager
 def _under_load(app: LiveApp, table: str) -> Iterator[None]:
@@ -152,9 +129,9 @@ def _columns(app: LiveApp, table: str) -> list[str]:
         return [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
 
 
-def test_a_django_is_migrated_and_rolled_back_under_traffic(new_app: NewApp) -> None:
+def test_a_django_is_migrated_and_rolled_back_under_traffic(init_app: InitApp) -> None:
     """The first deployment makes the database, the second migrates it, and the older code works with that again."""
-    app = new_app("django", project())
+    app = init_app("django", project())
     first = app.deploy()
     assert _columns(app, "books_book") == ["id", "title"]
 
@@ -168,9 +145,9 @@ def test_a_django_is_migrated_and_rolled_back_under_traffic(new_app: NewApp) -> 
     assert app.status()["serving"] == first.release != second.release
 
 
-def test_a_django_column_that_older_code_cannot_fill_is_taken_back(new_app: NewApp) -> None:
+def test_a_django_column_that_older_code_cannot_fill_is_taken_back(init_app: InitApp) -> None:
     """Of a table without rows a down migration loses nothing: Django's own note of it is nothing that users made."""
-    app = new_app("back", project())
+    app = init_app("back", project())
     first = app.deploy()
     workshop.commit(app.folder, project(PAGES, fields=("pages = models.IntegerField(default=0)",)), "Count pages")
     app.deploy()
@@ -181,9 +158,9 @@ def test_a_django_column_that_older_code_cannot_fill_is_taken_back(new_app: NewA
     assert app.status()["serving"] == first.release
 
 
-def test_a_host_that_django_refuses_is_told(new_app: NewApp) -> None:
+def test_a_host_that_django_refuses_is_told(init_app: InitApp) -> None:
     """The gate's failure says what to add to ALLOWED_HOSTS."""
-    app = new_app("hosts", project(hosts='["shop.example"]'))
+    app = init_app("hosts", project(hosts='["shop.example"]'))
     with (app.folder / "bulletproof.toml").open("a") as config:
         config.write("health.deadline_seconds = 5\n")
     workshop.commit(app.folder, {}, "Be quick")
@@ -192,12 +169,12 @@ def test_a_host_that_django_refuses_is_told(new_app: NewApp) -> None:
 
 
 @pytest.mark.parametrize("framework", _ASGI)
-def test_an_asgi_app_is_deployed_twice_under_traffic(new_app: NewApp, framework: str) -> None:
+def test_an_asgi_app_is_deployed_twice_under_traffic(init_app: InitApp, framework: str) -> None:
     """The second version goes live and back without a failed request; uvicorn is added to the release."""
     file, source, line = _ASGI[framework]
     store = Path(file).with_name("store.py").as_posix()
     files = {"requirements.txt": f"{framework}\n", store: _STORE}
-    app = new_app(framework, {**files, file: source.format(version="v1")})
+    app = init_app(framework, {**files, file: source.format(version="v1")})
     text = (app.folder / "bulletproof.toml").read_text()
     assert line in text
     assert 'app.server = "uvicorn"' in text

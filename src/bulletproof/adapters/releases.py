@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import msgspec
 from bulletproof.domain.config import AppConfig, Server
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.source import Source
+from bulletproof.domain.static_files import Collected, public_path
 from bulletproof.effects import durable, tree
 from bulletproof.effects.cache import BuildCache, Use
 from bulletproof.effects.dependencies import Dependencies, read_dependencies
@@ -23,6 +25,7 @@ from bulletproof.effects.interpreter import Interpreter, choose_interpreter
 from bulletproof.effects.local_packages import Need, install_local, need_of
 from bulletproof.effects.requirements import locked, pins
 from bulletproof.effects.source import lay_source
+from bulletproof.effects.source_tree import find_static_folders
 from bulletproof.effects.uv import Uv, find_uv
 from bulletproof.effects.venv import (
     Blueprint,
@@ -55,13 +58,15 @@ class BuiltReleases:
 
     A release is built in a folder beside, named after it, and appears by one rename. `find_entry` tells the app's
     `module:object` from its source when the configuration does not. `downloads` is uv's cache, when it is to be shared;
-    `lent` another cache of builds, read and never written.
+    `lent` another cache of builds, read and never written. `collect_static` lets the app's framework collect its static
+    files in the folder that is built.
     """
 
     layout: Layout
     find_entry: Callable[[Path, Server], str]
     downloads: Path | None = None
     lent: Path | None = None
+    collect_static: Callable[[Path, Manifest, Mapping[str, str]], Collected] = lambda *_: Collected()
 
     def fetch(self, release: str, source: Source, config: AppConfig) -> Manifest:
         """Lay the source tree of a new release; whole or not at all. Raises StepFailed in words."""
@@ -96,6 +101,7 @@ class BuiltReleases:
             manifest = self._install(release, _read(folder, release), settings)
             _require_entry(folder, manifest.entry)
             self._link_persistent(release, manifest.config.app.persistent)
+            manifest = self._lay_public(folder, manifest, settings)
             compile_bytecode(folder / "venv" / "bin" / "python", folder / "source")
             _write(folder, manifest)
             tree.seal(folder)
@@ -250,6 +256,18 @@ class BuiltReleases:
         durable.sync_tree(moving)
         durable.rename(moving, kept)
 
+    def _lay_public(self, folder: Path, manifest: Manifest, settings: Mapping[str, str]) -> Manifest:
+        """Make the folder that the proxy gives out: a link to each folder of static files, at the path of its URL."""
+        collected = self.collect_static(folder, manifest, settings)
+        found = {path: f"source/{below}" for path, below in find_static_folders(folder / "source").items()}
+        if path := public_path(collected.url):
+            found[path] = os.path.relpath(collected.folder, folder.resolve())
+        public = folder / self.layout.public(manifest.release).name
+        wanted = sorted(found) if manifest.config.proxy.static_files else ()
+        laid = [path for path in wanted if _link(public, path, found[path])]
+        words = (f"{', '.join(laid)} given out by the proxy" if laid else "", collected.words)
+        return dataclasses.replace(manifest, remarks=(*manifest.remarks, *filter(None, words)))
+
     @property
     def _cache(self) -> BuildCache:
         return BuildCache(folder=self.layout.cache, app=self.layout.app, lent=self.lent)
@@ -341,6 +359,16 @@ def _checked(names: tuple[str, ...], source: Path) -> list[PurePosixPath]:
                 hint="correct `persistent` in bulletproof.toml, then: bulletproof deploy",
             )
     return paths
+
+
+def _link(public: Path, path: str, target: str) -> bool:
+    """Let the path lead to a folder of the release; not where there is none, nor below another such link."""
+    link, folder = public / path.lstrip("/"), public.parent / target
+    if not folder.is_dir() or any(one.is_symlink() for one in (link, *link.parents)):
+        return False
+    durable.make_folder(link.parent)
+    durable.replace_symlink(link, Path(os.path.relpath(folder, link.parent)))
+    return True
 
 
 def _has_something(kept: Path) -> bool:

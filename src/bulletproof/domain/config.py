@@ -115,6 +115,8 @@ class Proxy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     port: Annotated[int, Meta(ge=1, le=65535)] | None = None
     """Port on 127.0.0.1; the first free one from 8000 when missing."""
+    static_files: bool = True
+    """Whether it gives out the app's static files itself; otherwise the app does, with whatever it asks for first."""
 
 
 class Drain(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from bulletproof.domain.frameworks import FLASK
@@ -11,6 +12,16 @@ from bulletproof.domain.python_module import Module
 
 _DECIDING = frozenset({"static_folder", "static_url_path", "static_host", "root_path", "instance_relative_config"})
 _MARKS = (b"Flask", b"StaticFiles")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """What a framework's own collecting made; without a folder nothing was to be collected, or `words` say why not."""
+
+    url: str = ""
+    folder: str = ""
+    """Absolute, inside the release that is built."""
+    words: str = ""
 
 
 def may_name_static_files(content: bytes) -> bool:

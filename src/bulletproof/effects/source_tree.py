@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bulletproof.domain.config import Server
 from bulletproof.domain.entry import EntrySearch, search, the_one
 from bulletproof.domain.python_module import BrokenModule, Module, read_module
+from bulletproof.domain.static_files import may_name_static_files, static_folders
 from bulletproof.effects.env_file import read_env_file
 from bulletproof.errors import StepFailed
 
@@ -45,6 +46,14 @@ def find_entry(source: Path, server: Server) -> str:
     return found.entry
 
 
+def find_static_folders(source: Path) -> dict[str, str]:
+    """The folders of this source tree that hold static files, by the path under which the app makes them public.
+
+    Raises StepFailed `source-unreadable`.
+    """
+    return static_folders(read_source(source, may_name_static_files).modules)
+
+
 def search_entry(source: Path, tree: SourceTree) -> EntrySearch:
     """All entries that the tree offers; FLASK_APP in `.env`, then in `.flaskenv`, is the project's own word on it."""
     files = (read_env_file(source / ".env"), read_env_file(source / ".flaskenv"))
@@ -52,10 +61,11 @@ def search_entry(source: Path, tree: SourceTree) -> EntrySearch:
     return search(tree.modules, tree.broken, next(filter(None, wishes), ""))
 
 
-def read_source(source: Path) -> SourceTree:
+def read_source(source: Path, is_wanted: Callable[[bytes], bool] = lambda _: True) -> SourceTree:
     """Read the app's own Python files; environments, migrations, tests and hidden folders are not looked into.
 
-    Raises StepFailed `source-unreadable`.
+    Those that are not `is_wanted` by their bytes are not parsed, which takes most of the time. Raises StepFailed
+    `source-unreadable`.
     """
     has_package = (source / "src" / "__init__.py").is_file()
     try:
@@ -63,7 +73,8 @@ def read_source(source: Path) -> SourceTree:
     except OSError as error:
         words = f"{error.filename} cannot be read: {error.strerror}"
         raise StepFailed("source-unreadable", words, hint=f"ls -l {error.filename}") from error
-    read = [read_module(path, content, has_source_package=has_package) for path, content in contents.items()]
+    wanted = {path: content for path, content in contents.items() if is_wanted(content)}
+    read = [read_module(path, content, has_source_package=has_package) for path, content in wanted.items()]
     return SourceTree(
         modules=tuple(one for one in read if isinstance(one, Module)),
         broken=tuple(one for one in read if isinstance(one, BrokenModule)),

@@ -38,6 +38,7 @@ _COMMENTS = {
     "database.setting": "the environment variable that holds its URL",
     "database.file": "an SQLite database's name in the data folder",
     "proxy.port": "on 127.0.0.1; otherwise the first free one from 8000",
+    "proxy.static_files": "given out by the proxy itself",
     "drain.seconds": "for requests in flight when a new release serves",
     "drain.stop_seconds": "for a process that was told to stop",
     "keep.releases": "for a rollback",

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 Answer = dict[str, Any]
 
@@ -105,13 +105,35 @@ def django_migrate(entry: str, setting: str, *targets: str) -> Answer:
         return {}
 
 
-QUESTIONS = {
+def django_static(entry: str, fallback: str, source: str) -> Answer:
+    """Collect a Django project's static files below its STATIC_ROOT, or in `fallback` when it names none.
+
+    Tells the URL and the folder; `words` when they are kept outside of the source, where nothing is written to.
+    """
+    importlib.import_module(entry.partition(":")[0])  # with the settings that the app is served with
+    _module("django").setup()
+    settings = _module("django.conf").settings
+    if not _module("django.apps").apps.is_installed("django.contrib.staticfiles"):
+        return {}
+    settings.STATIC_ROOT = str(settings.STATIC_ROOT or fallback)
+    root = Path(settings.STATIC_ROOT).resolve()
+    if not any(root.is_relative_to(Path(place).resolve()) for place in (source, fallback)):
+        return {"words": f"collectstatic was not run: STATIC_ROOT {settings.STATIC_ROOT} lies outside of the source"}
+    storage = _module("django.contrib.staticfiles.storage").staticfiles_storage
+    if not isinstance(storage, _module("django.core.files.storage").FileSystemStorage):
+        return {"words": f"collectstatic was not run: {storage.__class__.__name__} keeps the files elsewhere"}
+    _module("django.core.management").call_command("collectstatic", interactive=False, verbosity=0)
+    return {"url": str(settings.STATIC_URL or ""), "folder": str(root)}
+
+
+QUESTIONS: dict[str, Callable[..., Answer]] = {
     "revisions": revisions,
     "models": models,
     "create": create,
     "django-migrations": django_migrations,
     "django-models": django_models,
     "django-migrate": django_migrate,
+    "django-static": django_static,
 }
 
 

@@ -21,6 +21,8 @@ from bulletproof.adapters.migrators.inside import ANSWER, MIGRATE, Inside
 from bulletproof.adapters.migrators.scripts import Scripts, find_scripts
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.schema import Schema
+from bulletproof.domain.settings import for_app
+from bulletproof.domain.static_files import Collected
 from bulletproof.effects import durable
 from bulletproof.effects.process import last_lines
 from bulletproof.effects.sqlite_census import census
@@ -35,6 +37,22 @@ TIMEOUT_SECONDS = 120.0
 """An import takes seconds, and the migrations of an empty database hardly more: what lasts longer hangs."""
 
 T = TypeVar("T")
+
+
+def collect_static(folder: Path, manifest: Manifest, settings: Mapping[str, str]) -> Collected:
+    """What a framework collects of a release's static files while it is built in `folder`; only Django does.
+
+    Raises StepFailed `static-not-collected` with the last lines.
+    """
+    inside = Inside(
+        manifest=manifest,
+        source=folder / "source",
+        venv=folder / "venv",
+        home=folder,
+        settings=for_app(settings),
+        timeout_seconds=TIMEOUT_SECONDS,
+    )
+    return django.collect_static(inside, folder / "collected") if django.is_used(inside) else Collected()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from bulletproof.adapters.migrators.compare import Models
 from bulletproof.adapters.migrators.inside import ANSWER, Inside
+from bulletproof.domain.settings import database_url
+from bulletproof.domain.static_files import Collected
 from bulletproof.effects.process import last_lines, run
 from bulletproof.effects.sqlite_file import PATIENCE_SECONDS, Reading
 from bulletproof.errors import StepFailed
@@ -107,6 +111,24 @@ def downgrade(inside: Inside, file: Path, older: Inside) -> Command | None:
     targets = tuple(f"{app} {ends.get(app, 'zero')}" for app in apps)
     words = " && ".join(f"python manage.py migrate {one} --noinput" for one in targets)
     return _migrate(inside, file, words, *targets)
+
+
+def collect_static(inside: Inside, fallback: Path) -> Collected:
+    """Run collectstatic, into `fallback` when the project names no folder. Raises StepFailed `static-not-collected`.
+
+    Told of a scratch database, if its database is SQLite's at all.
+    """
+    with _told_of_scratch(inside) as told:
+        return told.ask("django-static", Collected, inside.manifest.entry, str(fallback), str(inside.source))
+
+
+@contextmanager
+def _told_of_scratch(inside: Inside) -> Iterator[Inside]:
+    if database_url(inside.settings.get(inside.setting), "") is None:
+        yield inside
+    else:
+        with inside.aside() as (told, _):
+            yield told
 
 
 def _migrate(inside: Inside, file: Path, words: str, *targets: str) -> Command:

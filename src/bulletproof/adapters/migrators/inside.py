@@ -26,6 +26,7 @@ _TROUBLES = {
     "models": ("app-not-loaded", "loading the app"),
     "django-migrations": ("migrations-not-readable", "reading the migrations"),
     "django-models": ("app-not-loaded", "loading the app"),
+    "django-static": ("static-not-collected", "collecting the static files"),
 }
 """By question: the reference of its failure, and what was being done."""
 
