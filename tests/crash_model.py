@@ -14,11 +14,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bulletproof.domain.config import AppConfig, Keep
+import msgspec
+
+from bulletproof.domain.background import names_of
+from bulletproof.domain.config import AppConfig, Keep, Timer, Worker
 from bulletproof.domain.deployment import Kind
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
-from bulletproof.domain.process import PROXY, RELAY, Phase, web_name
+from bulletproof.domain.process import PROXY, RELAY, Phase, generation_of, web_name
 from bulletproof.domain.source import Source
 from bulletproof.errors import BulletproofError, StepFailed
 from bulletproof.ports import Host, Resources
@@ -33,10 +36,16 @@ from fakes.swap import FakeSwap
 
 LAYOUT = Layout(root=Path("/model"), app="app", runtime=Path("/model/run"))
 CONFIG = AppConfig(name="app", keep=Keep(releases=2))
+WITH_WORKERS = msgspec.structs.replace(
+    CONFIG,
+    workers={"mail": Worker(command="mail")},
+    timers={"tidy": Timer(schedule="@daily", command="tidy")},
+)
 READS = frozenset({
     "manifest", "existing", "is_running", "state", "names", "target", "connections", "is_listening", "exists", "check",
     "size", "today", "frozen", "numbers", "port", "process", "relay", "history", "notes", "why_not", "ask", "log_tail",
     "upgrade", "downgrade", "misfits", "openers", "proof", "run", "boot", "end", "look", "is_changed", "rewind", "copy",
+    "has_program",
 })  # fmt: skip
 """What only looks, or changes only what is gone with the deployer or its scratch: no boundary lies in it."""
 
@@ -140,6 +149,7 @@ class World:
 
     def ask(self) -> None:
         """A user's request: it may wait in a hold; where it must be served, it may not meet a dead instance."""
+        self.look_at_workers()
         if self.has_stranger and not self.swap.is_seized:
             self.strange |= self.write()
         number = self.proxy.target()
@@ -149,6 +159,14 @@ class World:
             self.acknowledged |= self.write()
         elif self.must_serve:
             self.failed.append(f"a request met instance {number}, which does not answer")
+
+    def look_at_workers(self) -> None:
+        """Workers and timers are of one release at a time, and none runs in a hold."""
+        generations = {generation_of(name) for name in self.supervisor.names()} - {None}
+        if len(generations) > 1:
+            self.failed.append(f"workers of the deployments {generations} run at once")
+        if generations and (self.swap.is_seized or self.proxy.is_held):
+            self.failed.append(f"workers of {generations} run while requests wait")
 
     def write(self) -> int:
         """One write, and its bit."""
@@ -230,6 +248,8 @@ class Scenario:
     """Whether no release can work with a table that it does not know."""
     at_boot: bool = False
     """Whether the new release makes the table by booting, and its migrator knows nothing of it."""
+    has_workers: bool = False
+    """Whether the app has a worker and a timer."""
     has_past: bool = False
     """Whether the database may hold more than the live release knows, because an earlier one was rolled back."""
 
@@ -250,6 +270,11 @@ class Scenario:
     def only_forward(self) -> bool:
         """Whether there is nothing to undo."""
         return self.kind is Kind.STOP
+
+    @property
+    def config(self) -> AppConfig:
+        """The app's configuration."""
+        return WITH_WORKERS if self.has_workers else CONFIG
 
 
 _TWO = (Kind.DEPLOY, Kind.DEPLOY)
@@ -282,6 +307,11 @@ SCENARIOS = (
     ),
     Scenario("migration cannot be put in place", migrates=True, bad=frozenset({"put"})),
     Scenario("migration after a stop", migrates=True, before=(Kind.DEPLOY, Kind.STOP)),
+    Scenario("deployment with workers", has_workers=True),
+    Scenario("deployment with workers is not verified", has_workers=True, bad=frozenset({"public"})),
+    Scenario("migration with workers", has_workers=True, migrates=True),
+    Scenario("migration with workers fails", has_workers=True, migrates=True, bad=frozenset({"migration"})),
+    Scenario("stop with workers", has_workers=True, kind=Kind.STOP),
     Scenario("rollback with code alone", kind=Kind.ROLLBACK, before=_TWO, migrates=True),
     Scenario("rollback with a down migration", kind=Kind.ROLLBACK, before=_TWO, migrates=True, is_strict=True),
 )
@@ -327,7 +357,7 @@ class Lane:
         if scenario.migrates and scenario.kind is Kind.ROLLBACK:
             self._make_migrating(scenario, world, len(scenario.before))
         for kind in scenario.before:
-            self.ask_for(Scenario("before", kind=kind), world, journal)
+            self.ask_for(Scenario("before", kind=kind, has_workers=scenario.has_workers), world, journal)
         if scenario.reboot:
             world.supervisor = FakeSupervisor()
         live = journal.live()
@@ -368,7 +398,7 @@ class Lane:
         order = self.activate.Order(
             kind=scenario.kind,
             source=Source(folder=Path("/project"), revision="f" * 40) if scenario.kind is Kind.DEPLOY else None,
-            config=CONFIG if scenario.kind is Kind.DEPLOY else None,
+            config=scenario.config if scenario.kind is Kind.DEPLOY else None,
             release=self.activate.rollback_target(journal, "") if scenario.kind is Kind.ROLLBACK and live else "",
             set_values=dict(scenario.set_values),
         )
@@ -418,7 +448,8 @@ class Lane:
             self.ask_for(Scenario("start", kind=Kind.START), world, journal)
             live, running = journal.live(), set(world.supervisor.names())
         if wants_running and live:
-            promise(running == {PROXY, RELAY, web_name(live.number)}, f"{running} run, {live.number} is live")
+            beside = {name for names in names_of(scenario.config, live.number).values() for name in names}
+            promise(running == {PROXY, RELAY, web_name(live.number)} | beside, f"{running} run, {live.number} is live")
             promise(world.proxy.target() == live.number, f"the proxy leads to {world.proxy.target()}")
             promise(world.answers(live.number), "the live instance does not answer well")
             promise(world.settings.today() == world.settings.frozen(live.number), "the settings are not the live ones")

@@ -64,6 +64,9 @@ class Releases(Protocol):
     def existing(self) -> tuple[str, ...]:
         """The ids of all releases that are on disk and built."""
 
+    def has_program(self, release: str, program: str) -> bool:
+        """Whether a command of the built release would find it: in its packages, its source, or on the machine."""
+
     def packages(self, release: str) -> Mapping[str, str]:
         """The versions of its packages by their names, as it is locked. Raises StepFailed when it is missing."""
 
@@ -93,13 +96,20 @@ class Supervisor(Protocol):
         """Whether the supervisor answers."""
 
     def start(self, process: ProcessSpec) -> None:
-        """Run it, and run it again whenever it crashes; idempotent by name. Raises StepFailed."""
+        """Run it, and run it again whenever it crashes; idempotent by name. Raises StepFailed.
+
+        One with a schedule is run whenever that is due, one run at a time, and nothing is caught up.
+        """
 
     def stop(self, name: str) -> None:
         """Its stop signal, then after its `stop_seconds` SIGKILL to all that it started; idempotent.
 
-        It returns when nothing of the process is left and its runtime folder is gone.
+        It returns when nothing of the process is left and its runtime folder is gone. One with a schedule may first go
+        on for its `drain_seconds`.
         """
+
+    def ask_to_stop(self, name: str) -> None:
+        """Begin what `stop` does and return at once, so that several can be stopped in the time of one; idempotent."""
 
     def state(self, name: str) -> ProcessState:
         """What is known of the process; phase ABSENT when it was never asked for or the supervisor does not run."""

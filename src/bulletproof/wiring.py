@@ -136,8 +136,9 @@ def _keep_report(layout: Layout, number: int, content: bytes) -> None:
 
 
 def _prune_logs(layout: Layout, before: int) -> None:
-    logs = (*layout.logs.glob("web-*.log*"), *layout.logs.glob("rehearsal-*.log*"), *layout.report(0).parent.glob("*"))
-    for log in logs:
+    kinds = ("web", "worker", "timer", "rehearsal")
+    logs = [log for kind in kinds for log in layout.logs.glob(f"{kind}-*.log*")]
+    for log in (*logs, *layout.report(0).parent.glob("*")):
         number = log.name.rpartition("-")[2].partition(".")[0]
         if number.isdigit() and int(number) < before:
             durable.remove(log)

@@ -154,6 +154,25 @@ BUGS = (
         "    store.freeze(attempt.number, frozen)\n",
         "    store.freeze(attempt.number, frozen)\n    store.write(frozen)\n",
     ),
+    Bug(
+        "new workers before the commit",
+        "bulletproof.operations.pipelines",
+        "    before=(*_NEW, _START, _GATE, _CUTOVER, _VERIFY),\n",
+        "    before=(*_NEW, _START, _GATE, _WORKERS, _CUTOVER, _VERIFY),\n",
+    ),
+    Bug(
+        "old workers left running",
+        "bulletproof.operations.workers",
+        "    stopped = _stop(host, _others(host, number))\n",
+        "    stopped = []\n",
+    ),
+    Bug("workers run in the hold", "bulletproof.operations.pipelines", "_OPENERS, _PAUSE, held,", "_OPENERS, held,"),
+    Bug(
+        "old workers are not brought back",
+        "bulletproof.operations.pipelines",
+        'Step("pause", pause_workers, undo=resume_workers)',
+        'Step("pause", pause_workers)',
+    ),
 )
 
 CAUGHT_BY = {
@@ -173,6 +192,10 @@ CAUGHT_BY = {
     "undo does not cut back": "not verified through the proxy",
     "prune removes the release that a rollback needs": "third deployment prunes",
     "settings kept although the deployment was undone": "settings that break",
+    "new workers before the commit": "deployment with workers",
+    "old workers left running": "deployment with workers",
+    "workers run in the hold": "migration with workers",
+    "old workers are not brought back": "migration with workers",
 }
 """The scenario that breaks over each bug."""
 

@@ -66,6 +66,11 @@ class FakeProxy:
         """New requests go nowhere."""
         self.leads_to = None
 
+    @property
+    def is_held(self) -> bool:
+        """Whether requests wait."""
+        return self.leads_to == _HELD
+
     def target(self) -> int | None:
         """The instance that gets new requests."""
         return None if self.leads_to == _HELD else self.leads_to

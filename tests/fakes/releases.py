@@ -20,6 +20,8 @@ class FakeReleases:
     """Laid but not yet built."""
     built: dict[str, Manifest] = field(default_factory=dict)
     current: str = ""
+    missing: frozenset[str] = frozenset()
+    """Programs that no release has."""
     failures: dict[str, StepFailed] = field(default_factory=dict)
     """Errors by the name of the method that raises them, after its work was half done."""
 
@@ -73,6 +75,10 @@ class FakeReleases:
         """What a built release has."""
         self.manifest(release)
         return {"gunicorn": "23.0.0"}
+
+    def has_program(self, release: str, program: str) -> bool:  # noqa: ARG002  the port's
+        """Whether it is none of those that are missing."""
+        return program not in self.missing
 
     def notes(self, release: str) -> tuple[str, ...]:  # noqa: ARG002  the port's
         """Nothing needs to be known."""

@@ -47,12 +47,13 @@ class FakeSupervisor:
         known = self._specs.get(process.name)
         if known is not None and known != process:
             raise StepFailed("process-differs", f"{process.name} runs already, as something else; stop it first")
-        if known is not None and self._states[process.name].phase is not Phase.FAILED:
+        if known is not None and self._states[process.name].phase not in {Phase.FAILED, Phase.STOPPING}:
             return
         if process.name in self.unstartable:
             raise StepFailed("process-not-started", f"{process.name}: could not be started: No such file or directory")
         self._specs[process.name] = process
-        self._states[process.name] = ProcessState(name=process.name, phase=Phase.RUNNING, pid=next(self._pids))
+        phase = Phase.WAITING if process.schedule else Phase.RUNNING
+        self._states[process.name] = ProcessState(name=process.name, phase=phase, pid=next(self._pids))
         self.history.append(f"start {process.name}")
 
     def stop(self, name: str) -> None:
@@ -60,6 +61,11 @@ class FakeSupervisor:
         if self._specs.pop(name, None) is not None:
             del self._states[name]
             self.history.append(f"stop {name}")
+
+    def ask_to_stop(self, name: str) -> None:
+        """Note that it is about to end."""
+        if name in self._specs:
+            self._states[name] = dataclasses.replace(self._states[name], phase=Phase.STOPPING)
 
     def state(self, name: str) -> ProcessState:
         """What was noted of it."""

@@ -21,7 +21,7 @@ from bulletproof.domain.toml_places import find_places
 from bulletproof.effects.project import Project, find_config, find_project, read_config
 from bulletproof.errors import UsageError
 
-TOP_KEYS = "name, app, health, database, proxy, drain, keep, migrations, hold, rehearsal, require"
+TOP_KEYS = "name, app, health, database, proxy, drain, keep, migrations, hold, rehearsal, require, workers, timers"
 APP_KEYS = "entry, server, workers, threads, timeout_seconds, persistent"
 NAME_WORDS = "2 to 32 lower case letters, digits and dashes, a letter first and no dash last"
 
@@ -132,11 +132,50 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing() -> None:
             ),
         ),
         ('name = "aa"\n[app]\n"a b" = 3', f'3:1: `"a b"` is no key of [app]. Known there: {APP_KEYS}'),
-        ('name = "aa"\nworkers = 3', "2:1: `workers` is a key of [app], not of the top of the file"),
+        (
+            'name = "aa"\nworkers = 3',
+            "2:11: `workers` must be a table, not 3; web processes are counted by `workers` of [app]",
+        ),
+        (
+            'name = "aa"\n[workers.web]\ncommand = "x"',
+            (
+                "2:10: `web` must be named with at most 31 letters, digits, dashes and underscores, a letter first,"
+                " and not web or release"
+            ),
+        ),
+        (
+            'name = "aa"\nworkers.mail.comand = "x"',
+            (
+                "2:14: `comand` is no key of [workers.mail]; did you mean `command`?"
+                " Known there: command, count, stop_seconds, overlap"
+            ),
+        ),
+        (
+            'name = "aa"\n[workers]\nmail = "celery worker"',
+            '3:8: `mail` must be a table; write mail = { command = "celery worker" }',
+        ),
+        (
+            'name = "aa"\n[workers.mail]\ncommand = "python \'worker.py"',
+            (
+                '3:11: `command` must be a command, such as "python worker.py":'
+                " a quote in it is not closed, or a backslash ends it"
+            ),
+        ),
+        (
+            'name = "aa"\n[timers.tidy]\nschedule = "61 * * * *"\ncommand = "x"',
+            (
+                '3:12: `schedule` must be five fields as in a crontab, such as "*/5 * * * *", or "@hourly":'
+                " its minute cannot be 61"
+            ),
+        ),
+        (
+            'name = "aa"\nworkers.one.command = "x"\ntimers.one = { command = "x", schedule = "@daily" }',
+            "3:8: `one` is the name of a worker as well",
+        ),
         ('name = "aa"\n[app]\npasses = 3', "3:1: `passes` is a key of [health], not of [app]"),
         (
             'name = "aa"\n[keep]\n\ntimeout_seconds = 3',
-            "4:1: `timeout_seconds` is a key of [app] and [health], not of [keep]",
+            "4:1: `timeout_seconds` is a key of [app] and [health] and [timers.NAME], not of [keep]",
         ),
         (
             'name = "aa"\n[app]\nworkers = "three"',

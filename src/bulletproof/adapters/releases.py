@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,7 @@ from bulletproof.domain.config import AppConfig, Server
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.source import Source
 from bulletproof.domain.static_files import Collected, public_path
+from bulletproof.domain.web import surroundings
 from bulletproof.effects import durable, tree
 from bulletproof.effects.cache import BuildCache, Use
 from bulletproof.effects.dependencies import Dependencies, read_dependencies
@@ -142,6 +144,14 @@ class BuiltReleases:
         if current.is_symlink() and current.readlink() != named:
             durable.replace_symlink(self.layout.former, current.readlink())
         durable.replace_symlink(current, named)
+
+    def has_program(self, release: str, program: str) -> bool:
+        """Whether a command of the built release would find it: in its packages, its source, or on the machine."""
+        source = self.layout.source(release)
+        if "/" in program or program.endswith(".py"):
+            return (source / program).exists()
+        path = surroundings(source, self.layout.venv(release), self.layout.data)["PATH"]
+        return shutil.which(program, path=path) is not None
 
     def packages(self, release: str) -> dict[str, str]:
         """The versions of its packages by their names, as it is locked. Raises StepFailed when it is missing."""

@@ -12,12 +12,13 @@ from bulletproof.cli.target import Target, find_target, host_options
 from bulletproof.effects.logs import follow, tail
 from bulletproof.engine.journal import Journal
 from bulletproof.errors import UsageError
+from bulletproof.wiring import config_of
 
 _POLL_SECONDS = 0.2
 
 
 @click.command("logs")
-@click.argument("release", required=False)
+@click.argument("what", required=False)
 @click.option("-f", "--follow", "is_followed", is_flag=True, help="Go on with each new line, across cutovers.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=50, show_default=True, help="How many lines.")
 @click.option("--access", "kind", flag_value="access", help="The requests instead, one JSON line each.")
@@ -27,17 +28,20 @@ _POLL_SECONDS = 0.2
 def logs_command(
     root: Path,
     *,
-    release: str | None,
+    what: str | None,
     is_followed: bool,
     lines: int,
     kind: str | None,
     verb_root: Path | None,
     app_name: str | None,
 ) -> None:
-    """What the app prints: the live instance, or the last deployment of RELEASE (its id or a deployment's number)."""
+    """What the app prints: the live instance, a worker or timer of it, or the last deployment of a release.
+
+    WHAT is the name of a worker or timer, the id of a release, or the number of a deployment.
+    """
     target = find_target(root, verb_root, app_name)
     journal = target.journal()
-    current = _current(target, journal, release, kind)
+    current = _current(target, journal, what, kind)
     if not is_followed:
         path = current()
         for line in tail(path, lines) if path else ():
@@ -47,15 +51,18 @@ def logs_command(
         click.echo(line)
 
 
-def _current(target: Target, journal: Journal, release: str | None, kind: str | None) -> Callable[[], Path | None]:
+def _current(target: Target, journal: Journal, what: str | None, kind: str | None) -> Callable[[], Path | None]:
     """Where the wanted lines are written now; asked again and again, since a cutover changes it."""
     layout = target.layout
     if kind == "access":
         return lambda: layout.access_log
     if kind == "deployments":
         return lambda: layout.deployment_log
-    if release is not None:
-        number = _number_of(journal, release)
+    if what is not None and what[0].isalpha():
+        _require_known(target, journal, what)
+        return lambda: _background_log(target, journal, what)
+    if what is not None:
+        number = _number_of(journal, what)
         # What failed in its rehearsal never ran beside the live release and has no other log.
         return lambda: next(
             (log for log in (layout.web_log(number), layout.rehearsal_log(number)) if log.exists()), None
@@ -66,6 +73,26 @@ def _current(target: Target, journal: Journal, release: str | None, kind: str | 
         return layout.web_log(live.number) if live else None
 
     return live_log
+
+
+def _background_log(target: Target, journal: Journal, name: str) -> Path | None:
+    """The log of a worker or timer of what is live."""
+    live = journal.live()
+    config = config_of(target.layout, live.release) if live else None
+    if live is None or config is None:
+        return None
+    log = target.layout.timer_log if name in config.timers else target.layout.worker_log
+    return log(live.number, name)
+
+
+def _require_known(target: Target, journal: Journal, name: str) -> None:
+    """Raise UsageError for the name of no worker and no timer of what is live."""
+    live = journal.live()
+    config = config_of(target.layout, live.release) if live else None
+    known = (*config.workers, *config.timers) if config else ()
+    if name not in known:
+        words = f"the live release has no worker or timer {name}" + (f", only {', '.join(known)}" if known else "")
+        raise UsageError("worker-unknown", words, hint="bulletproof status")
 
 
 def _number_of(journal: Journal, wish: str) -> int:

@@ -47,6 +47,8 @@ _AGAIN = {
 _NAME_WIDTH = 12
 _SILENT = {"adopt", "vacant"}
 """Steps that no person needs to read of when they went well."""
+_SILENT_WITHOUT_WORDS = {"pause", "workers"}
+"""Steps that do nothing in most apps, which have neither workers nor timers."""
 
 
 class Renderer(Protocol):
@@ -101,7 +103,7 @@ class Lines:
                     click.secho(f"  {step.ljust(_NAME_WIDTH)}  …", dim=True, err=True, nl=False)
             case StepDone(step=step, seconds=seconds, note=note):
                 self._replace_line()
-                if step not in _SILENT:
+                if step not in _SILENT and (note or step not in _SILENT_WITHOUT_WORDS):
                     self._step(step, seconds, note)
             case StepFailed(step=step, seconds=seconds):
                 self._replace_line()
@@ -115,6 +117,8 @@ class Lines:
         """Say how it ended, what serves now and what to type next."""
         if result.warning:
             click.secho(f"warning: {result.warning}", fg="yellow", err=True)
+        for trouble in result.troubles:
+            click.secho(f"warning: {trouble}", fg="yellow", err=True)
         if result.note:
             click.echo(result.note, err=True)
             return
@@ -190,6 +194,7 @@ class JsonEvents:
             result.serving,
             _error_of(result, self._kind) if result.cause else None,
             address,
+            result.troubles,
         )
 
     def failed(self, error: BulletproofError, serving: Live | None) -> None:
@@ -198,7 +203,13 @@ class JsonEvents:
         self._deployment(outcome, "", serving, error, "")
 
     def _deployment(
-        self, outcome: Outcome, release: str, serving: Live | None, error: BulletproofError | None, address: str
+        self,
+        outcome: Outcome,
+        release: str,
+        serving: Live | None,
+        error: BulletproofError | None,
+        address: str,
+        troubles: tuple[str, ...] = (),
     ) -> None:
         self._print(
             "deployment",
@@ -208,6 +219,7 @@ class JsonEvents:
             address=address or None,
             seconds=round(time.monotonic() - self._begun_at, 3),
             error=error_as_json(error) if error else None,
+            troubles=troubles,
         )
 
     def _print(self, event: str, **values: object) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import click
 
 from bulletproof.cli.target import Target, find_target, host_options, json_option
 from bulletproof.cli.wording import duration, size
+from bulletproof.domain.process import Phase, ProcessState
 from bulletproof.errors import NeedsPerson, RecoveryNeeded
 from bulletproof.operations.status import Status, status
+from bulletproof.operations.workers import is_in_trouble
 from bulletproof.wiring import config_of, connect
 
 
@@ -82,7 +85,17 @@ def _processes(found: Status) -> list[str]:
         lines.append(f"  app         {found.web.phase}: {found.web.words}")
     for label, state in (("proxy", found.proxy), ("relay", found.relay)):
         lines.append(f"  {label.ljust(10)}  {state.phase}{_crashes(state.restarts)}")
-    return lines
+    return [*lines, *(f"  {name.ljust(10)}  {_background(states)}" for name, states in found.background.items())]
+
+
+def _background(states: tuple[ProcessState, ...]) -> str:
+    """A worker's processes or a timer: each phase with how many are in it, and what happened last."""
+    phases = Counter(str(state.phase) for state in states)
+    how = ", ".join(phase if len(states) == 1 else f"{count} {phase}" for phase, count in phases.items())
+    crashes = sum(state.restarts for state in states if state.phase is not Phase.WAITING)
+    words = [state.words for state in states if state.words and (state.phase is not Phase.RUNNING or state.restarts)]
+    text = f"{how}{_crashes(crashes)}{f': {words[0]}' if words else ''}"
+    return click.style(text, fg="red") if any(map(is_in_trouble, states)) else text
 
 
 def _deployments(found: Status) -> list[str]:
@@ -106,6 +119,8 @@ def _advice(found: Status) -> str:
         hint = "bulletproof logs" if found.is_supervised and found.web.restarts else "bulletproof start"
     elif found.wants_running and not found.is_supervised:
         hint = "bulletproof restart"
+    elif names := [name for name, states in found.background.items() if any(map(is_in_trouble, states))]:
+        hint = f"bulletproof logs {names[0]}"
     return f"{click.style('hint:', fg='cyan')} {hint}" if hint else ""
 
 
@@ -127,6 +142,10 @@ def _as_json(found: Status) -> dict[str, object]:
         "web": {"phase": found.web.phase, "restarts": found.web.restarts, "words": found.web.words},
         "proxy": found.proxy.phase,
         "relay": found.relay.phase,
+        "background": {
+            name: [{"phase": one.phase, "pid": one.pid, "restarts": one.restarts, "words": one.words} for one in states]
+            for name, states in found.background.items()
+        },
         "last_outcome": found.last.outcome if found.last else None,
         "unfinished": found.unfinished.deployment.number if found.unfinished else None,
         "lock": found.holder.in_words() if found.holder else None,

@@ -62,6 +62,28 @@ Command = Annotated[
 Revision = Annotated[
     str, Meta(pattern=r"^\S+$(?!\n)", max_length=100, description='a migration\'s revision, such as "3f2c9a"')
 ]
+ProcessName = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?!(?:web|release)$)[A-Za-z][A-Za-z0-9_-]{0,30}$(?!\n)",
+        description="named with at most 31 letters, digits, dashes and underscores, a letter first,"
+        " and not web or release",
+    ),
+]
+ProcessCommand = Annotated[
+    str,
+    Meta(
+        pattern=r"^[^\x00\n]*[^\x00\s][^\x00\n]*$(?!\n)",
+        max_length=2000,
+        description='a command, such as "python worker.py"',
+    ),
+]
+"""Quotes are judged as well, by `domain.command`."""
+Schedule = Annotated[
+    str,
+    Meta(max_length=200, description='five fields as in a crontab, such as "*/5 * * * *", or "@hourly"'),
+]
+"""Its fields are judged as well, by `domain.cron`."""
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 Mebibytes = Annotated[int, Meta(ge=0, le=1 << 30)]
 
@@ -153,6 +175,32 @@ class Rehearsal(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Files and folders of the machine that the app must read to boot."""
 
 
+class Worker(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A process that runs beside the web app for as long as its release is live, and again when it crashes."""
+
+    command: ProcessCommand
+    """A shell command, run in the source with the release's packages first in PATH, and the web app's settings."""
+    count: Annotated[int, Meta(ge=1, le=64)] = 1
+    """So many of it."""
+    stop_seconds: Seconds = 30.0
+    """It may take this long after SIGTERM to finish what it does; then SIGKILL."""
+    overlap: bool = False
+    """Whether a new release's may start before the old release's has ended."""
+
+
+class Timer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A command that runs at given times, one run at a time."""
+
+    schedule: Schedule
+    """Minute, hour, day of month, month, day of week in the machine's time zone; or `@hourly`, `@daily`, `@weekly`"""
+    command: ProcessCommand
+    """A shell command, run in the source with the release's packages first in PATH, and the web app's settings."""
+    timeout_seconds: Annotated[float, Meta(gt=0, le=86400)] = 3600.0
+    """A run that takes longer gets SIGTERM."""
+    stop_seconds: Seconds = 30.0
+    """A run may go on for this long when its release is replaced or stopped; then SIGTERM."""
+
+
 class Keep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is kept for a rollback."""
 
@@ -182,3 +230,5 @@ class AppConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hold: Hold = Hold()
     rehearsal: Rehearsal = Rehearsal()
     require: Require = Require()
+    workers: dict[ProcessName, Worker] = {}
+    timers: dict[ProcessName, Timer] = {}

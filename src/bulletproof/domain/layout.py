@@ -158,6 +158,14 @@ class Layout:
         """What the app's processes of deployment `number` print."""
         return self.logs / f"web-{number}.log"
 
+    def worker_log(self, number: int, name: str) -> Path:
+        """What a worker of deployment `number` prints, all of its processes together."""
+        return self.logs / f"worker-{name}-{number}.log"
+
+    def timer_log(self, number: int, name: str) -> Path:
+        """What the runs of a timer of deployment `number` print."""
+        return self.logs / f"timer-{name}-{number}.log"
+
     def rehearsal_log(self, number: int) -> Path:
         """What the app printed when deployment `number` was rehearsed."""
         return self.logs / f"rehearsal-{number}.log"

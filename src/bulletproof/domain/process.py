@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,8 @@ class Phase(StrEnum):
     ABSENT = "absent"
     """The supervisor was not asked to run it, or was asked to stop it."""
     RUNNING = "running"
+    WAITING = "waiting"
+    """It has a schedule, and is not due."""
     BACKING_OFF = "backing-off"
     """It crashed and is started again after a pause."""
     STOPPING = "stopping"
@@ -47,6 +50,14 @@ class ProcessSpec:
     stop_signal: StopSignal = StopSignal.TERM
     stop_seconds: float = 10.0
     """From that signal to SIGKILL."""
+    schedule: str = ""
+    """When it is run, as a crontab has it; empty means always. Only one with a schedule may end by itself."""
+    timeout_seconds: float = 0.0
+    """One with a schedule gets SIGTERM when a run takes longer; 0 is never."""
+    drain_seconds: float = 0.0
+    """How long it may go on by itself once it is told to stop; then SIGTERM."""
+    is_group: bool = False
+    """Whether SIGTERM goes to all of its process group: it is a shell that lets its commands end first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +77,24 @@ def web_name(number: int) -> str:
     """The name of the app's web process of deployment `number`."""
     return f"web-{number}"
 
+
+def worker_name(number: int, name: str, index: int) -> str:
+    """The name of the `index`th process of a worker of deployment `number`."""
+    return f"worker-{number}-{name}-{index}"
+
+
+def timer_name(number: int, name: str) -> str:
+    """The name of a timer of deployment `number`."""
+    return f"timer-{number}-{name}"
+
+
+def generation_of(name: str) -> int | None:
+    """The deployment that a worker or a timer belongs to; None for any other process."""
+    found = _BACKGROUND.fullmatch(name)
+    return int(found[1]) if found else None
+
+
+_BACKGROUND = re.compile(r"(?:worker|timer)-(\d+)-.+")
 
 PROXY = "proxy"
 """The name of the proxy's process."""

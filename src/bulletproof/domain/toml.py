@@ -13,7 +13,8 @@ from difflib import get_close_matches
 import msgspec
 from msgspec import Struct, inspect
 
-from bulletproof.domain.config import AppConfig
+from bulletproof.domain import command, cron
+from bulletproof.domain.config import AppConfig, ProcessCommand, ProcessName, Schedule, Timer, Worker
 from bulletproof.domain.toml_places import Keys, Place, Places, find_places
 from bulletproof.errors import UsageError
 
@@ -54,6 +55,14 @@ _SYNTAX = (
 """How tomllib's messages begin, in any version of Python, and what they mean; others are shown as they are."""
 
 
+_NAMED: Mapping[str, type[Struct]] = {"workers": Worker, "timers": Timer}
+"""Tables of tables whose keys a person chooses."""
+_ANY_NAME = "NAME"
+_EXAMPLES = {"name": "myapp", "command": "python worker.py", "schedule": "*/5 * * * *"}
+_JUDGES = ((Schedule, cron.fault), (ProcessCommand, command.fault))
+"""What a pattern cannot tell of a text."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Fault:
     """One thing that is wrong with a document that is good TOML."""
@@ -65,9 +74,12 @@ class _Fault:
     is_missing: bool = False
 
 
-def parse(text: str, file_name: str = FILE_NAME, *, below: tuple[str, ...] = ()) -> AppConfig:
+def parse(
+    text: str, file_name: str = FILE_NAME, *, below: tuple[str, ...] = (), beneath: Mapping[str, object] | None = None
+) -> AppConfig:
     """The configuration that the text tells, or that its table `below` tells, such as ("tool", "bulletproof").
 
+    `beneath` holds for what the text does not say: good tables, of which `workers` is taken as a whole or not at all.
     Raises UsageError `config-invalid`: message `FILE:LINE:COLUMN: what is wrong`, context the line itself and then any
     other errors of the text.
     """
@@ -76,11 +88,22 @@ def parse(text: str, file_name: str = FILE_NAME, *, below: tuple[str, ...] = ())
     for key in below:
         table = typing.cast("dict[str, object]", table.get(key, {}))
     places = find_places(text)
-    faults = sorted(_faults(table, AppConfig, below, len(below)), key=lambda fault: _order(fault, places))
+    found = (*_faults(table, AppConfig, below, len(below)), *_same_names(table, below))
+    faults = sorted(found, key=lambda fault: _order(fault, places))
     if faults:
         others = tuple(f"{_where(file_name, _place(fault, places))}: {fault.words}" for fault in faults[1:])
         raise _invalid(text, file_name, _place(faults[0], places), faults[0].words, others)
-    return msgspec.convert(table, AppConfig)
+    return msgspec.convert(_laid_over(table, beneath or {}), AppConfig)
+
+
+def _laid_over(table: Mapping[str, object], beneath: Mapping[str, object]) -> dict[str, object]:
+    """What the table says, and for the keys that it does not have what is beneath; tables of processes stay whole."""
+    merged = {**beneath, **table}
+    for key in (beneath.keys() & table.keys()) - _NAMED.keys():
+        mine, other = table[key], beneath[key]
+        if isinstance(mine, dict) and isinstance(other, dict):
+            merged[key] = {**other, **mine}
+    return merged
 
 
 def schema() -> dict[str, object]:
@@ -179,12 +202,40 @@ def _faults(table: object, shape: type[Struct], keys: Keys, top: int) -> Iterato
             yield _Fault(keys=here, words=_unknown(key, keys, top), is_about_key=True)
         elif _is_table(fields[key].type):
             yield from _faults(value, fields[key].type, here, top)
+        elif len(here) == top + 1 and key in _NAMED:
+            yield from _named_faults(value, _NAMED[key], here, top)
         else:
             yield from _misfits(value, fields[key].type, here)
     for key, field in fields.items():
         if field.required and key not in table:
-            words = f'`{key}` is missing; write {key} = "myapp" into {_table_name(keys)}'
+            words = f"`{key}` is missing; write {key} = {json.dumps(_EXAMPLES[key])} into {_table_name(keys)}"
             yield _Fault(keys=keys, words=words, is_about_key=True, is_missing=True)
+
+
+def _same_names(table: Mapping[str, object], below: Keys) -> Iterator[_Fault]:
+    """Timers that are named as a worker is: what logs and status show would be either's."""
+    workers, timers = table.get("workers"), table.get("timers")
+    for name in timers if isinstance(timers, dict) and isinstance(workers, dict) else ():
+        if isinstance(workers, dict) and name in workers:
+            keys = (*below, "timers", name)
+            yield _Fault(keys=keys, words=f"{_name(keys)} is the name of a worker as well", is_about_key=True)
+
+
+def _named_faults(value: object, shape: type[Struct], keys: Keys, top: int) -> Iterator[_Fault]:
+    """The same for a table of tables whose keys a person chooses."""
+    if not isinstance(value, dict):
+        meant = "; web processes are counted by `workers` of [app]" if isinstance(value, int) else ""
+        yield _Fault(keys=keys, words=f"{_name(keys)} must be a table, not {_told(value)}{meant}")
+        return
+    for name, inner in value.items():
+        here = (*keys, name)
+        for fault in _misfits(name, ProcessName, here):
+            yield _Fault(keys=here, words=fault.words.partition(", not ")[0], is_about_key=True)
+        if isinstance(inner, str) and shape is Worker:
+            words = f"{_name(here)} must be a table; write {name} = {{ command = {json.dumps(inner)} }}"
+            yield _Fault(keys=here, words=words)
+        else:
+            yield from _faults(inner, shape, here, top)
 
 
 def _is_table(kind: object) -> bool:
@@ -204,12 +255,18 @@ def _misfits(value: object, kind: object, keys: Keys) -> Iterator[_Fault]:
         wanted = inspect.type_info(kind)
         words = f"{_name(keys)} must be {_wanted(wanted)}, not {_told(value)}{_advice(value, wanted)}"
         yield _Fault(keys=keys, words=words)
+        return
+    for judged, judge in _JUDGES:
+        if kind == judged and (words := judge(str(value))):
+            yield _Fault(keys=keys, words=f"{_name(keys)} must be {_wanted(inspect.type_info(kind))}: {words}")
 
 
 def _unknown(key: str, keys: Keys, top: int) -> str:
     """Why the key cannot stand in the table that `keys` lead to, and what was meant."""
     tables = _tables()
     here = tuple(str(part) for part in keys[top:])
+    if here[:1] and here[0] in _NAMED:
+        here = (here[0], _ANY_NAME)
     others = [table for table, known in tables.items() if key in known and table != here]
     if others:
         owners = " and ".join(_table_name((*keys[:top], *table)) for table in others)
@@ -225,7 +282,7 @@ def _tables() -> Mapping[tuple[str, ...], tuple[str, ...]]:
     for field in msgspec.structs.fields(AppConfig):
         if _is_table(field.type):
             tables[field.name,] = field.type.__struct_fields__
-    return tables
+    return {**tables, **{(key, _ANY_NAME): shape.__struct_fields__ for key, shape in _NAMED.items()}}
 
 
 def _table_name(keys: Keys) -> str:

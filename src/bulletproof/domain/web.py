@@ -31,18 +31,23 @@ def web_process(
         argv=(str(layout.venv(release) / "bin" / "python"), *server(layout, number, config, entry, gunicorn)),
         folder=layout.source(release),
         log=layout.web_log(number),
-        environment={
-            **surroundings(layout.source(release), layout.venv(release), layout.data),
-            "BULLETPROOF_RELEASE": release,
-            "BULLETPROOF_DEPLOYMENT": str(number),
-            "PYTHONUNBUFFERED": "1",
-            **database,
-        },
+        environment=app_environment(layout, number, release, database),
         settings=layout.settings(number),
         runtime=layout.instance(number),
         stop_signal=StopSignal.TERM if server is _uvicorn else _GUNICORN_STOP,
         stop_seconds=config.drain.stop_seconds,
     )
+
+
+def app_environment(layout: Layout, number: int, release: str, database: Mapping[str, str]) -> dict[str, str]:
+    """What every process of deployment `number` gets besides its settings."""
+    return {
+        **surroundings(layout.source(release), layout.venv(release), layout.data),
+        "BULLETPROOF_RELEASE": release,
+        "BULLETPROOF_DEPLOYMENT": str(number),
+        "PYTHONUNBUFFERED": "1",
+        **database,
+    }
 
 
 def surroundings(source: Path, venv: Path, home: Path) -> dict[str, str]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bulletproof.domain.config import AppConfig
+from bulletproof.domain.procfile import FILE_NAME as PROCFILE
+from bulletproof.domain.procfile import Procfile, parse_procfile
 from bulletproof.domain.toml import FILE_NAME, invalid_bytes, parse
 from bulletproof.errors import UsageError
 
@@ -61,13 +63,33 @@ def find_config(folder: Path) -> Path | None:
 
 
 def read_config(path: Path) -> AppConfig:
-    """What a configuration file says; raises UsageError `config-missing`, `config-unreadable` or `config-invalid`."""
+    """What a configuration file says and, where it says nothing, the Procfile beside it.
+
+    Raises UsageError `config-missing`, `config-unreadable`, `config-invalid` or `procfile-invalid`.
+    """
     content = _read(path)
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
         raise invalid_bytes(content, error, path.name) from error
-    return parse(text, path.name, below=TABLE if path.name == PYPROJECT else ())
+    procfile = read_procfile(path.parent)
+    tables = procfile.tables if procfile else {}
+    return parse(text, path.name, below=TABLE if path.name == PYPROJECT else (), beneath=tables)
+
+
+def read_procfile(folder: Path) -> Procfile | None:
+    """What the folder's Procfile says, None when it has none.
+
+    Raises UsageError `config-unreadable`, `config-invalid` or `procfile-invalid`.
+    """
+    path = folder / PROCFILE
+    if not path.is_file():
+        return None
+    content = _read(path)
+    try:
+        return parse_procfile(content.decode())
+    except UnicodeDecodeError as error:
+        raise invalid_bytes(content, error, path.name) from error
 
 
 def _read(path: Path) -> bytes:

@@ -17,6 +17,7 @@ from bulletproof.operations import pipelines
 from bulletproof.operations.attempt import Attempt, Order
 from bulletproof.operations.steps import verify_through_proxy
 from bulletproof.operations.sweep import sweep
+from bulletproof.operations.workers import troubles
 from bulletproof.ports import Host
 
 OUTCOMES = Outcomes(done=Outcome.DEPLOYED, undone=Outcome.UNDONE, refused=Outcome.REFUSED)
@@ -50,6 +51,8 @@ class Result:
     cause: BaseException | None = None
     warning: str = ""
     """Something that went wrong beside the deployment and changes nothing of it."""
+    troubles: tuple[str, ...] = ()
+    """What is wrong with the workers and timers of what serves."""
     note: str = ""
     """Said instead of how it ended, when no deployment was needed."""
 
@@ -158,11 +161,13 @@ def _run(session: Session, order: Order, pipeline: Pipeline[Attempt]) -> Result:
         outcome = Outcome.UNDONE if failure.touched else Outcome.REFUSED
         step, cause = failure.step, failure.cause
     _rest(session)
+    served = serving(session.host, session.journal)
     result = Result(
         outcome=outcome,
         number=attempt.number,
         release=attempt.deployment.release,
-        serving=serving(session.host, session.journal),
+        serving=served,
+        troubles=troubles(session.host, served) if served else (),
         seconds=session.around.clock() - begun,
         step=step,
         cause=cause,

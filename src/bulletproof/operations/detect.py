@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bulletproof.domain.entry import the_one
 from bulletproof.domain.frameworks import DJANGO, FASTAPI, FLASK, Framework, of_packages
+from bulletproof.domain.procfile import Procfile
 from bulletproof.domain.python_traits import (
     Sighting,
     database_use,
@@ -24,6 +25,7 @@ from bulletproof.effects.env_file import EnvFile, read_env_file
 from bulletproof.effects.git_marks import is_ignored, is_tracked
 from bulletproof.effects.interpreter import running_interpreter
 from bulletproof.effects.local_packages import Need, need_of
+from bulletproof.effects.project import read_procfile
 from bulletproof.effects.source import resolve
 from bulletproof.effects.source_tree import SourceTree, find_entry, read_source, search_entry
 from bulletproof.errors import BulletproofError, StepFailed
@@ -113,12 +115,13 @@ class Findings:
     python: Found | None
     """The version that the project asks for."""
     git: GitFound
+    procfile: Procfile | None = None
 
 
 def detect(folder: Path, *, entry: str | None = None) -> Findings:
     """Look at everything in the folder; with `entry` that one is taken and not searched for.
 
-    Raises StepFailed `entry-not-found`, `entry-ambiguous` and `folder-unreadable`.
+    Raises StepFailed `entry-not-found`, `entry-ambiguous` and `folder-unreadable`, and UsageError `procfile-invalid`.
     """
     try:
         return _detect(folder, entry)
@@ -131,11 +134,10 @@ def _detect(folder: Path, entry: str | None) -> Findings:
     tree = read_source(folder)
     packages = imported_packages(tree.modules)
     env, example = read_env_file(folder / ".env"), read_env_file(folder / ".env.example")
-    pyproject = _pyproject(folder)
-    candidate = None if entry else the_one(search_entry(folder, tree), hint="bulletproof init --entry MODULE:APP")
-    found = (
-        Found(what=candidate.entry, where=candidate.reason) if candidate else Found(what=entry or "", where="--entry")
-    )
+    pyproject, procfile = _pyproject(folder), read_procfile(folder)
+    told = Found(what=entry, where="--entry") if entry else _told_by(procfile)
+    candidate = None if told else the_one(search_entry(folder, tree), hint="bulletproof init --entry MODULE:APP")
+    found = Found(what=candidate.entry, where=candidate.reason) if candidate else told or Found(what="", where="")
     framework = candidate.framework if candidate else of_packages(set(packages), found.what) or FLASK
     dependencies, problem = _dependencies(folder)
     return Findings(
@@ -157,7 +159,16 @@ def _detect(folder: Path, entry: str | None) -> Findings:
         health=_health(tree, framework),
         python=_python(folder, pyproject, dependencies),
         git=_git(folder),
+        procfile=procfile,
     )
+
+
+def _told_by(procfile: Procfile | None) -> Found | None:
+    """The entry that a Procfile's `web:` line loads."""
+    if procfile is None or not procfile.entry:
+        return None
+    line = next(one.line for one in procfile.meanings if one.line.name == "web")
+    return Found(what=procfile.entry, where=f"Procfile:{line.number}")
 
 
 def valid_name(wish: str) -> str:

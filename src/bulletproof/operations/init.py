@@ -50,7 +50,11 @@ _COMMENTS = {
     "rehearsal.allow": 'what it must read of the machine, such as ["/srv/models"]',
     "require.free_disk_mib": "or no deployment begins",
     "require.free_memory_mib": "likewise",
+    "workers": 'more processes: workers.mail.command = "celery -A app worker"',
+    "timers": 'by the clock: timers.tidy = { schedule = "@daily", command = "flask tidy" }',
 }
+_CHOSEN = {"workers", "timers"}
+"""Tables whose keys a person chooses."""
 _FIRST_PORT = 8000
 _COMMENT_COLUMN = 36
 _KINDS = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB", "oracle": "Oracle"}
@@ -127,7 +131,8 @@ def _refuse_misfit(option: str, text: str) -> None:
 def toml_text(findings: Findings, name: str) -> str:
     """The text of the bulletproof.toml: what was found as lines that hold, every other key as a comment."""
     holding = {"name": name, "app.entry": findings.entry.what, **_other_than_default(findings)}
-    defaults = {**_defaults(), "proxy.port": _FIRST_PORT}
+    beneath = findings.procfile.tables if findings.procfile else {}
+    defaults = {**_defaults(toml.parse('name = "app"', beneath=beneath)), "proxy.port": _FIRST_PORT}
     comments = {**_COMMENTS, "app.entry": findings.entry.where}
     lines = []
     for key, default in defaults.items():
@@ -149,16 +154,18 @@ def _other_than_default(findings: Findings) -> dict[str, object]:
     return found
 
 
-def _defaults() -> dict[str, object]:
+def _defaults(config: AppConfig) -> dict[str, object]:
     """Every key of the configuration, dotted, with what holds without it."""
     defaults: dict[str, object] = {}
-    for key, value in msgspec.to_builtins(AppConfig(name="app")).items():
-        inner = value.items() if isinstance(value, dict) else ()
+    for key, value in msgspec.to_builtins(config).items():
+        inner = value.items() if isinstance(value, dict) and key not in _CHOSEN else ()
         defaults.update({f"{key}.{name}": default for name, default in inner} if inner else {key: value})
     return defaults
 
 
 def _toml_value(value: object) -> str:
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {_toml_value(one)}' for key, one in value.items())} }}" if value else "{}"
     whole = int(value) if isinstance(value, float) and value.is_integer() else value
     return json.dumps(whole, ensure_ascii=False)
 
@@ -179,6 +186,9 @@ def describe(findings: Findings) -> Iterator[Line]:
         why = f"{_TOOLS[findings.migrations.what]}; the first deployment runs them on a new database"
         is_folder = findings.migrations.what != "django" or "/" in findings.migrations.where
         yield Line(topic="migrations", what=f"{findings.migrations.where}{'/' if is_folder else ''}", why=why)
+    for meaning in findings.procfile.meanings if findings.procfile else ():
+        what = f"{meaning.line.name} (line {meaning.line.number})"
+        yield Line(topic="Procfile", what=what, why=f"{meaning.line.command}: {meaning.words}")
     yield _health_line(findings.health)
     if findings.python:
         yield Line(topic="python", what=findings.python.what, why=f"asked for in {findings.python.where}")
@@ -263,6 +273,9 @@ def warnings(findings: Findings) -> Iterator[str]:
         and not any(name.lower() == package for name in findings.packages)
     ):
         yield f"{findings.package_list} does not name {findings.framework.name}"
+    for meaning in findings.procfile.meanings if findings.procfile else ():
+        if meaning.tool and not findings.migrations:
+            yield f"the Procfile migrates with {meaning.tool}, and no migrations were found: command of [migrations]"
     yield from _settings_warnings(findings.env, _asked_for(findings))
     if findings.database and not findings.database.setting:
         how = _WRITTEN_DOWN.get(findings.framework.name, "")
@@ -291,4 +304,8 @@ def as_json(done: Initialised) -> dict[str, object]:
         if file:
             del file["flask_app"]
     found["framework"] = done.findings.framework.name
+    found["procfile"] = {
+        one.line.name: {"line": one.line.number, "command": one.line.command, "means": one.words}
+        for one in (done.findings.procfile.meanings if done.findings.procfile else ())
+    }
     return {**found, "warnings": list(warnings(done.findings)), "written": str(done.path)}

@@ -45,6 +45,7 @@ from bulletproof.operations.steps import (
     verify_through_proxy,
     wipe_app,
 )
+from bulletproof.operations.workers import pause_workers, resume_workers, switch_workers
 
 _PREFLIGHT = Step("preflight", check_host)
 _FETCH = Step("fetch", fetch_source, undo=discard_release)
@@ -60,17 +61,19 @@ _GATE = Step("gate", pass_health_gate)
 _CUTOVER = Step("cutover", cut_over, undo=cut_back)
 _VERIFY = Step("verify", verify_through_proxy)
 _ADOPT = Step("adopt", adopt_settings)
+_WORKERS = Step("workers", switch_workers)
 _DRAIN = Step("drain", drain_previous)
 _PRUNE = Step("prune", prune)
 _CLOSE = Step("close", close_host)
 
 _OPENERS = Step("openers", refuse_openers)
+_PAUSE = Step("pause", pause_workers, undo=resume_workers)
 _HOLD = Step("hold", hold_requests, undo=resume_requests)
 _SNAPSHOT = Step("snapshot", take_snapshot, undo=discard_snapshot)
 _MIGRATE = Step("migrate", migrate_work_copy, undo=discard_work_copy)
 _SWAP = Step("swap", swap_data, undo=put_snapshot_back)
 
-_FINISH = (_ADOPT, _DRAIN, _PRUNE)
+_FINISH = (_ADOPT, _WORKERS, _DRAIN, _PRUNE)
 
 
 def _with_migration(name: str, prepared: tuple[Step[Attempt], ...], held: Step[Attempt]) -> Pipeline[Attempt]:
@@ -81,7 +84,7 @@ def _with_migration(name: str, prepared: tuple[Step[Attempt], ...], held: Step[A
     """
     return Pipeline(
         name,
-        before=(*prepared, _OPENERS, held, _SNAPSHOT, _MIGRATE, _SWAP, _START, _GATE),
+        before=(*prepared, _OPENERS, _PAUSE, held, _SNAPSHOT, _MIGRATE, _SWAP, _START, _GATE),
         after=(_CUTOVER, *_FINISH),
     )
 

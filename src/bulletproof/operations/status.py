@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from bulletproof.domain.deployment import Live
@@ -11,6 +12,7 @@ from bulletproof.effects import lock
 from bulletproof.effects.processes import Family, family_of
 from bulletproof.engine.journal import Entry, Journal
 from bulletproof.errors import StepFailed
+from bulletproof.operations.workers import look
 from bulletproof.ports import Host
 
 _PATIENCE_SECONDS = 2.0
@@ -41,7 +43,9 @@ class Status:
     is_held: bool = False
     """Whether the holder is alive."""
     workers: int = 0
-
+    """Of the web process."""
+    background: Mapping[str, tuple[ProcessState, ...]] = field(default_factory=dict)
+    """The processes of each worker and timer."""
     is_answering: bool = False
     """Whether the site answers although no supervisor could be asked how it is."""
 
@@ -78,6 +82,7 @@ def status(host: Host, journal: Journal) -> Status:
         holder=holder,
         is_held=holder is not None and family_of(holder.pid) is not None,
         workers=_workers(host, live),
+        background=look(host, live) if live is not None and journal.wants_running() else {},
     )
 
 

@@ -14,6 +14,7 @@ from bulletproof.domain.web import database_setting, web_process
 from bulletproof.errors import StepFailed
 from bulletproof.operations.attempt import Attempt
 from bulletproof.operations.gate import Candidate, pass_gate
+from bulletproof.operations.workers import refuse_missing_programs, stop_all
 from bulletproof.ports import Host, Manifest
 
 _POLL_SECONDS = 0.1
@@ -42,6 +43,7 @@ def fetch_source(attempt: Attempt) -> str:
 def build_release(attempt: Attempt) -> str:
     """Build its virtual environment, its own and shared with no other release."""
     manifest = attempt.host.releases.build(attempt.deployment.release, _ordered_settings(attempt))
+    refuse_missing_programs(attempt, manifest)
     notes = attempt.host.releases.notes(attempt.deployment.release)
     packages = f"{manifest.packages} packages{f' by {manifest.dependencies}' if manifest.dependencies else ''}"
     return "; ".join((f"{packages}, Python {manifest.python}, {manifest.entry}", *manifest.remarks, *notes))
@@ -136,9 +138,7 @@ def close_host(attempt: Attempt) -> str:
     if host.proxy.target() is None:
         host.supervisor.stop(RELAY)
     host.supervisor.stop(PROXY)
-    for name in host.supervisor.names():
-        if name != RELAY:
-            host.supervisor.stop(name)
+    stop_all(host, [name for name in host.supervisor.names() if name != RELAY])
     host.supervisor.stop(RELAY)
     host.proxy.close()
     return "stopped"

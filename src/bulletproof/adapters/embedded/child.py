@@ -40,6 +40,7 @@ class Child:
         self._crashes_in_row = 0
         self._row_began = 0.0
         self._started = 0.0
+        self._term_at = math.inf
         self._kill_at = math.inf
         self._give_up_at = math.inf
 
@@ -66,11 +67,14 @@ class Child:
         """Begin to stop it, or wait longer for one that could not be ended; `is_gone` tells when it is done."""
         if not self.is_stopping:
             note(f"{self.process.name}: stopping")
-            self._phase, self._kill_at = Phase.STOPPING, now + self.process.stop_seconds
-            if self._main is not None:
-                self._main.ask_to_end(self.process.stop_signal)
+            self._phase = Phase.STOPPING
+            self._end_main_at(now + self.process.drain_seconds)
         self.due = now
         self._give_up_at = max(now, self._kill_at) + self._policy.kill_patience_seconds
+
+    def _end_main_at(self, when: float) -> None:
+        """Let the main process go on until then; after that SIGTERM, and SIGKILL when it takes too long."""
+        self._term_at, self._kill_at = when, when + self.process.stop_seconds
 
     def discard(self) -> None:
         """Remove its files and close its socket, once nothing of it runs. Raises OSError."""
@@ -192,9 +196,19 @@ class Child:
         """Kill what is left: all when its time is up, and what outlived the main process at once."""
         self.due = now + (_LOOK_AGAIN_SECONDS if now < self._give_up_at else _LOOK_SELDOM_SECONDS)
         if self._main is not None and now < self._kill_at:
-            self.due = self._kill_at
+            self._ask_to_end_in_time(self._main, now)
         elif kernel.kill_all(self._last, self._token) == 0 and self._main is None:
             self._finish()
+
+    def _ask_to_end_in_time(self, main: Running, now: float) -> None:
+        """SIGTERM once, when it is time for it; tells when to look again."""
+        if now < self._term_at:
+            self.due = self._term_at
+            return
+        if self._term_at > -math.inf:
+            main.ask_to_end(self.process.stop_signal, is_group=self.process.is_group)
+            self._term_at = -math.inf
+        self.due = self._kill_at
 
     def _finish(self) -> None:
         try:

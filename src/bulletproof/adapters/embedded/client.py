@@ -98,6 +98,10 @@ class EmbeddedSupervisor:
             self.ensure_running()
         raise self._lost()
 
+    def ask_to_stop(self, name: str) -> None:
+        """Begin to stop it, and do not wait; idempotent."""
+        self._try(Request(verb=Verb.ASK_TO_STOP, name=name))
+
     def state(self, name: str) -> ProcessState:
         """What is known of the process; phase ABSENT also when no supervisor runs."""
         answer = self._try(Request(verb=Verb.STATE, name=name))
@@ -218,7 +222,9 @@ class EmbeddedSupervisor:
 
 def _clean_environment() -> dict[str, str]:
     """Nothing of the caller's but what every program may rely upon; the interpreter itself knows its packages."""
-    return {"PATH": os.defpath} | {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return {"PATH": os.defpath} | {
+        name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TZ") if name in os.environ
+    }
 
 
 def _require_accepted(answer: Answer) -> None:

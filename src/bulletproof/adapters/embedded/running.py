@@ -41,9 +41,14 @@ class Running:
             return "ended, how is not known: it was started by an earlier supervisor"
         return _in_words(self._child.returncode)
 
-    def ask_to_end(self, stop_signal: StopSignal) -> None:
-        """That signal to it alone: what it started is its own to end, for now."""
-        if not self.has_ended():
+    def ask_to_end(self, stop_signal: StopSignal, *, is_group: bool = False) -> None:
+        """That signal to it alone, since what it started is its own to end, for now; or to its whole process group."""
+        if self.has_ended():
+            return
+        if is_group:
+            # It lives and leads its group, so the number is its own.
+            os.killpg(self.identity.pid, signal.Signals[stop_signal])
+        else:
             signal.pidfd_send_signal(self.pidfd, signal.Signals[stop_signal])
 
     def close(self) -> None:

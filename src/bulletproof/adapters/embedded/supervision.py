@@ -18,6 +18,7 @@ from bulletproof.adapters.embedded.control import Control, Reply
 from bulletproof.adapters.embedded.diary import note
 from bulletproof.adapters.embedded.policy import Policy
 from bulletproof.adapters.embedded.recovery import Recovery
+from bulletproof.adapters.embedded.timer import Timer
 from bulletproof.adapters.embedded.wire import STOPPING_REFERENCE, Answer, Request, Verb
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.process import PROXY, RELAY, Phase, ProcessSpec, ProcessState
@@ -65,7 +66,7 @@ class Supervision:
         if left is None:
             return []
         if left.boot == self._boot:
-            return [Child.adopted(entry, self._policy, time.monotonic()) for entry in left.entries]
+            return [_kind(entry.process).adopted(entry, self._policy, time.monotonic()) for entry in left.entries]
         note("the machine was started anew: what ran before it waits for `bulletproof start`")
         for entry in left.entries:
             Child(entry.process, entry.token, self._policy).discard()
@@ -196,6 +197,10 @@ class Supervision:
                 self._start(request, reply)
             case Verb.STOP:
                 self._stop(request.name, reply)
+            case Verb.ASK_TO_STOP:
+                if child := self._children.get(request.name):
+                    child.stop(time.monotonic())
+                reply(Answer())
             case Verb.SHUTDOWN:
                 self._is_closing = True
                 self._farewells.append(reply)
@@ -226,7 +231,7 @@ class Supervision:
         reply(Answer())
 
     def _begin(self, process: ProcessSpec) -> None:
-        child = Child(process, os.urandom(16).hex(), self._policy)
+        child = _kind(process)(process, os.urandom(16).hex(), self._policy)
         self._children[process.name] = child
         try:
             self._save()  # before there is a process: should we be killed in between, its token finds it
@@ -252,6 +257,10 @@ class Supervision:
                 then()
 
         self._waiters.setdefault(name, []).append(tell)
+
+
+def _kind(process: ProcessSpec) -> type[Child]:
+    return Timer if process.schedule else Child
 
 
 def _refusal(reference: str, message: str) -> Answer:

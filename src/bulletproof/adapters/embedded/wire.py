@@ -23,6 +23,7 @@ class Verb(StrEnum):
     PING = "ping"
     START = "start"
     STOP = "stop"
+    ASK_TO_STOP = "ask-to-stop"
     STATE = "state"
     NAMES = "names"
     SHUTDOWN = "shutdown"
@@ -34,7 +35,7 @@ class Request:
 
     verb: Verb
     name: str = ""
-    """Of the process, for `stop` and `state`."""
+    """Of the process, for `stop`, `ask-to-stop` and `state`."""
     process: ProcessSpec | None = None
     """For `start`."""
 

@@ -1,0 +1,56 @@
+"""What runs beside the web app: a release's workers and timers, as pure functions."""
+
+from __future__ import annotations
+
+from bulletproof.domain.command import is_simple, shell_argv
+from bulletproof.domain.config import AppConfig
+from bulletproof.domain.layout import Layout
+from bulletproof.domain.process import ProcessSpec, timer_name, worker_name
+from bulletproof.domain.web import app_environment
+
+
+def background_processes(
+    layout: Layout, number: int, release: str, config: AppConfig, *, database: dict[str, str]
+) -> tuple[ProcessSpec, ...]:
+    """All workers and timers of `release` as deployment `number` runs them, with the web app's settings."""
+    environment = app_environment(layout, number, release, database)
+    workers = [
+        ProcessSpec(
+            name=worker_name(number, name, index),
+            argv=shell_argv(worker.command),
+            folder=layout.source(release),
+            log=layout.worker_log(number, name),
+            environment=environment,
+            settings=layout.settings(number),
+            stop_seconds=worker.stop_seconds,
+            is_group=not is_simple(worker.command),
+        )
+        for name, worker in config.workers.items()
+        for index in range(1, worker.count + 1)
+    ]
+    timers = [
+        ProcessSpec(
+            name=timer_name(number, name),
+            argv=shell_argv(timer.command),
+            folder=layout.source(release),
+            log=layout.timer_log(number, name),
+            environment=environment,
+            settings=layout.settings(number),
+            stop_seconds=config.drain.stop_seconds,
+            is_group=not is_simple(timer.command),
+            schedule=timer.schedule,
+            timeout_seconds=timer.timeout_seconds,
+            drain_seconds=timer.stop_seconds,
+        )
+        for name, timer in config.timers.items()
+    ]
+    return (*workers, *timers)
+
+
+def names_of(config: AppConfig, number: int) -> dict[str, tuple[str, ...]]:
+    """The processes of each worker and timer, by the name that the configuration gives it."""
+    workers = {
+        name: tuple(worker_name(number, name, index) for index in range(1, worker.count + 1))
+        for name, worker in config.workers.items()
+    }
+    return {**workers, **{name: (timer_name(number, name),) for name in config.timers}}

@@ -1,0 +1,90 @@
+"""A command line of a configuration: how a shell runs it, and which program that needs."""
+
+from __future__ import annotations
+
+import shlex
+
+_BUILT_IN = frozenset(
+    {
+        *(
+            ".",
+            ":",
+            "[",
+            "case",
+            "cd",
+            "echo",
+            "eval",
+            "exec",
+            "exit",
+            "export",
+            "false",
+            "for",
+            "if",
+            "printf",
+            "read",
+        ),
+        *("set", "test", "trap", "true", "ulimit", "umask", "until", "while"),
+    }
+)
+"""What a shell does itself."""
+
+
+_OPERATORS = frozenset("();<>|&")
+_JOINING = frozenset("();|")
+
+
+def fault(command: str) -> str:
+    """What is wrong with a command, in words; empty when it can be read."""
+    try:
+        shlex.split(command)
+    except ValueError:
+        return "a quote in it is not closed, or a backslash ends it"
+    return ""
+
+
+def is_simple(command: str) -> bool:
+    """Whether it is one program with its arguments, which can take the shell's place."""
+    words = _words(command)
+    return bool(words) and not any(_joins(word) for word in words) and words[0] not in _BUILT_IN
+
+
+def shell_argv(command: str) -> tuple[str, ...]:
+    """What runs it. A simple command takes the shell's place, so that SIGTERM reaches the program itself.
+
+    Otherwise the shell lets what it runs finish when SIGTERM comes, and ends then; SIGTERM must go to all of its group.
+    """
+    if not is_simple(command):
+        return ("/bin/sh", "-c", f"trap exit TERM; {command}")
+    prefix = "exec env " if _is_assignment(_words(command)[0]) else "exec "
+    return ("/bin/sh", "-c", prefix + command.strip())
+
+
+def program_of(command: str) -> str:
+    """The program that it begins with; empty when only a shell could tell."""
+    rest = [word for word in _words(command) if word != "env" and not _is_assignment(word)]
+    program = rest[0] if rest else ""
+    return "" if program in _BUILT_IN or set(program) <= _OPERATORS or "$" in program or "`" in program else program
+
+
+def script_of(command: str) -> str:
+    """The file that it gives to Python, as in `python worker.py`; empty when it gives none."""
+    words = _words(command)
+    script = words[1] if len(words) > 1 and words[0].rpartition("/")[2].startswith("python") else ""
+    return script if script.endswith(".py") and "$" not in script else ""
+
+
+def _words(command: str) -> list[str]:
+    lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    return list(lexer)
+
+
+def _joins(word: str) -> bool:
+    """Whether it is an operator that joins commands, and no redirection."""
+    return bool(word) and set(word) <= _OPERATORS and (word.startswith("&") or not _JOINING.isdisjoint(word))
+
+
+def _is_assignment(word: str) -> bool:
+    name, equals, _ = word.partition("=")
+    return bool(equals) and name.isidentifier()
