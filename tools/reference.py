@@ -10,6 +10,7 @@ import inspect
 import itertools
 import sys
 import textwrap
+import typing
 from pathlib import Path
 
 import click
@@ -52,8 +53,7 @@ def configuration() -> str:
         "`bulletproof.toml` in the project's folder, or `[tool.bulletproof]` in pyproject.toml; only `name` is needed.",
         "",
     ]
-    for table in (AppConfig, *_tables()):
-        title = "Top level" if table is AppConfig else f"[{_table_name(table)}]"
+    for title, table in {"Top level": AppConfig, **_tables()}.items():
         lines += [f"## {title}", "", inspect.getdoc(table) or "", ""]
         rows = [row for row in _rows(table) if row]
         if rows:
@@ -83,33 +83,46 @@ def _block(text: str) -> str:
     return f"```\n{text.rstrip()}\n```\n"
 
 
-def _tables() -> list[type]:
-    fields = msgspec.structs.fields(AppConfig)
-    return [field.type for field in fields if isinstance(field.type, type) and field.name != "name"]
+def _tables() -> dict[str, type]:
+    """Each table by its heading; one of tables that a person names stands for all of them."""
+    tables: dict[str, type] = {}
+    for field in msgspec.structs.fields(AppConfig):
+        if _is_named(field.type):
+            tables[f"[{field.name}.NAME]"] = typing.get_args(field.type)[1]
+        elif isinstance(field.type, type):
+            tables[f"[{field.name}]"] = field.type
+    return tables
 
 
-def _table_name(table: type) -> str:
-    return next(field.name for field in msgspec.structs.fields(AppConfig) if field.type is table)
+def _is_named(kind: object) -> bool:
+    """Whether it is a table of tables that a person names."""
+    return typing.get_origin(kind) is dict
 
 
 def _rows(table: type) -> list[str]:
     meanings = _meanings(table)
-    schema = msgspec.json.schema(table)["$defs"][table.__name__]["properties"]
+    definitions = msgspec.json.schema(table)["$defs"]
+    schema = definitions[table.__name__]["properties"]
     rows = []
     for field in msgspec.structs.fields(table):
-        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+        if _is_named(field.type) or (isinstance(field.type, type) and issubclass(field.type, msgspec.Struct)):
             continue
         default = "needed" if field.required else f"`{msgspec.json.encode(field.default).decode()}`"
-        rows.append(f"| `{field.name}` | {_kind(schema[field.name])} | {default} | {meanings.get(field.name, '')} |")
+        kind = _kind(schema[field.name], definitions)
+        rows.append(f"| `{field.name}` | {kind} | {default} | {meanings.get(field.name, '')} |")
     return rows
 
 
-def _kind(schema: dict[str, object]) -> str:
+def _kind(schema: dict[str, object], definitions: dict[str, dict[str, object]]) -> str:
+    """What a key can be, in words."""
     choices = schema.get("anyOf")
     if isinstance(choices, list):
-        return " or ".join(_kind(choice) for choice in choices if choice.get("type") != "null")
+        return " or ".join(_kind(choice, definitions) for choice in choices if choice.get("type") != "null")
+    if "$ref" in schema:
+        members = definitions[str(schema["$ref"]).rpartition("/")[2]]["enum"]
+        return " or ".join(sorted(map(str, members))) if isinstance(members, list) else ""
     words = {"integer": "whole number", "number": "number", "string": "text", "array": "list of texts"}
-    kind = words.get(str(schema.get("type")), "gunicorn or uvicorn")
+    kind = {**words, "boolean": "true or false"}[str(schema.get("type"))]
     low, high = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("maximum")
     return kind + (f", {low} to {high}" if high is not None else f", from {low}" if low is not None else "")
 

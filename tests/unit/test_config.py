@@ -147,7 +147,7 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing() -> None:
             'name = "aa"\nworkers.mail.comand = "x"',
             (
                 "2:14: `comand` is no key of [workers.mail]; did you mean `command`?"
-                " Known there: command, count, stop_seconds, overlap"
+                " Known there: command, count, stop_seconds, stop_signal, overlap"
             ),
         ),
         (

@@ -8,7 +8,7 @@ from pathlib import Path
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
-from bulletproof.domain.process import Phase, ProcessSpec, ProcessState, StopSignal
+from bulletproof.domain.process import Phase, ProcessSpec, ProcessState
 from bulletproof.domain.schema import Schema
 from bulletproof.effects import durable
 from bulletproof.effects.isolation import Cell, is_remapped, proof, start_in_cell, violations, why_not
@@ -33,7 +33,7 @@ class CellRehearsal:
         self._database = database
         self._public_host = public_host
         self._running: Running | None = None
-        self._stop_signal = StopSignal.TERM
+        self._stop_signal = "SIGTERM"
         self._cell: Cell | None = None
 
     def why_not(self) -> str:
@@ -163,7 +163,7 @@ class CellRehearsal:
     def _end(self) -> None:
         if self._running is not None:
             self._running.end(patience_seconds=_STOP_SECONDS, stop_signal=self._stop_signal)
-            self._running, self._stop_signal = None, StopSignal.TERM
+            self._running, self._stop_signal = None, "SIGTERM"
 
     def _inside(self, number: int, words: str) -> str:
         """Words that name live paths, as they must be said in the cell: where no path is remapped, the copy's own."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bulletproof.domain.command import is_simple, shell_argv
+from bulletproof.domain.command import graceful_signal, is_simple, shell_argv
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.process import ProcessSpec, timer_name, worker_name
@@ -23,6 +23,7 @@ def background_processes(
             environment=environment,
             settings=layout.settings(number),
             stop_seconds=worker.stop_seconds,
+            stop_signal=f"SIG{worker.stop_signal or graceful_signal(worker.command)}",
             is_group=not is_simple(worker.command),
         )
         for name, worker in config.workers.items()

@@ -54,9 +54,17 @@ def shell_argv(command: str) -> tuple[str, ...]:
     Otherwise the shell lets what it runs finish when SIGTERM comes, and ends then; SIGTERM must go to all of its group.
     """
     if not is_simple(command):
-        return ("/bin/sh", "-c", f"trap exit TERM; {command}")
+        return ("/bin/sh", "-c", f"trap exit TERM INT QUIT; {command}")
     prefix = "exec env " if _is_assignment(_words(command)[0]) else "exec "
     return ("/bin/sh", "-c", prefix + command.strip())
+
+
+def graceful_signal(command: str) -> str:
+    """The signal, without its SIG, at which it finishes what it does; huey's consumer drops that at SIGTERM."""
+    words = _words(command)
+    is_huey = any(word.rpartition("/")[2] in {"huey_consumer", "huey_consumer.py", "run_huey"} for word in words)
+    is_told = any(word == "-g" or word.startswith("--graceful-signal") for word in words)
+    return "INT" if is_huey and not is_told else "TERM"
 
 
 def program_of(command: str) -> str:

@@ -95,6 +95,14 @@ class Server(StrEnum):
     UVICORN = "uvicorn"
 
 
+class StopSignal(StrEnum):
+    """What asks a worker to finish what it does and to end."""
+
+    TERM = "TERM"
+    INT = "INT"
+    QUIT = "QUIT"
+
+
 class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the app is run."""
 
@@ -183,7 +191,9 @@ class Worker(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     count: Annotated[int, Meta(ge=1, le=64)] = 1
     """So many of it."""
     stop_seconds: Seconds = 30.0
-    """It may take this long after SIGTERM to finish what it does; then SIGKILL."""
+    """It may take this long to finish what it does after it was asked to; then SIGKILL."""
+    stop_signal: StopSignal | None = None
+    """What asks it to finish: `TERM`, unless it is known to drop its work then, as huey's consumer does."""
     overlap: bool = False
     """Whether a new release's may start before the old release's has ended."""
 

@@ -46,6 +46,8 @@ FASTAPI = Framework(
 )
 ASGI = Framework(name="ASGI", package="", makers=frozenset(), server=Server.UVICORN)
 """An app that is a plain function of `scope`, `receive` and `send`."""
+WSGI = Framework(name="WSGI", package="", makers=frozenset(), server=Server.GUNICORN)
+"""An app that is a plain function of `environ` and `start_response`."""
 
 FRAMEWORKS = (
     FLASK,

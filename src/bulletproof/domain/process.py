@@ -23,13 +23,6 @@ class Phase(StrEnum):
     """It crashed too often in a row; the supervisor gave up."""
 
 
-class StopSignal(StrEnum):
-    """What asks a process to end."""
-
-    TERM = "SIGTERM"
-    QUIT = "SIGQUIT"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSpec:
     """One process and all it needs; secrets stay in `settings`, a 0600 file of JSON that is read at the start."""
@@ -47,17 +40,18 @@ class ProcessSpec:
     """A folder of its own for its socket, made before it starts and removed after it stopped."""
     listen: Path | None = None
     """A unix socket that the supervisor binds and keeps, passed as descriptor 3: it outlives the process."""
-    stop_signal: StopSignal = StopSignal.TERM
+    stop_signal: str = "SIGTERM"
+    """What asks it to end; SIGTERM, SIGQUIT or SIGINT."""
     stop_seconds: float = 10.0
     """From that signal to SIGKILL."""
     schedule: str = ""
     """When it is run, as a crontab has it; empty means always. Only one with a schedule may end by itself."""
     timeout_seconds: float = 0.0
-    """One with a schedule gets SIGTERM when a run takes longer; 0 is never."""
+    """One with a schedule is asked to end when a run takes longer; 0 is never."""
     drain_seconds: float = 0.0
-    """How long it may go on by itself once it is told to stop; then SIGTERM."""
+    """How long it may go on by itself once it is told to stop; then it is asked to end."""
     is_group: bool = False
-    """Whether SIGTERM goes to all of its process group: it is a shell that lets its commands end first."""
+    """Whether the signal goes to all of its process group: it is a shell that lets its commands end first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

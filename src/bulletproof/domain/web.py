@@ -7,13 +7,13 @@ from pathlib import Path
 
 from bulletproof.domain.config import AppConfig, Server
 from bulletproof.domain.layout import Layout
-from bulletproof.domain.process import ProcessSpec, StopSignal, web_name
+from bulletproof.domain.process import ProcessSpec, web_name
 from bulletproof.domain.settings import database_url
 
 _CONTROL_SOCKET_SINCE = (25, 1)
 """gunicorn from 25.1 opens a control socket in $HOME unless told not to; earlier ones do not know the option."""
 
-_GUNICORN_STOP = StopSignal.QUIT
+_GUNICORN_STOP = "SIGQUIT"
 """Its quick way to end. An instance is drained before it is stopped, so no request is in it; and with SIGTERM a worker
 that waits for requests only looks up once a second: 1.1-1.4 s to its end on two idle cores, with SIGQUIT 0.3-0.4 s."""
 
@@ -34,7 +34,7 @@ def web_process(
         environment=app_environment(layout, number, release, database),
         settings=layout.settings(number),
         runtime=layout.instance(number),
-        stop_signal=StopSignal.TERM if server is _uvicorn else _GUNICORN_STOP,
+        stop_signal="SIGTERM" if server is _uvicorn else _GUNICORN_STOP,
         stop_seconds=config.drain.stop_seconds,
     )
 

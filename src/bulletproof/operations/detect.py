@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bulletproof.domain.entry import the_one
-from bulletproof.domain.frameworks import DJANGO, FASTAPI, FLASK, Framework, of_packages
+from bulletproof.domain.entry import Candidate, EntrySearch, the_one
+from bulletproof.domain.frameworks import ASGI, DJANGO, FASTAPI, FLASK, WSGI, Framework, of_packages
 from bulletproof.domain.procfile import Procfile
 from bulletproof.domain.python_traits import (
     Sighting,
@@ -136,9 +136,9 @@ def _detect(folder: Path, entry: str | None) -> Findings:
     env, example = read_env_file(folder / ".env"), read_env_file(folder / ".env.example")
     pyproject, procfile = _pyproject(folder), read_procfile(folder)
     told = Found(what=entry, where="--entry") if entry else _told_by(procfile)
-    candidate = None if told else the_one(search_entry(folder, tree), hint="bulletproof init --entry MODULE:APP")
-    found = Found(what=candidate.entry, where=candidate.reason) if candidate else told or Found(what="", where="")
-    framework = candidate.framework if candidate else of_packages(set(packages), found.what) or FLASK
+    candidate = None if entry else _candidate(search_entry(folder, tree), told)
+    found = told or Found(what=candidate.entry if candidate else "", where=candidate.reason if candidate else "")
+    framework = candidate.framework if candidate else of_packages(set(packages), found.what) or _plain(procfile)
     dependencies, problem = _dependencies(folder)
     return Findings(
         folder=str(folder),
@@ -161,6 +161,21 @@ def _detect(folder: Path, entry: str | None) -> Findings:
         git=_git(folder),
         procfile=procfile,
     )
+
+
+def _candidate(found: EntrySearch, told: Found | None) -> Candidate | None:
+    """What is to be loaded, as the source shows it; None when a person names something that it does not show."""
+    if told is None:
+        return the_one(found, hint="bulletproof init --entry MODULE:APP")
+    return next((one for one in found.candidates if one.entry == told.what), None)
+
+
+def _plain(procfile: Procfile | None) -> Framework:
+    """What an app is whose framework nothing tells."""
+    if procfile is None or not procfile.entry:
+        return FLASK
+    app = procfile.tables["app"]
+    return ASGI if isinstance(app, dict) and app.get("server") == ASGI.server else WSGI
 
 
 def _told_by(procfile: Procfile | None) -> Found | None:

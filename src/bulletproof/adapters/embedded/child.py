@@ -206,7 +206,7 @@ class Child:
             self.due = self._term_at
             return
         if self._term_at > -math.inf:
-            main.ask_to_end(self.process.stop_signal, is_group=self.process.is_group)
+            main.ask_to_end(self.process)
             self._term_at = -math.inf
         self.due = self._kill_at
 

@@ -13,7 +13,7 @@ import msgspec
 
 from bulletproof.adapters.embedded import kernel, listener
 from bulletproof.adapters.embedded.kernel import Identity
-from bulletproof.domain.process import ProcessSpec, StopSignal
+from bulletproof.domain.process import ProcessSpec
 from bulletproof.domain.settings import for_app
 from bulletproof.effects import durable
 from bulletproof.errors import StepFailed
@@ -41,15 +41,15 @@ class Running:
             return "ended, how is not known: it was started by an earlier supervisor"
         return _in_words(self._child.returncode)
 
-    def ask_to_end(self, stop_signal: StopSignal, *, is_group: bool = False) -> None:
-        """That signal to it alone, since what it started is its own to end, for now; or to its whole process group."""
+    def ask_to_end(self, process: ProcessSpec) -> None:
+        """Its stop signal to it alone, since what it started is its own to end for now; or to its process group."""
         if self.has_ended():
             return
-        if is_group:
-            # It lives and leads its group, so the number is its own.
-            os.killpg(self.identity.pid, signal.Signals[stop_signal])
+        number = signal.Signals[process.stop_signal]
+        if process.is_group:
+            os.killpg(self.identity.pid, number)  # it lives and leads its group, so the number is its own
         else:
-            signal.pidfd_send_signal(self.pidfd, signal.Signals[stop_signal])
+            signal.pidfd_send_signal(self.pidfd, number)
 
     def close(self) -> None:
         """Forget it, once it has ended."""
