@@ -156,6 +156,30 @@ def test_a_process_that_cannot_be_started_leaves_nothing(case: Case) -> None:
     assert case.supervisor.names() == ()
 
 
+def test_several_stop_in_the_time_of_one(case: Case) -> None:
+    """Asked to stop, a process is about to end or has ended; stop then waits for that, and it can be started anew."""
+    case.supervisor.start(case.process("web-1"))
+    case.supervisor.ask_to_stop("web-1")
+    case.supervisor.ask_to_stop("none")
+    assert case.supervisor.state("web-1").phase in {Phase.STOPPING, Phase.ABSENT}
+    case.supervisor.start(case.process("web-1"))
+    assert case.supervisor.state("web-1").phase is Phase.RUNNING
+    case.supervisor.ask_to_stop("web-1")
+    case.supervisor.stop("web-1")
+    assert case.supervisor.names() == ()
+
+
+def test_one_with_a_schedule_waits(case: Case) -> None:
+    """It is not run before it is due, and stopped like any other."""
+    spec = dataclasses.replace(case.process("timer-1-a"), schedule="0 0 1 1 *")
+    case.supervisor.start(spec)
+    state = case.supervisor.state("timer-1-a")
+    assert (state.phase, state.pid, state.restarts) == (Phase.WAITING, None, 0)
+    case.supervisor.start(spec)
+    case.supervisor.stop("timer-1-a")
+    assert case.supervisor.names() == ()
+
+
 def test_stop_ends_one_process(case: Case) -> None:
     """A stopped process is as if it had never been asked for; others run on."""
     case.supervisor.start(case.process("web-1"))

@@ -52,8 +52,9 @@ class FakeSupervisor:
         if process.name in self.unstartable:
             raise StepFailed("process-not-started", f"{process.name}: could not be started: No such file or directory")
         self._specs[process.name] = process
-        phase = Phase.WAITING if process.schedule else Phase.RUNNING
-        self._states[process.name] = ProcessState(name=process.name, phase=phase, pid=next(self._pids))
+        waits = bool(process.schedule)
+        phase, pid = (Phase.WAITING, None) if waits else (Phase.RUNNING, next(self._pids))
+        self._states[process.name] = ProcessState(name=process.name, phase=phase, pid=pid)
         self.history.append(f"start {process.name}")
 
     def stop(self, name: str) -> None:

@@ -45,7 +45,8 @@ def fault(command: str) -> str:
 def is_simple(command: str) -> bool:
     """Whether it is one program with its arguments, which can take the shell's place."""
     words = _words(command)
-    return bool(words) and not any(_joins(word) for word in words) and words[0] not in _BUILT_IN
+    first = words[1:2] if words[:1] == ["exec"] else words[:1]
+    return bool(first) and not any(_joins(word) for word in words) and first[0] not in _BUILT_IN
 
 
 def shell_argv(command: str) -> tuple[str, ...]:
@@ -55,7 +56,8 @@ def shell_argv(command: str) -> tuple[str, ...]:
     """
     if not is_simple(command):
         return ("/bin/sh", "-c", f"trap exit TERM INT QUIT; {command}")
-    prefix = "exec env " if _is_assignment(_words(command)[0]) else "exec "
+    (first, *_) = _words(command)
+    prefix = "" if first == "exec" else "exec env " if _is_assignment(first) else "exec "
     return ("/bin/sh", "-c", prefix + command.strip())
 
 
@@ -69,16 +71,22 @@ def graceful_signal(command: str) -> str:
 
 def program_of(command: str) -> str:
     """The program that it begins with; empty when only a shell could tell."""
-    rest = [word for word in _words(command) if word != "env" and not _is_assignment(word)]
-    program = rest[0] if rest else ""
+    (program, *_) = _program_and_arguments(command) or [""]
     return "" if program in _BUILT_IN or set(program) <= _OPERATORS or "$" in program or "`" in program else program
 
 
 def script_of(command: str) -> str:
     """The file that it gives to Python, as in `python worker.py`; empty when it gives none."""
-    words = _words(command)
+    words = _program_and_arguments(command)
     script = words[1] if len(words) > 1 and words[0].rpartition("/")[2].startswith("python") else ""
     return script if script.endswith(".py") and "$" not in script else ""
+
+
+def _program_and_arguments(command: str) -> list[str]:
+    words = _words(command)
+    while words and (words[0] in {"exec", "env"} or _is_assignment(words[0])):
+        words = words[1:]
+    return words
 
 
 def _words(command: str) -> list[str]:

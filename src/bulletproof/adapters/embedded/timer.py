@@ -35,6 +35,8 @@ class Timer(Child):
         self._wait(now)
 
     def _go_on_from(self, phase: Phase, now: float) -> None:
+        _, semicolon, last = self._words.partition("; ")
+        self._last_words = semicolon + last
         super()._go_on_from(phase, now)
         if self._phase is Phase.RUNNING:
             self._limit(now)
@@ -79,7 +81,7 @@ class Timer(Child):
         kernel.kill_all(self._last, self._token)
         late = f" after {self.process.timeout_seconds:.0f} s, which is its longest" if self._is_late else ""
         how = "well" if words == "ended by itself" else f"{words}{late}"
-        self._restarts = 0 if words == "ended by itself" else self._restarts + 1
+        self._restarts = 0 if words.startswith("ended") and not self._is_late else self._restarts + 1
         self._wait(now, f"; last run ended at {local_now():%Y-%m-%d %H:%M:%S}: {how}")
         note(f"{self.process.name}: {words}{late}")
 
