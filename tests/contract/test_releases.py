@@ -129,3 +129,14 @@ def _current(releases: Releases) -> str:
     link = releases.layout.current
     assert link.is_symlink() == link.exists()
     return link.resolve().name if link.exists() else ""
+
+
+def test_it_is_known_which_programs_a_release_has(releases: Releases, deploy: Callable[[str], None]) -> None:
+    """Of its packages, of its source, and of the machine; a worker whose program is missing must never go live."""
+    if isinstance(releases, FakeReleases):
+        releases.missing = frozenset({"no-such-program", "none.py", "./none"})
+    deploy("1-aaa")
+    for program in ("gunicorn", "python", "sh", "/bin/sh", "app.py", "./app.py"):
+        assert releases.has_program("1-aaa", program), program
+    for program in ("no-such-program", "none.py", "./none"):
+        assert not releases.has_program("1-aaa", program), program
