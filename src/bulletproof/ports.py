@@ -271,6 +271,47 @@ class Rehearsal(Protocol):
         """Make it so that nothing of it is left; idempotent, and able to run in another process."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where an app had its data before it was deployed: the files of the folder that it was developed in."""
+
+    file: Path | None = None
+    """The database that the app opens there; None when there is none with tables."""
+    words: str = ""
+    """What it holds."""
+    size: int = 0
+    """Its bytes."""
+    users: tuple[str, ...] = ()
+    """Who has it open, each with how to end it."""
+    opens: str = ""
+    """What the app opens there, whether it is there or not; empty when nobody knows."""
+    others: tuple[str, ...] = ()
+    """Databases beside it that the app does not open, each with what it holds."""
+    folders: tuple[str, ...] = ()
+    """Folders of the source that its configuration says users fill."""
+    trouble: str = ""
+    """Why the app could not be asked."""
+
+
+class Adoption(Protocol):
+    """Takes over what an app's users made before its first deployment; the originals stay as they are."""
+
+    def find(self, number: int, manifest: Manifest, folder: Path, settings: Mapping[str, str]) -> Origin:
+        """Ask a built release, kept from everything, what it opens with these settings where `folder` is its source."""
+
+    def describe(self, file: Path) -> Origin:
+        """The same of a database that a person named. Raises StepFailed `database-not-found`."""
+
+    def take(self, number: int, file: Path) -> str:
+        """Copy that database, as it is at one instant, to where the live one lies; says what came. Raises StepFailed.
+
+        Nothing may lie there. It is whole or not at all.
+        """
+
+    def fill(self, folder: Path, names: tuple[str, ...]) -> int:
+        """Copy what lies in these folders of `folder` into the persistent ones, over nothing; says how many files."""
+
+
 class Swap(Protocol):
     """Puts a migrated copy in the live database's place, and puts what was there back."""
 
@@ -329,6 +370,7 @@ class Host:
     settings: SettingsStore
     rehearsal: Rehearsal
     swap: Swap
+    adoption: Adoption
     keep_report: Callable[[int, bytes], None]
     """Write what deployment `number`'s rehearsal found, for people and for `releases`."""
     resources: Callable[[], Resources]

@@ -21,6 +21,7 @@ from bulletproof.domain.toml import parse
 from bulletproof.effects.env_file import EnvFile
 from bulletproof.effects.project import read_config
 from bulletproof.effects.source_tree import read_source, search_entry
+from bulletproof.effects.sqlite_found import describe_database
 from bulletproof.errors import BulletproofError, StepFailed, UsageError
 from bulletproof.operations.detect import DatabaseFound, Findings, Found, GitFound, detect, find_entry, valid_name
 from bulletproof.operations.init import as_json, describe, initialise, toml_text, warnings
@@ -138,15 +139,27 @@ def test_the_seeds_app_is_found_whole(folder: Path) -> None:
         import_folder="",
         packages=("flask", "flask-sqlalchemy", "Flask-Migrate"),
         requirements_problem="",
-        env=EnvFile(name=".env", names=("SECRET_KEY", "DATABASE_URL"), databases={"DATABASE_URL": "sqlite"}),
+        env=EnvFile(
+            name=".env",
+            names=("SECRET_KEY", "DATABASE_URL"),
+            databases={"DATABASE_URL": "sqlite"},
+            sqlite_files={"DATABASE_URL": "app_dev.db"},
+        ),
         env_example=EnvFile(
             name=".env.example",
             names=("SECRET_KEY", "DATABASE_URL"),
             empty=("SECRET_KEY",),
             databases={"DATABASE_URL": "sqlite"},
+            sqlite_files={"DATABASE_URL": "app_dev.db"},
         ),
         database=DatabaseFound(
-            kind="sqlite", setting="DATABASE_URL", where="app/__init__.py:13", files=("app_dev.db",)
+            kind="sqlite",
+            setting="DATABASE_URL",
+            where="app/__init__.py:13",
+            files=("app_dev.db",),
+            holds=(describe_database(folder / "app_dev.db").words,),
+            used="app_dev.db",
+            tracked=("app_dev.db",),
         ),
         migrations=Found(what="flask-migrate", where="migrations"),
         health=Found(what="/up", where="app/views.py:6"),
@@ -650,7 +663,7 @@ def test_the_database_is_told_by_the_source_and_the_dotenv_files(folder: Path, c
 
 
 def test_databases_that_lie_in_the_folder_are_told_by_their_first_bytes(folder: Path) -> None:
-    """Real SQLite files are named, so that a person knows that no deployment uses them; nothing is opened for it."""
+    """Real SQLite files are named with what they hold, and nothing is laid beside them."""
     planted(
         folder, {"run.py": APP, ".env": "DATABASE_URL=sqlite:///x.db\n", "fake.db": "text", "instance/empty.db": ""}
     )
@@ -757,18 +770,7 @@ def test_it_is_said_where_the_settings_come_from(folder: Path, tree: Tree, what:
             "SQLite",
             "its URL is in DB_URL (app.py:3); it will live in the data folder",
         ),
-        (
-            "'sqlite:///x'",
-            ("a.db",),
-            "SQLite",
-            "seen in app.py:3; it will live in the data folder; a.db in this folder is not used and not touched",
-        ),
-        (
-            "'sqlite:///x'",
-            ("a.db", "b.db"),
-            "SQLite",
-            "seen in app.py:3; it will live in the data folder; a.db, b.db in this folder are not used and not touched",
-        ),
+        ("'sqlite:///x'", ("a.db",), "SQLite", "seen in app.py:3; it will live in the data folder"),
     ],
 )
 def test_it_is_said_where_the_database_will_live(

@@ -34,6 +34,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     is_read_through: bool = False
     problems: tuple[str, ...] = ()
     """What `quick_check` found, when it was asked to read everything."""
+    rows: int = 0
+    """Of all tables together, when it was asked to count them."""
 
 
 class _Trouble(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +49,11 @@ class _Outcome(msgspec.Struct, frozen=True, kw_only=True):
 def read_schema(file: Path, *, patience_seconds: float = PATIENCE_SECONDS) -> Reading:
     """What the database holds. Raises Refused when the file cannot be read as one."""
     return _read(file, "schema", patience_seconds, timeout_seconds=_SCHEMA_SECONDS)
+
+
+def read_rows(file: Path, *, patience_seconds: float = PATIENCE_SECONDS) -> Reading:
+    """What the database holds, its rows counted. Raises Refused when the file cannot be read as one."""
+    return _read(file, "rows", patience_seconds, timeout_seconds=_SCHEMA_SECONDS)
 
 
 def read_whole(file: Path, *, patience_seconds: float = PATIENCE_SECONDS) -> Reading:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import tomllib
 import unicodedata
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bulletproof.domain.entry import the_one
@@ -24,6 +24,7 @@ from bulletproof.effects.git_marks import is_ignored, is_tracked
 from bulletproof.effects.requirements import REQUIREMENTS, read_requirements
 from bulletproof.effects.source import resolve
 from bulletproof.effects.source_tree import SourceTree, find_entry, read_source, search_entry
+from bulletproof.effects.sqlite_found import database_files, describe_database, is_database
 from bulletproof.errors import BulletproofError, StepFailed
 
 __all__ = ["DatabaseFound", "Findings", "Found", "GitFound", "detect", "find_entry"]
@@ -38,9 +39,8 @@ _MIGRATIONS = (
     "src/*/migrations/env.py",
 )
 _DJANGO_MIGRATIONS = ("*/migrations/0*.py", "*/*/migrations/0*.py", "src/*/*/migrations/0*.py")
-_DATABASE_FILES = ("*.db", "*.sqlite", "*.sqlite3", "instance/*.db", "instance/*.sqlite", "instance/*.sqlite3")
-_SQLITE_HEADER = b"SQLite format 3\x00"
-"""How every SQLite database begins (sqlite.org/fileformat.html)."""
+_IN_INSTANCE = ("flask_sqlalchemy", "flask_migrate")
+"""What takes a relative path from Flask's instance folder, and not from where the process stands."""
 _PACKAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LONGEST_NAME = 32
 
@@ -63,7 +63,13 @@ class DatabaseFound:
     """The environment variable that holds its URL; empty when the URL is written in the source."""
     where: str
     files: tuple[str, ...] = ()
-    """SQLite databases that lie in the folder: somebody's data, which no deployment uses."""
+    """SQLite databases that lie in the folder: somebody's data."""
+    holds: tuple[str, ...] = ()
+    """What each of them holds, in words."""
+    used: str = ""
+    """The one of them, or the file elsewhere, that the app opens by what its text says; empty when it does not tell."""
+    tracked: tuple[str, ...] = ()
+    """Those of them that git keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +148,7 @@ def _detect(folder: Path, entry: str | None) -> Findings:
         requirements_problem=problem,
         env=env,
         env_example=example,
-        database=_database(folder, tree, [file for file in (env, example) if file]),
+        database=_database(folder, tree, [file for file in (env, example) if file], packages),
         migrations=_django_migrations(folder) if framework.package == DJANGO.package else _migrations(folder, packages),
         health=_health(tree, framework),
         python=_python(folder, pyproject),
@@ -191,35 +197,50 @@ def _requirements(folder: Path) -> tuple[tuple[str, ...], str]:
     return tuple(dict.fromkeys(names)), "" if entries else f"{REQUIREMENTS} names no package"
 
 
-def _database(folder: Path, tree: SourceTree, files: list[EnvFile]) -> DatabaseFound | None:
+def _database(
+    folder: Path, tree: SourceTree, files_told: list[EnvFile], packages: Mapping[str, Sighting]
+) -> DatabaseFound | None:
     """What the source says, and what the dotenv files add: they hold the URL that the app really gets."""
     use = database_use(tree.modules)
-    told = {name: (kind, file.name) for file in reversed(files) for name, kind in file.databases.items()}
+    told = {name: (kind, file.name) for file in reversed(files_told) for name, kind in file.databases.items()}
     setting = use.setting if use else next(iter(told), "")
     if not use and not setting:
         return None
     kind, where = told.get(setting, ("", ""))
     kind = kind or (use.kind if use else "")
-    return DatabaseFound(
-        kind=kind,
-        setting=setting,
-        where=f"{use.path}:{use.line}" if use else where,
-        files=tuple(_sqlite_files(folder)) if kind in {"", "sqlite"} else (),
+    found = DatabaseFound(kind=kind, setting=setting, where=f"{use.path}:{use.line}" if use else where)
+    if kind not in {"", "sqlite"}:
+        return found
+    files = sorted(database_files(folder))
+    names = tuple(file.relative_to(folder).as_posix() for file in files)
+    written = [file.sqlite_files.get(setting, "") for file in files_told]
+    name = next(filter(None, (*written, use.file if use else "")), "")
+    is_in_instance = any(one in packages for one in _IN_INSTANCE)
+    return replace(
+        found,
+        files=names,
+        holds=tuple(describe_database(file).words for file in files),
+        used=_used(folder, name, files, is_in_instance=is_in_instance),
+        tracked=tuple(name for name in names if _is_repository(folder) and is_tracked(folder, name)),
     )
 
 
-def _sqlite_files(folder: Path) -> Iterator[str]:
-    for path in sorted(path for pattern in _DATABASE_FILES for path in folder.glob(pattern)):
-        if path.is_file() and _is_sqlite(path):
-            yield path.relative_to(folder).as_posix()
-
-
-def _is_sqlite(path: Path) -> bool:
+def _is_repository(folder: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            return file.read(len(_SQLITE_HEADER)) == _SQLITE_HEADER
-    except PermissionError:
-        return True  # somebody else's file: its name has to do
+        return resolve(folder, worktree=True).revision != "files"
+    except BulletproofError:
+        return False
+
+
+def _used(folder: Path, name: str, files: list[Path], *, is_in_instance: bool) -> str:
+    """The database that a name in a URL leads to, if it is there; without one the only one that lies in the folder."""
+    places = (folder / "instance" / name, folder / name) if is_in_instance else (folder / name,)
+    here = [place for place in places if name and is_database(place)]
+    if not here and len(files) == 1:
+        here = files
+    if not here:
+        return ""
+    return here[0].relative_to(folder).as_posix() if here[0].is_relative_to(folder) else str(here[0])
 
 
 def _migrations(folder: Path, packages: Mapping[str, Sighting]) -> Found | None:

@@ -175,6 +175,7 @@ def describe(findings: Findings) -> Iterator[Line]:
     yield _settings_line(findings.env, _asked_for(findings))
     if findings.database:
         yield _database_line(findings.database)
+        yield from _data_lines(findings.database)
     if findings.migrations:
         why = f"{_TOOLS[findings.migrations.what]}; the first deployment runs them on a new database"
         is_folder = findings.migrations.what != "django" or "/" in findings.migrations.where
@@ -218,9 +219,21 @@ def _database_line(database: DatabaseFound) -> Line:
         return Line(topic="database", what="not told", why=why)
     if database.kind != "sqlite":
         return Line(topic="database", what=kind, why=f"{told}, and stays where that leads")
-    files = ", ".join(database.files)
-    unused = f"; {files} in this folder {'is' if len(database.files) == 1 else 'are'} not used and not touched"
-    return Line(topic="database", what=kind, why=f"{told}; it will live in the data folder{unused if files else ''}")
+    return Line(topic="database", what=kind, why=f"{told}; it will live in the data folder")
+
+
+def _data_lines(database: DatabaseFound) -> Iterator[Line]:
+    """The databases that are here already: which one comes along, and that the others are left alone."""
+    for file, holds in zip(database.files, database.holds, strict=True):
+        if file == database.used:
+            follows = "the first deployment copies it, if it is the one that the app opens"
+        elif database.used:
+            follows = "not used and not touched"
+        else:
+            follows = "copied by the first deployment, if it is the one that the app opens"
+        yield Line(topic="data", what=file, why=f"{holds}; {follows}")
+    if database.used and database.used not in database.files:
+        yield Line(topic="data", what=database.used, why="copied by the first deployment, if the app opens it")
 
 
 def _health_line(health: Found | None) -> Line:
@@ -244,6 +257,11 @@ def warnings(findings: Findings) -> Iterator[str]:
     elif (package := findings.framework.package) and not any(name.lower() == package for name in findings.packages):
         yield f"requirements.txt does not name {findings.framework.name}"
     yield from _settings_warnings(findings.env, _asked_for(findings))
+    for file in findings.database.tracked if findings.database else ():
+        yield (
+            f"{file} is tracked by git, so every clone has the data in it and a checkout changes them:"
+            f" git rm --cached {file}, and add it to .gitignore"
+        )
     if findings.database and not findings.database.setting:
         how = _WRITTEN_DOWN.get(findings.framework.name, "")
         yield (
@@ -269,6 +287,6 @@ def as_json(done: Initialised) -> dict[str, object]:
     found = asdict(done.findings)
     for file in (found["env"], found["env_example"]):
         if file:
-            del file["flask_app"]
+            del file["flask_app"], file["sqlite_files"]
     found["framework"] = done.findings.framework.name
     return {**found, "warnings": list(warnings(done.findings)), "written": str(done.path)}
