@@ -10,6 +10,7 @@ from typing import Protocol
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
+from bulletproof.domain.past import Replay
 from bulletproof.domain.process import ProcessSpec, ProcessState
 from bulletproof.domain.schema import Schema
 from bulletproof.domain.settings import Settings
@@ -34,6 +35,10 @@ class Manifest:
     gunicorn: str = ""
     """Version of gunicorn in it, empty when there is none."""
     is_built: bool = False
+
+
+REPLAY = "replay.json"
+"""The file beside the database that a migrator's replay writes."""
 
 
 class Releases(Protocol):
@@ -153,11 +158,17 @@ class SchemaState:
     """What the release would do to the database, in order, in its tool's words; empty when they fit."""
     unknown: tuple[str, ...] = ()
     """Revisions that the database has and the release does not know: it is older than the data."""
+    known: tuple[str, ...] = ()
+    """All revisions of the release that can be replayed on an empty database, in order, in its tool's words."""
+    is_unnoted: bool = False
+    """Whether the database has tables and no note of the migrations that made them."""
+    stamp: tuple[str, ...] = ()
+    """What the database has to note before anything else, since its schema is exactly that of these revisions."""
 
     @property
     def fits(self) -> bool:
         """Whether the release can serve this database as it is."""
-        return not self.pending and not self.unknown
+        return not (self.pending or self.unknown or self.stamp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,8 +191,14 @@ class Migrator(Protocol):
     def state(self, manifest: Manifest, settings: Mapping[str, str]) -> SchemaState:
         """Compare the release with the live database, touching nothing. Raises StepFailed when it cannot tell."""
 
-    def upgrade(self, manifest: Manifest, settings: Mapping[str, str]) -> Command | None:
-        """What brings the database at the live path to what the release needs; None when it has no such tool."""
+    def upgrade(self, manifest: Manifest, settings: Mapping[str, str], stamp: tuple[str, ...] = ()) -> Command | None:
+        """What brings the database at the live path to what the release needs; None when it has no such tool.
+
+        With `stamp` the database notes these revisions first.
+        """
+
+    def replay(self, manifest: Manifest, settings: Mapping[str, str]) -> Command | None:
+        """What runs each migration on an empty database at the live path, for `Rehearsal.replay`; None without such."""
 
     def downgrade(self, manifest: Manifest, settings: Mapping[str, str], older: Manifest) -> Command | None:
         """What brings it, with this release's scripts, to where `older` ends; None when that cannot be.
@@ -242,6 +259,9 @@ class Rehearsal(Protocol):
 
     def run(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> None:
         """Run a command on the copy to its end. Raises StepFailed `migration-failed` or `migration-too-slow`."""
+
+    def replay(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> Replay:
+        """Run a migrator's replay where no database is, beside the copy; the copy is not touched. Raises StepFailed."""
 
     def boot(self, number: int, manifest: Manifest, process: ProcessSpec, settings: Mapping[str, str]) -> None:
         """Start the process on the copy. It reaches nothing else, and dies with us. Raises StepFailed."""

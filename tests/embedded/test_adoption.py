@@ -101,9 +101,8 @@ def database(file: Path, *texts: str, noted: str | None = "0001", table: str = "
     file.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(
-            table or "CREATE TABLE note (id INTEGER NOT NULL, text VARCHAR(80) NOT NULL, PRIMARY KEY (id))"
-        )
+        for statement in (table or OLD).split("; "):
+            connection.execute(statement)
         connection.executemany("INSERT INTO note (text) VALUES (?)", [(text,) for text in texts])
         if noted is not None:
             connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
@@ -254,3 +253,71 @@ def test_a_person_may_begin_without_data(new_app: NewApp) -> None:
     workshop.commit(app.folder, files(STAR, shines=True), "Shine")
     app.deploy()
     assert rows(app.database, "SELECT * FROM note") == []
+
+
+PAST = {
+    **files(STAR, shines=True),
+    **revision("0003", "0002", 'op.execute("UPDATE note SET star = 0")'),
+    **revision("0004", "0003", 'op.create_index("ix_note_star", "note", ["star"])', 'op.drop_index("ix_note_star")'),
+}
+OLD = "CREATE TABLE note (id INTEGER NOT NULL, text VARCHAR(80) NOT NULL, PRIMARY KEY (id))"
+STARRED = OLD.replace(", PRIMARY", ", star INTEGER, PRIMARY")
+
+
+def test_which_migration_a_database_is_at_is_told_by_its_schema(new_app: NewApp) -> None:
+    """A missing, an unknown and a false note are put right on exactly one match; otherwise it is said what differs."""
+    app = new_app("past", PAST)
+    workshop.write(app.folder, {".gitignore": "*"})
+    initialise(app)
+    for name, table, noted in (
+        ("none", STARRED.replace("star", "mark"), None),
+        ("several", STARRED, None),
+        ("unknown", f"{STARRED}; CREATE INDEX ix_note_star ON note (star)", "feedbeef"),
+        ("lie", OLD, "0004"),
+        ("drift", f"{STARRED}; CREATE INDEX ix_note_star ON note (star); CREATE INDEX mine ON note (text)", "0004"),
+        ("unnoted", OLD, None),
+    ):
+        database(app.folder / f"{name}.db", "one", noted=noted, table=table)
+    before = everything(app.folder)
+
+    def planned(name: str, status: int) -> str:
+        done = app.run("plan", "--database", f"{name}.db", status=status)
+        return " ".join(f"{done.out} {done.err}".split())
+
+    said = planned("none", 1)
+    assert "schema-unknown" in said
+    assert "adds column note.mark INTEGER" in said
+    assert "flask db stamp --purge" in said
+    assert "that of several migrations: 0002 and 0003" in planned("several", 1)
+    assert "notes feedbeef, which no migration of the release is called; the schema is exactly that of 0004" in (
+        planned("unknown", 0)
+    )
+    assert "notes 0004, and is not as that makes it; the schema is exactly that of 0001" in planned("lie", 0)
+    assert "schema is exactly" not in planned("drift", 0)
+
+    app.deploy("--database", "unnoted.db")
+    assert rows(app.database, "SELECT text, star FROM note") == [("one", 0)]
+    assert rows(app.database, "SELECT version_num FROM alembic_version") == [("0004",)]
+    assert everything(app.folder) == before
+
+
+def test_a_note_that_turned_false_later_is_put_right(new_app: NewApp) -> None:
+    """Somebody changed the live database by hand: a migration that fails over that is explained, or not due at all."""
+    app = new_app("lies", files())
+    initialise(app)
+    app.deploy()
+    with contextlib.closing(sqlite3.connect(app.database)) as connection, connection:
+        connection.execute("INSERT INTO note (text) VALUES ('one')")
+        connection.execute("ALTER TABLE note ADD COLUMN star INTEGER")
+        connection.execute("ALTER TABLE note ADD COLUMN mine INTEGER")
+    workshop.commit(app.folder, files(STAR, shines=True), "Shine")
+
+    failed = app.change("deploy").must(3, "undone")
+    assert failed.reference == "migration-failed"
+    assert "adds column note.mine INTEGER" in str(failed.last["error"])
+
+    with contextlib.closing(sqlite3.connect(app.database)) as connection, connection:
+        connection.execute("ALTER TABLE note DROP COLUMN mine")
+    assert "the schema is exactly that of 0002" in note_of(app, step="rehearse")
+    assert rows(app.database, "SELECT text, star FROM note") == [("one", None)]
+    assert rows(app.database, "SELECT version_num FROM alembic_version") == [("0002",)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bulletproof.domain.health import Answer
+from bulletproof.domain.past import Replay
 from bulletproof.domain.process import Phase, ProcessSpec, ProcessState
 from bulletproof.domain.schema import Schema, Table
 from bulletproof.errors import StepFailed
@@ -53,6 +54,10 @@ class FakeRehearsal:
         if failing := self.migrator.failing.intersection(self.migrator.known[release]):
             raise StepFailed("migration-failed", f"{', '.join(failing)} failed")
         self._have(number, self.migrator.known[older[0] if older else release])
+
+    def replay(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> Replay:  # noqa: ARG002
+        """No fake migrator asks for it."""
+        return Replay(stages=())
 
     def boot(self, number: int, manifest: Manifest, process: ProcessSpec, settings: Mapping[str, str]) -> None:  # noqa: ARG002
         """Run on it."""

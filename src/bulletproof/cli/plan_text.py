@@ -117,6 +117,7 @@ def _packages(report: Report) -> list[str]:
 
 def _runs(report: Report) -> list[str]:
     lines = [f"{report.command or report.tool}: {title}" for title in report.pending]
+    lines = [*([report.past] if report.past else []), *lines]
     return [*lines, *(["its boot changes the data"] if report.migrates_at_boot else [])]
 
 

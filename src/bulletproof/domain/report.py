@@ -75,6 +75,8 @@ class Report:
     """What kept the rehearsal from the live data, or why there was none."""
     copy_bytes: int = 0
     tool: str = "none"
+    past: str = ""
+    """What was found of a database whose own note of its migrations is missing or wrong, in words."""
     pending: tuple[str, ...] = ()
     """The migrations that would run, in order."""
     command: str = ""

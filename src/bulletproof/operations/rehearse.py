@@ -24,6 +24,7 @@ from bulletproof.domain.web import database_setting, web_process
 from bulletproof.errors import StepFailed
 from bulletproof.operations.attempt import Attempt, Migration
 from bulletproof.operations.gate import Candidate, pass_gate
+from bulletproof.operations.past import explain_failure, settle_past
 from bulletproof.operations.preflight import missing_settings
 from bulletproof.ports import Manifest
 
@@ -38,7 +39,7 @@ def rehearse_on_copy(attempt: Attempt) -> str:
     """Do on a copy what would be done live, and note what it does to the data; refuse what must not be done.
 
     Raises StepFailed as the gate does, and `rehearsal-not-possible`, `migration-failed`, `migration-too-slow`,
-    `schema-newer`, `data-loss`, `hold-too-long`, `rehearsal-not-isolated`.
+    `schema-newer`, `schema-unknown`, `data-loss`, `hold-too-long`, `rehearsal-not-isolated`.
     """
     host, number = attempt.host, attempt.number
     if reason := host.rehearsal.why_not():
@@ -80,6 +81,8 @@ def find_out(attempt: Attempt) -> Report:
     """
     _lay_copy(attempt)
     before = attempt.host.rehearsal.look(attempt.number)
+    attempt.found.schema, past = settle_past(attempt, before)
+    attempt.found.report = replace(attempt.report, past=past, pending=attempt.found.schema.pending)
     migrated = _try_migration(attempt, before)
     _try_boot(attempt, before, migrated)
     _try_way_back(attempt, before)
@@ -104,7 +107,13 @@ def _lay_copy(attempt: Attempt) -> None:
 
 def _try_migration(attempt: Attempt, before: Schema) -> Schema:
     """Migrate the copy if it must be; tells what it holds then."""
-    migration, seconds = _migrate(attempt)
+    try:
+        migration, seconds = _migrate(attempt)
+    except StepFailed as failure:
+        attempt.found.schema, past = explain_failure(attempt, before, failure)
+        attempt.found.report = replace(attempt.report, past=past)
+        attempt.host.rehearsal.rewind(attempt.number, _UNHURRIED_SECONDS)
+        migration, seconds = _migrate(attempt)
     attempt.found.migration = migration
     after = attempt.host.rehearsal.look(attempt.number) if migration else before
     report, schema = attempt.report, attempt.found.schema
@@ -204,6 +213,7 @@ def in_words(report: Report) -> str:
     lines = [f"on a copy of {report.copy_bytes / _MIB:.1f} MiB: {report.health}"]
     if not report.is_migrating:
         return lines[0]
+    lines += [report.past] if report.past else []
     lines += [f"{report.command}: {title}" for title in report.pending]
     lines += ["its boot changes the data"] if report.migrates_at_boot else []
     lines += [change.words for change in report.changes]
@@ -253,7 +263,8 @@ def _migrate(attempt: Attempt) -> tuple[Migration | None, float]:
     if schema.unknown:
         return _go_back(attempt)
     manifest = attempt.manifest
-    command = attempt.host.migrator.upgrade(manifest, attempt.settings) if schema.pending else None
+    is_due = bool(schema.pending or schema.stamp)
+    command = attempt.host.migrator.upgrade(manifest, attempt.settings, schema.stamp) if is_due else None
     if command is None:
         return None, 0.0
     migration = Migration(manifest=manifest, command=command)
@@ -342,7 +353,7 @@ def _live_manifest(attempt: Attempt) -> Manifest | None:
 def _go_without(attempt: Attempt, reason: str) -> str:
     """No rehearsal on this machine: what leaves the data alone may be deployed, and nothing else."""
     schema = attempt.found.schema
-    if schema.pending or schema.unknown:
+    if schema.pending or schema.unknown or schema.is_unnoted:
         raise StepFailed(
             "rehearsal-not-possible",
             f"a migration is never made without a rehearsal, and this machine permits none: {reason}",
