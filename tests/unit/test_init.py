@@ -770,7 +770,18 @@ def test_it_is_said_where_the_settings_come_from(folder: Path, tree: Tree, what:
             "SQLite",
             "its URL is in DB_URL (app.py:3); it will live in the data folder",
         ),
-        ("'sqlite:///x'", ("a.db",), "SQLite", "seen in app.py:3; it will live in the data folder"),
+        (
+            "'sqlite:///x'",
+            ("a.db",),
+            "SQLite",
+            "seen in app.py:3; x is a link to it in each release, and it will live in the data folder",
+        ),
+        (
+            "'sqlite:////srv/x'",
+            ("a.db",),
+            "SQLite",
+            "seen in app.py:3; it will live in the data folder",
+        ),
     ],
 )
 def test_it_is_said_where_the_database_will_live(
@@ -784,7 +795,7 @@ def test_it_is_said_where_the_database_will_live(
     (line,) = (line for line in describe(found) if line.topic == "database")
     assert (line.what, line.why) == (what, why)
     is_fixed = [warning for warning in warnings(found) if warning.startswith("app.py:3 says where the database is")]
-    assert bool(is_fixed) == source.startswith("'")
+    assert bool(is_fixed) == source.startswith("'sqlite:////")
 
 
 def test_what_a_first_deployment_would_refuse_is_a_warning(folder: Path) -> None:

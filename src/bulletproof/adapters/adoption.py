@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from bulletproof.domain.config import AppConfig
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.web import surroundings
 from bulletproof.effects import durable, tree
@@ -47,7 +48,7 @@ class CheckoutAdoption:
         if reason := why_not():
             return Origin(others=_listed(there, folder), trouble=f"no app can be asked on this machine ({reason})")
         opened = self._ask(number, manifest, settings)
-        seen = self._source_seen(number, manifest)
+        seen = (self._source_seen(number, manifest), self.layout.data)
         files = [_moved(Path(name), seen, folder) for name in (*opened.main[:1], *opened.others)]
         found = next((about for file in files if (about := _about(file)) and about.tables), None)
         folders = [_moved(Path(name), seen, folder) for name in opened.folders]
@@ -99,6 +100,7 @@ class CheckoutAdoption:
                 durable.make_folder(scratch / name, mode=0o700)
             durable.make_folder(scratch / "data", mode=0o700)
             tree.copy_tree(self.layout.source(manifest.release), scratch / "source")
+            self._leave_links_out(scratch / "source", manifest.config)
             self._run(number, manifest, settings)
             answer = scratch / "told" / "answer.json"
             if answer.exists():
@@ -107,6 +109,12 @@ class CheckoutAdoption:
             return _Opened(trouble=f"it gave no answer: {said}")
         finally:
             durable.remove_tree(scratch)
+
+    def _leave_links_out(self, source: Path, config: AppConfig) -> None:
+        """No link to our own database in the copy, or the app would open that; the persistent folders are empty."""
+        for link in config.database.links:
+            if not any(PurePosixPath(link).is_relative_to(one) for one in config.app.persistent):
+                durable.remove(source / link)
 
     def _run(self, number: int, manifest: Manifest, settings: Mapping[str, str]) -> None:
         scratch, config = self.layout.rehearsal(number), manifest.config
@@ -139,9 +147,9 @@ class CheckoutAdoption:
         return self.layout.source(manifest.release) if is_remapped() else self.layout.rehearsal(number) / "source"
 
 
-def _moved(place: Path, source: Path, folder: Path) -> Path:
-    """The place in the project's folder that a place in the app's source stands for."""
-    for base in (source, source.resolve()):
+def _moved(place: Path, bases: Iterable[Path], folder: Path) -> Path:
+    """The place in the project's folder that a place in the app's source, or in its persistent folders, stands for."""
+    for base in (one for given in bases for one in (given, given.resolve())):
         if place.is_relative_to(base):
             return folder / place.relative_to(base)
     return place
@@ -173,8 +181,15 @@ def _fill(folder: Path, kept: Path) -> int:
     count = 0
     for place in tree.walked(folder, is_entered=lambda _: True):
         file, copy = folder / place, kept / place
-        if file.is_file() and not file.is_symlink() and not os.path.lexists(copy):
+        is_wanted = file.is_file() and not file.is_symlink() and not _is_of_database(file)
+        if is_wanted and not os.path.lexists(copy):
             durable.make_folder(copy.parent, mode=0o750)
             durable.copy_file(file, copy, mode=0o640)
             count += 1
     return count
+
+
+def _is_of_database(file: Path) -> bool:
+    """Whether it is a database, or lies beside one: that is no file to be copied byte by byte."""
+    plain = next((file.name.removesuffix(end) for end in ("-wal", "-shm", "-journal") if file.name.endswith(end)), "")
+    return is_database(file.with_name(plain) if plain else file)

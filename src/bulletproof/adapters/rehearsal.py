@@ -221,8 +221,16 @@ class CellRehearsal:
             mount_point=layout.rehearsal(number) / "root",
             read_only=(layout.release(release), interpreter.parents[1], *reads, *allowed),
             writable={data: layout.data, self._sockets(number): layout.instance(number)},
+            overlaid=self._filled_by_users(config),
             memory_bytes=config.rehearsal.memory_mib * _MIB,
         )
+
+    def _filled_by_users(self, config: AppConfig) -> dict[Path, Path]:
+        """The persistent folders as they are; in a plan those that are new are not in the live data yet."""
+        layout = self._layout
+        places = {name: (layout.data / name, layout.persistent / name) for name in config.app.persistent}
+        found = {name: next((one for one in both if one.is_dir()), None) for name, both in places.items()}
+        return {outside: layout.data / name for name, outside in found.items() if outside is not None}
 
     def _sockets(self, number: int) -> Path:
         return self._layout.sockets / f"r{number}"

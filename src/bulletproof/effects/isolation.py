@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bulletproof.effects import cell, durable, watch
@@ -28,6 +28,8 @@ class Cell:
     read_only: tuple[Path, ...]
     writable: Mapping[Path, Path]
     """Folders outside to where they lie inside, if `is_remapped()`; otherwise they lie where they do outside."""
+    overlaid: Mapping[Path, Path] = field(default_factory=dict)
+    """Likewise, but what is written there is gone with the program, and nothing outside changes; in namespaces only."""
     memory_bytes: int
     """For each process, and for all of them together: those two are the limit's and the cell's to watch."""
 
@@ -163,6 +165,7 @@ def _plan(plan: Cell, argv: Sequence[str], folder: Path, environment: Mapping[st
                 *([str(outside), str(inside)] for outside, inside in plan.writable.items()),
                 *([str(path), str(path)] for path in watched),
             ],
+            "overlaid": [[str(outside), str(inside)] for outside, inside in plan.overlaid.items()],
             "memory": plan.memory_bytes,
             "folder": str(folder),
             "argv": list(argv),

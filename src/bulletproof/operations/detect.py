@@ -7,11 +7,13 @@ import tomllib
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from bulletproof.domain.entry import the_one
+from bulletproof.domain.filled import database_places, filled_folders
 from bulletproof.domain.frameworks import DJANGO, FASTAPI, FLASK, Framework, of_packages
 from bulletproof.domain.python_traits import (
+    DatabaseUse,
     Sighting,
     database_use,
     has_route,
@@ -19,6 +21,7 @@ from bulletproof.domain.python_traits import (
     imported_packages,
     settings_module,
 )
+from bulletproof.domain.source_paths import Names
 from bulletproof.effects.env_file import EnvFile, read_env_file
 from bulletproof.effects.git_marks import is_ignored, is_tracked
 from bulletproof.effects.requirements import REQUIREMENTS, read_requirements
@@ -41,6 +44,9 @@ _MIGRATIONS = (
 _DJANGO_MIGRATIONS = ("*/migrations/0*.py", "*/*/migrations/0*.py", "src/*/*/migrations/0*.py")
 _IN_INSTANCE = ("flask_sqlalchemy", "flask_migrate")
 """What takes a relative path from Flask's instance folder, and not from where the process stands."""
+_FILLED = ("uploads", "media", "static/uploads", "*/static/uploads", "*/uploads")
+"""Where folders of users' files usually lie."""
+_LOOKED_AT = 5
 _PACKAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LONGEST_NAME = 32
 
@@ -70,6 +76,8 @@ class DatabaseFound:
     """The one of them, or the file elsewhere, that the app opens by what its text says; empty when it does not tell."""
     tracked: tuple[str, ...] = ()
     """Those of them that git keeps."""
+    links: tuple[str, ...] = ()
+    """The file below the source that the app opens, when no setting tells it another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +113,8 @@ class Findings:
     env_example: EnvFile | None
     """`.env.example`"""
     database: DatabaseFound | None
+    persistent: tuple[Found, ...] = ()
+    """Folders below the source that users fill."""
     migrations: Found | None
     """Their folder; `what` is `flask-migrate`, `alembic` or `django`."""
     health: Found | None
@@ -137,6 +147,7 @@ def _detect(folder: Path, entry: str | None) -> Findings:
     )
     framework = candidate.framework if candidate else of_packages(set(packages), found.what) or FLASK
     names, problem = _requirements(folder)
+    found_names = Names.of(tree.modules, candidate.import_folder if candidate else "")
     return Findings(
         folder=str(folder),
         name=_name(folder, pyproject),
@@ -148,7 +159,8 @@ def _detect(folder: Path, entry: str | None) -> Findings:
         requirements_problem=problem,
         env=env,
         env_example=example,
-        database=_database(folder, tree, [file for file in (env, example) if file], packages),
+        database=_database(folder, tree, [file for file in (env, example) if file], packages, found_names),
+        persistent=_persistent(folder, tree, found_names),
         migrations=_django_migrations(folder) if framework.package == DJANGO.package else _migrations(folder, packages),
         health=_health(tree, framework),
         python=_python(folder, pyproject),
@@ -198,24 +210,30 @@ def _requirements(folder: Path) -> tuple[tuple[str, ...], str]:
 
 
 def _database(
-    folder: Path, tree: SourceTree, files_told: list[EnvFile], packages: Mapping[str, Sighting]
+    folder: Path, tree: SourceTree, files_told: list[EnvFile], packages: Mapping[str, Sighting], found_names: Names
 ) -> DatabaseFound | None:
     """What the source says, and what the dotenv files add: they hold the URL that the app really gets."""
     use = database_use(tree.modules)
     told = {name: (kind, file.name) for file in reversed(files_told) for name, kind in file.databases.items()}
     setting = use.setting if use else next(iter(told), "")
     if not use and not setting:
-        return None
+        return _opened_by_itself(folder, tree, found_names)
     kind, where = told.get(setting, ("", ""))
     kind = kind or (use.kind if use else "")
     found = DatabaseFound(kind=kind, setting=setting, where=f"{use.path}:{use.line}" if use else where)
     if kind not in {"", "sqlite"}:
         return found
-    files = sorted(database_files(folder))
-    names = tuple(file.relative_to(folder).as_posix() for file in files)
     written = [file.sqlite_files.get(setting, "") for file in files_told]
     name = next(filter(None, (*written, use.file if use else "")), "")
     is_in_instance = any(one in packages for one in _IN_INSTANCE)
+    links = () if setting else _links(tree, found_names, use, is_in_instance=is_in_instance)
+    return _with_files(replace(found, links=links), folder, name, is_in_instance=is_in_instance)
+
+
+def _with_files(found: DatabaseFound, folder: Path, name: str, *, is_in_instance: bool) -> DatabaseFound:
+    """The same with the databases that lie in the folder; `name` is what the URL says."""
+    files = sorted(database_files(folder))
+    names = tuple(file.relative_to(folder).as_posix() for file in files)
     return replace(
         found,
         files=names,
@@ -223,6 +241,47 @@ def _database(
         used=_used(folder, name, files, is_in_instance=is_in_instance),
         tracked=tuple(name for name in names if _is_repository(folder) and is_tracked(folder, name)),
     )
+
+
+def _opened_by_itself(folder: Path, tree: SourceTree, names: Names) -> DatabaseFound | None:
+    """The one file below the source that is opened without any URL, as by `sqlite3.connect`."""
+    seen = {one.what: one.where for one in database_places(tree.modules, names, relative_to="")}
+    if len(seen) != 1:
+        return None
+    ((place, where),) = seen.items()
+    found = DatabaseFound(kind="sqlite", setting="", where=where, links=(place,))
+    return _with_files(found, folder, place, is_in_instance=False)
+
+
+def _links(tree: SourceTree, names: Names, use: DatabaseUse | None, *, is_in_instance: bool) -> tuple[str, ...]:
+    """The one file below the source that the place in question opens; none when it cannot be told."""
+    base = "/".join(filter(None, (names.import_folder, "instance"))) if is_in_instance else ""
+    seen = list(database_places(tree.modules, names, relative_to=base))
+    here = [one for one in seen if use and (one.path, one.line) == (use.path, use.line)]
+    places = dict.fromkeys(one.what for one in here or seen)
+    return tuple(places) if len(places) == 1 else ()
+
+
+def _persistent(folder: Path, tree: SourceTree, names: Names) -> tuple[Found, ...]:
+    """The folders that users fill: as the configuration says, and as a folder of such a name that git does not keep."""
+    found = {one.what: one.where for one in filled_folders(tree.modules, names)}
+    for pattern in _FILLED:
+        for place in sorted(folder.glob(pattern)):
+            if place.is_dir() and not place.is_symlink() and not _keeps_all(folder, place):
+                found.setdefault(place.relative_to(folder).as_posix(), "not kept by git, so users fill it")
+    return tuple(
+        Found(what=one, where=where)
+        for one, where in found.items()
+        if not any(one != other and PurePosixPath(one).is_relative_to(other) for other in found)
+    )
+
+
+def _keeps_all(folder: Path, place: Path) -> bool:
+    """Whether there is nothing in the folder that git does not keep."""
+    files = [path for path in place.rglob("*") if path.is_file()]
+    if not _is_repository(folder):
+        return not files
+    return all(is_tracked(folder, path.relative_to(folder).as_posix()) for path in files[:_LOOKED_AT])
 
 
 def _is_repository(folder: Path) -> bool:

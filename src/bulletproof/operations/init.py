@@ -37,6 +37,7 @@ _COMMENTS = {
     "health.timeout_seconds": "for one of them",
     "database.setting": "the environment variable that holds its URL",
     "database.file": "an SQLite database's name in the data folder",
+    "database.links": "where the source opens it, if no setting tells: links to it",
     "proxy.port": "on 127.0.0.1; otherwise the first free one from 8000",
     "drain.seconds": "for requests in flight when a new release serves",
     "drain.stop_seconds": "for a process after SIGTERM",
@@ -145,6 +146,10 @@ def _other_than_default(findings: Findings) -> dict[str, object]:
         found["health.paths"] = [findings.health.what]
     if findings.database and findings.database.setting not in {"", AppConfig(name="app").database.setting}:
         found["database.setting"] = findings.database.setting
+    if findings.database and findings.database.links:
+        found["database.links"] = list(findings.database.links)
+    if findings.persistent:
+        found["app.persistent"] = [one.what for one in findings.persistent]
     return found
 
 
@@ -176,6 +181,9 @@ def describe(findings: Findings) -> Iterator[Line]:
     if findings.database:
         yield _database_line(findings.database)
         yield from _data_lines(findings.database)
+    for one in findings.persistent:
+        why = f"{one.where}; lives in the data folder, and the first deployment copies what is in it"
+        yield Line(topic="folder", what=f"{one.what}/", why=why)
     if findings.migrations:
         why = f"{_TOOLS[findings.migrations.what]}; the first deployment runs them on a new database"
         is_folder = findings.migrations.what != "django" or "/" in findings.migrations.where
@@ -213,6 +221,9 @@ def _asked_for(findings: Findings) -> tuple[str, ...]:
 
 def _database_line(database: DatabaseFound) -> Line:
     kind = _KINDS.get(database.kind, database.kind)
+    if database.links:
+        why = f"seen in {database.where}; {database.links[0]} is a link to it in each release"
+        return Line(topic="database", what=kind, why=f"{why}, and it will live in the data folder")
     told = f"its URL is in {database.setting} ({database.where})" if database.setting else f"seen in {database.where}"
     if not kind:
         why = f"{told}; SQLite in the data folder, unless you set that to another"
@@ -262,7 +273,7 @@ def warnings(findings: Findings) -> Iterator[str]:
             f"{file} is tracked by git, so every clone has the data in it and a checkout changes them:"
             f" git rm --cached {file}, and add it to .gitignore"
         )
-    if findings.database and not findings.database.setting:
+    if findings.database and not (findings.database.setting or findings.database.links):
         how = _WRITTEN_DOWN.get(findings.framework.name, "")
         yield (
             f"{findings.database.where} says where the database is: read that from DATABASE_URL,"
