@@ -278,6 +278,9 @@ class Rehearsal(Protocol):
     def end(self, number: int) -> None:
         """End what runs on the copy. Raises StepFailed `rehearsal-not-isolated` when it reached for anything else."""
 
+    def would_write(self, number: int) -> tuple[str, ...]:
+        """The places in its own source that the release would have written when it ran, where that can be told."""
+
     def look(self, number: int) -> Schema:
         """What the copy holds; nothing runs on it."""
 

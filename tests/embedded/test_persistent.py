@@ -187,3 +187,26 @@ def test_a_django_as_startproject_writes_it(new_app: NewApp) -> None:
     app.deploy()
     with contextlib.closing(sqlite3.connect(app.database)) as connection:
         assert connection.execute("SELECT title, note FROM books_book").fetchall() == [("one", None)]
+
+
+def test_a_write_into_the_source_is_named_with_the_line_that_helps(new_app: NewApp) -> None:
+    """What `init` cannot see, the rehearsal notices: the place, and what to write into bulletproof.toml."""
+    source = "from flask import Flask\n\napp = Flask(__name__)\n\n\n@app.get('/up')\ndef up():\n    return 'up'\n"
+    writes = source.replace("    return", "    name = ''.join(['var/', 'cache'])\n{0}    return")
+    app = new_app("writes", {"app.py": source, "requirements.txt": "flask\n"})
+    _initialise(app)
+    app.deploy()
+
+    gentle = writes.format("    try:\n        open(f'{name}/page', 'w')\n    except OSError:\n        pass\n")
+    workshop.commit(app.folder, {"app.py": gentle, "var/cache/.keep": ""}, "Try to write")
+    planned = " ".join(app.run("plan", status=0).out.split())
+    assert 'it writes var/cache/page into its own source, which is read-only: app.persistent = ["var/cache"]' in planned
+
+    workshop.commit(app.folder, {"app.py": writes.format("    open(f'{name}/page', 'w')\n")}, "Write")
+    failed = app.change("deploy").must(3, "undone")
+    assert 'app.persistent = [\\"var/cache\\"]' in failed.out
+
+    text = (app.folder / "bulletproof.toml").read_text()
+    workshop.commit(app.folder, {"bulletproof.toml": f'{text}app.persistent = ["var/cache"]\n'}, "Say where")
+    app.deploy()
+    assert sorted(path.name for path in (app.layout.data / "var" / "cache").iterdir()) == [".keep", "page"]

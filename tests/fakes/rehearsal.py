@@ -81,6 +81,10 @@ class FakeRehearsal:
         """It does not run."""
         self.running.discard(number)
 
+    def would_write(self, number: int) -> tuple[str, ...]:  # noqa: ARG002  the port's
+        """It writes nothing."""
+        return ()
+
     def look(self, number: int) -> Schema:
         """A table for each that the copy has."""
         return Schema(tables={name: Table(columns={}) for name in self.copies[number].tables or ()})

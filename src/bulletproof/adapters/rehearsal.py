@@ -14,7 +14,7 @@ from bulletproof.domain.past import Replay, Stage
 from bulletproof.domain.process import Phase, ProcessSpec, ProcessState
 from bulletproof.domain.schema import Schema
 from bulletproof.effects import durable
-from bulletproof.effects.isolation import Cell, is_remapped, proof, start_in_cell, violations, why_not
+from bulletproof.effects.isolation import Cell, is_remapped, proof, start_in_cell, violations, why_not, would_write
 from bulletproof.effects.logs import tail
 from bulletproof.effects.probe import ask_socket
 from bulletproof.effects.process import Running
@@ -157,6 +157,10 @@ class CellRehearsal:
                 hint="what it must read to boot can be named in `allow` under [rehearsal] in bulletproof.toml",
             )
 
+    def would_write(self, number: int) -> tuple[str, ...]:  # noqa: ARG002  there is one at a time
+        """The places in its own source that what ran last would have written, relative to it."""
+        return would_write(self._cell) if self._cell is not None else ()
+
     def look(self, number: int) -> Schema:
         """The copy's schema and what a look through its rows finds."""
         return census(self.copy(number))
@@ -222,6 +226,7 @@ class CellRehearsal:
             read_only=(layout.release(release), interpreter.parents[1], *reads, *allowed),
             writable={data: layout.data, self._sockets(number): layout.instance(number)},
             overlaid=self._filled_by_users(config),
+            noticed=(layout.source(release), layout.rehearsal(number) / "noticed"),
             memory_bytes=config.rehearsal.memory_mib * _MIB,
         )
 

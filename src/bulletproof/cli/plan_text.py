@@ -32,6 +32,7 @@ def in_words(plan: Plan) -> str:
         ("takes over", [line for step, note in plan.notes if step == "data" for line in note.splitlines()]),
         ("schema", [change.words for change in report.changes if not change.is_data]),
         ("data", _data(report)),
+        ("writes", list(report.writes)),
         (_LOST, [change.words for change in report.losses]),
         ("time", _time(plan)),
         ("rollback", _rollback(report)),

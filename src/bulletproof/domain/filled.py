@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
 
+from bulletproof.domain.config import AppConfig
 from bulletproof.domain.python_module import Module
 from bulletproof.domain.python_traits import Sighting
 from bulletproof.domain.source_paths import Names, assignments, place_below
@@ -65,3 +68,23 @@ def _is_uri(target: ast.expr) -> bool:
         case ast.Name(id=name) | ast.Attribute(attr=name) | ast.Subscript(slice=ast.Constant(value=name)):
             return bool(name == _URI_KEY)
     return False
+
+
+def lines_for_writes(config: AppConfig, places: Sequence[str]) -> tuple[str, ...]:
+    """For each place that a release would write in its own source, the line of bulletproof.toml that helps."""
+    folders = {str(PurePosixPath(place).parent): place for place in places if not _is_database(place)}
+    lines = []
+    for folder, place in folders.items():
+        if folder == ".":
+            lines.append(f"it writes {place} into its own source, which is read-only: let it write into a folder")
+            continue
+        listed = json.dumps([*config.app.persistent, folder])
+        lines.append(f"it writes {place} into its own source, which is read-only: app.persistent = {listed}")
+    for place in filter(_is_database, places):
+        listed = json.dumps([*config.database.links, place])
+        lines.append(f"it makes a database {place} in its own source, which is read-only: database.links = {listed}")
+    return tuple(lines)
+
+
+def _is_database(place: str) -> bool:
+    return PurePosixPath(place).suffix in {".db", ".db3", ".sqlite", ".sqlite3"}

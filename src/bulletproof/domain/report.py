@@ -93,6 +93,8 @@ class Report:
     """Whether booting alone changes the data."""
     health: str = ""
     """What was healthy."""
+    writes: tuple[str, ...] = ()
+    """Places in its own source that the release would write, which is read-only, each with the line that helps."""
     rollback: Way = Way.NONE
     rollback_words: str = ""
     times: Times = field(default_factory=Times)

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
+from bulletproof.domain.filled import lines_for_writes
 from bulletproof.domain.report import (
     MARGIN_SECONDS,
     STOP_SECONDS,
@@ -139,6 +140,7 @@ def _try_boot(attempt: Attempt, before: Schema, migrated: Schema) -> None:
         is_migrating=is_migrated or migrates_at_boot,
         migrates_at_boot=migrates_at_boot,
         health=health,
+        writes=lines_for_writes(attempt.manifest.config, rehearsal.would_write(number)),
         times=replace(report.times, boot=seconds, previous_boot=seconds),
     )
     if migrates_at_boot:
@@ -212,11 +214,12 @@ def in_words(report: Report) -> str:
     """The findings: one line when the data stays as it is, otherwise a line for each thing to know."""
     lines = [f"on a copy of {report.copy_bytes / _MIB:.1f} MiB: {report.health}"]
     if not report.is_migrating:
-        return lines[0]
+        return "\n".join((*lines, *report.writes))
     lines += [report.past] if report.past else []
     lines += [f"{report.command}: {title}" for title in report.pending]
     lines += ["its boot changes the data"] if report.migrates_at_boot else []
     lines += [change.words for change in report.changes]
+    lines += report.writes
     lines.append(f"requests will wait for about {report.times.hold:.0f} s")
     lines += [f"rollback: {report.rollback_words}"] if report.rollback is not Way.NONE else []
     return "\n".join(lines)
@@ -248,6 +251,9 @@ def boot_on_copy(attempt: Attempt, manifest: Manifest, number: int | None = None
     rehearsal.boot(attempt.number, manifest, process, settings)
     try:
         return pass_gate(_candidate(attempt, manifest), manifest.config.health, attempt.host.clock, attempt.host.sleep)
+    except StepFailed as error:
+        error.context += lines_for_writes(manifest.config, rehearsal.would_write(attempt.number))
+        raise
     finally:
         rehearsal.end(attempt.number)
 
