@@ -48,7 +48,7 @@ def place_below(expression: ast.expr, module: Module, names: Names, *, relative_
     scheme, separator, rest = text.partition(":///")
     if separator:
         text = rest.partition("?")[0] if scheme.startswith("sqlite") else ""
-    if not text or text == ":memory:":
+    if not text or text == ":memory:" or "://" in text:
         return ""
     place = text if text.startswith(_ROOT) else posixpath.join(_ROOT, relative_to, text)
     place = posixpath.normpath(place)
