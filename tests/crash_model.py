@@ -38,7 +38,7 @@ READS = frozenset({
     "manifest", "existing", "is_running", "state", "names", "target", "connections", "is_listening", "exists", "check",
     "size", "today", "frozen", "numbers", "port", "process", "relay", "history", "notes", "why_not", "ask", "log_tail",
     "upgrade", "downgrade", "misfits", "openers", "proof", "run", "boot", "end", "look", "is_changed", "rewind", "copy",
-    "find", "describe", "would_write",
+    "find", "describe", "would_write", "make", "make_all",
 })  # fmt: skip
 """What only looks, or changes only what is gone with the deployer or its scratch: no boundary lies in it."""
 

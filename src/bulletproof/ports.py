@@ -197,6 +197,9 @@ class Migrator(Protocol):
         With `stamp` the database notes these revisions first.
         """
 
+    def make_all(self, manifest: Manifest, settings: Mapping[str, str]) -> Command | None:
+        """What makes all tables of the release's models at once, without migrations; None where that cannot be."""
+
     def replay(self, manifest: Manifest, settings: Mapping[str, str]) -> Command | None:
         """What runs each migration on an empty database at the live path, for `Rehearsal.replay`; None without such."""
 
@@ -259,6 +262,9 @@ class Rehearsal(Protocol):
 
     def run(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> None:
         """Run a command on the copy to its end. Raises StepFailed `migration-failed` or `migration-too-slow`."""
+
+    def make(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> Schema:
+        """What a command makes where no database is, beside the copy; the copy is not touched. Raises StepFailed."""
 
     def replay(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> Replay:
         """Run a migrator's replay where no database is, beside the copy; the copy is not touched. Raises StepFailed."""

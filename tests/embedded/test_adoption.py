@@ -321,3 +321,27 @@ def test_a_note_that_turned_false_later_is_put_right(new_app: NewApp) -> None:
     assert "the schema is exactly that of 0002" in note_of(app, step="rehearse")
     assert rows(app.database, "SELECT text, star FROM note") == [("one", None)]
     assert rows(app.database, "SELECT version_num FROM alembic_version") == [("0002",)]
+
+
+def test_a_first_migration_that_is_not_the_initial_one(new_app: NewApp) -> None:
+    """Tables of create_all(), and migrations from then on: the one beginning that leads to the models is taken."""
+    later = {
+        **files(STAR),
+        **revision("0001", None, SHINE, 'op.drop_column("note", "star")'),
+        **revision("0002", "0001", 'op.create_index("ix_note_star", "note", ["star"])'),
+        "app.py": APP.format(column="star = db.Column(db.Integer, index=True)"),
+    }
+    app = new_app("later", later)
+    initialise(app)
+    database(app.folder / "starred.db", "one", noted=None, table=STARRED)
+    assert "only after 0001 leads exactly" in " ".join(
+        app.run("plan", "--database", "starred.db", status=0).out.split()
+    )
+    database(app.folder / "odd.db", "one", noted=None, table=STARRED.replace("star", "mark"))
+    refused = app.run("plan", "--database", "odd.db", status=1)
+    assert "so it is not the one that made the tables" in " ".join(refused.err.split())
+
+    database(app.folder / "instance" / "app_dev.db", "one", noted=None)
+    assert "only before 0001 leads exactly" in note_of(app, step="rehearse")
+    assert rows(app.database, "SELECT text, star FROM note") == [("one", None)]
+    assert rows(app.database, "SELECT version_num FROM alembic_version") == [("0002",)]

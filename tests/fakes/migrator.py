@@ -35,6 +35,10 @@ class FakeMigrator:
         pending = () if unknown else tuple(revision for revision in known if revision not in noted)
         return SchemaState(tool="flask-migrate", current=noted, pending=pending, unknown=unknown)
 
+    def make_all(self, manifest: Manifest, settings: Mapping[str, str]) -> Command | None:  # noqa: ARG002  the port's
+        """It has no models."""
+        return None
+
     def replay(self, manifest: Manifest, settings: Mapping[str, str]) -> Command | None:  # noqa: ARG002  the port's
         """It cannot: its notes are never wrong."""
         return None

@@ -55,6 +55,10 @@ class FakeRehearsal:
             raise StepFailed("migration-failed", f"{', '.join(failing)} failed")
         self._have(number, self.migrator.known[older[0] if older else release])
 
+    def make(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> Schema:  # noqa: ARG002
+        """No fake migrator asks for it."""
+        return Schema(tables={})
+
     def replay(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> Replay:  # noqa: ARG002
         """No fake migrator asks for it."""
         return Replay(stages=())

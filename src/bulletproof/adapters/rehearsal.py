@@ -100,15 +100,35 @@ class CellRehearsal:
             words = f"`{command.words}` of release {manifest.release} ended with status {status}"
             raise StepFailed("migration-failed", words, context=self.log_tail(number, _LOG_LINES))
 
-    def replay(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> Replay:
-        """Run a migrator's replay in a cell whose data folder is empty. Raises StepFailed when it wrote nothing."""
-        data = self._layout.rehearsal(number) / "replay"
+    def make(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> Schema:
+        """What a command makes in a cell whose data folder is empty. Raises StepFailed `migration-failed`."""
+        try:
+            if self._run_beside(number, manifest, command, timeout_seconds) != 0:
+                words = f"`{command.words}` of release {manifest.release} failed on an empty database"
+                raise StepFailed("migration-failed", words, context=self.log_tail(number, _LOG_LINES))
+            return census(self._beside(number) / self._database.name)
+        finally:
+            durable.remove_tree(self._beside(number))
+
+    def _beside(self, number: int) -> Path:
+        """A data folder of its own beside the copy's."""
+        return self._layout.rehearsal(number) / "replay"
+
+    def _run_beside(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> int | None:
+        """Run a command where the data folder is empty; None when it did not end in time."""
+        data = self._beside(number)
         durable.remove_tree(data)
         durable.make_folder(data, mode=0o700)
         self._start(number, manifest, command.argv, command.folder, command.environment, command.reads, data=data)
         assert self._running is not None  # noqa: S101  just started
         status = self._running.wait(timeout_seconds)
         self.end(number)
+        return status
+
+    def replay(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> Replay:
+        """Run a migrator's replay in a cell whose data folder is empty. Raises StepFailed when it wrote nothing."""
+        data = self._beside(number)
+        status = self._run_beside(number, manifest, command, timeout_seconds)
         try:
             told = msgspec.json.decode((data / REPLAY).read_bytes(), type=_Replayed)
         except (FileNotFoundError, msgspec.DecodeError) as error:

@@ -36,9 +36,7 @@ class Replay:
 
     def apart(self, stage: Stage, live: Schema) -> tuple[Change, ...]:
         """What the live schema has otherwise than the stage, rows and the migrations' own notes aside."""
-        ours = frozenset({self.table, *_NOTES})
-        found = differences(_without(stage.schema, ours), _without(live, ours))
-        return tuple(change for change in found if not change.is_data)
+        return apart(stage.schema, live, self.table)
 
     def nearest(self, live: Schema) -> Stage | None:
         """The stage with the fewest differences, the latest of several; None when nothing could be replayed."""
@@ -51,6 +49,13 @@ class Replay:
     def done_at(self, stage: Stage) -> frozenset[str]:
         """The revisions that are done at a stage."""
         return frozenset(one.revision for one in self.stages[: self.stages.index(stage) + 1])
+
+
+def apart(schema: Schema, live: Schema, table: str = "") -> tuple[Change, ...]:
+    """What the live schema has otherwise, rows and the notes of migrations (also those in `table`) aside."""
+    notes = _NOTES | {table}
+    found = differences(_without(schema, notes), _without(live, notes))
+    return tuple(change for change in found if not change.is_data)
 
 
 def _without(schema: Schema, tables: frozenset[str]) -> Schema:

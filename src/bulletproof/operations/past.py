@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bulletproof.domain.past import Replay, Stage
+from bulletproof.domain.past import Replay, Stage, apart
 from bulletproof.domain.report import revisions_of
 from bulletproof.domain.schema import Schema
 from bulletproof.errors import StepFailed
@@ -12,6 +12,8 @@ from bulletproof.operations.attempt import Attempt
 from bulletproof.ports import SchemaState
 
 _REPLAY_SECONDS = 600.0
+_MOST_BEGINNINGS = 30
+"""Each takes a second or two."""
 _FITS_NOT = ("already exists", "duplicate column name", "no such table", "no such column", "no such index")
 """What SQLite says of a migration that was made for another schema."""
 
@@ -31,6 +33,8 @@ def settle_past(attempt: Attempt, live: Schema) -> tuple[SchemaState, str]:
         return state, ""
     if noted is None and not (state.is_unnoted or state.unknown):
         return state, ""  # the replay did not come as far as what is noted, so nothing speaks against it
+    if not replay.stages and state.is_unnoted and (found := _try_each_beginning(attempt)):
+        return found
     if len(matches) != 1:
         raise _unknown(attempt, replay, live, matches)
     return _stamped(state, replay, *matches)
@@ -49,11 +53,11 @@ def explain_failure(attempt: Attempt, live: Schema, failure: StepFailed) -> tupl
         raise _with_advice(failure, (), "python manage.py migrate --fake APP NAME, once you are sure that it was done")
     replay = _replay(attempt)
     noted = replay.noted_as(state.current) if replay else None
-    if replay is None or noted is None or not (apart := replay.apart(noted, live)):
+    if replay is None or noted is None or not (changes := replay.apart(noted, live)):
         raise failure
     if len(matches := replay.matches(live)) == 1:
         return _stamped(state, replay, *matches)
-    lines = (f"the database is not as {_words(noted, state)} makes it:", *(change.words for change in apart))
+    lines = (f"the database is not as {_words(noted, state)} makes it:", *(change.words for change in changes))
     raise _with_advice(failure, lines, f"{_program(attempt)} stamp --purge REVISION, once you are sure which it is at")
 
 
@@ -68,6 +72,44 @@ def _stamped(state: SchemaState, replay: Replay, stage: Stage) -> tuple[SchemaSt
         f"{_what_is_noted(state)}; the schema is exactly that of {_words(stage, state)}, alone of all"
         f" {len(replay.stages)} migrations replayed, so that is noted first"
     )
+
+
+def _try_each_beginning(attempt: Attempt) -> tuple[SchemaState, str] | None:
+    """Where to begin when the first migration is not the one that made the tables: tried on the copy.
+
+    The one beginning from which the migrations lead exactly to the tables of the models; None when it is not one.
+    """
+    state, host = attempt.found.schema, attempt.host
+    models = host.migrator.make_all(attempt.manifest, attempt.settings)
+    revisions = revisions_of(state.known)
+    if models is None or len(revisions) > _MOST_BEGINNINGS:
+        return None
+    goal = host.rehearsal.make(attempt.number, attempt.manifest, models, _REPLAY_SECONDS)
+    beginnings = [done for done in range(len(revisions) + 1) if _leads_to(attempt, goal, revisions[:done][-1:])]
+    host.rehearsal.rewind(attempt.number, _REPLAY_SECONDS)
+    if len(beginnings) != 1:
+        return None
+    (done,) = beginnings
+    where = f"after {state.known[done - 1]}" if done else f"before {state.known[0]}"
+    found = replace(state, stamp=revisions[:done][-1:], pending=state.known[done:], is_unnoted=False)
+    return found, (
+        f"{_what_is_noted(state)}, and the first migration is not the one that made them; of {len(revisions) + 1}"
+        f" beginnings tried on the copy only {where} leads exactly to the tables of the models"
+    )
+
+
+def _leads_to(attempt: Attempt, goal: Schema, stamp: tuple[str, ...]) -> bool:
+    """Whether the migrations that come after this one bring the copy to that schema."""
+    rehearsal = attempt.host.rehearsal
+    command = attempt.host.migrator.upgrade(attempt.manifest, attempt.settings, stamp)
+    rehearsal.rewind(attempt.number, _REPLAY_SECONDS)
+    if command is None:
+        return False
+    try:
+        rehearsal.run(attempt.number, attempt.manifest, command, _REPLAY_SECONDS)
+    except StepFailed:
+        return False
+    return not apart(goal, rehearsal.look(attempt.number))
 
 
 def _is_doubtful(attempt: Attempt) -> bool:
@@ -118,13 +160,13 @@ def _unknown(attempt: Attempt, replay: Replay, live: Schema, matches: tuple[Stag
             f" ({replay.trouble}), so it is not the one that made the tables",
             hint=f"write the migration that makes them, with down_revision = None, or: {stamp} REVISION",
         )
-    apart = tuple(change.words for change in replay.apart(nearest, live))
+    context = tuple(change.words for change in replay.apart(nearest, live))
     until = f"; the one after {replay.stages[-1].revision} fails: {replay.trouble}" if replay.trouble else ""
     return StepFailed(
         "schema-unknown",
         f"{_what_is_noted(state)}, and its schema is of none of the {len(replay.stages)} migrations replayed{until};"
         f" nearest is {_words(nearest, state)}, from which the database is apart:",
-        context=apart,
+        context=context,
         hint=f"mend that, or if it does not matter: {stamp} {nearest.heads[0]}, then: bulletproof deploy",
     )
 

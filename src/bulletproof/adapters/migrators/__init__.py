@@ -83,6 +83,10 @@ class Migrators:
         inside = self._inside(manifest, settings)
         return self._upgrade(inside, self._migrations(inside), stamp)
 
+    def make_all(self, manifest: Manifest, settings: Mapping[str, str]) -> Command | None:
+        """`db.create_all()` of a Flask-SQLAlchemy app."""
+        return self._create_all(self._inside(manifest, settings))
+
     def replay(self, manifest: Manifest, settings: Mapping[str, str]) -> Command | None:
         """What runs Alembic's migrations on an empty database, and writes down the schema after each."""
         inside = self._inside(manifest, settings)
@@ -190,6 +194,9 @@ class Migrators:
             return replace(command, words=f"{found.scripts.stamp(stamp)} && {command.words}") if stamp else command
         if django.is_used(inside):
             return django.upgrade(inside, self._file)
+        return self._create_all(inside)
+
+    def _create_all(self, inside: Inside) -> Command | None:
         if not inside.has(_FLASK_SQLALCHEMY):
             return None
         question = (inside.python, str(ANSWER), "create", os.devnull, str(inside.source))
