@@ -337,6 +337,9 @@ class Adoption(Protocol):
         Nothing may lie there. It is whole or not at all.
         """
 
+    def discard(self, number: int) -> None:
+        """Make it so that nothing is left of a copy that deployment `number` did not finish; idempotent."""
+
     def fill(self, folder: Path, names: tuple[str, ...]) -> int:
         """Copy what lies in these folders of `folder` into the persistent ones, over nothing; says how many files."""
 

@@ -133,7 +133,7 @@ BUGS = (
     Bug(
         "adopted data stay although the deployment was undone",
         "bulletproof.operations.pipelines",
-        'Step("data", adopt_data, undo=remove_database)',
+        'Step("data", adopt_data, undo=leave_data)',
         'Step("data", adopt_data)',
     ),
     Bug(

@@ -34,6 +34,9 @@ class FakeAdoption:
         self.database.content = self.content
         return "copied"
 
+    def discard(self, number: int) -> None:
+        """Nothing is half copied here."""
+
     def fill(self, folder: Path, names: tuple[str, ...]) -> int:  # noqa: ARG002  the port's
         """There are no folders."""
         return 0

@@ -621,6 +621,14 @@ DATABASES: dict[str, tuple[Tree, DatabaseFound | None]] = {
         {"db.py": "engine = create_engine(app.config['SQLALCHEMY_DATABASE_URI'])\n"},
         None,
     ),
+    "a path in a setting": (
+        {"db.py": "import os, sqlite3\nFILE = os.getenv('DB_PATH', 'data/x.db')\nsqlite3.connect(FILE)\n"},
+        DatabaseFound(kind="sqlite", setting="", where="db.py:3", links=("data/x.db",)),
+    ),
+    "a relative URL in the source": (
+        {"db.py": "import flask_sqlalchemy\nSQLALCHEMY_DATABASE_URI = 'sqlite:///x.db'\n"},
+        DatabaseFound(kind="sqlite", setting="", where="db.py:2", links=("instance/x.db",)),
+    ),
     "a driver": (
         {
             "db.py": "import psycopg, os\nconnection = psycopg.connect(os.environ['PG'])\n",
@@ -1103,3 +1111,25 @@ def test_the_text_of_the_file_is_made_of_the_findings_alone(folder: Path) -> Non
     findings = detect(folder)
     assert toml_text(findings, "shop") == toml_text(detect(folder), "shop")
     assert toml_text(findings, "shop").count("\n") == 3 + len(everything_that_can_be_said())
+
+
+def test_folders_that_users_fill_are_written_down(folder: Path) -> None:
+    """A configured folder, Flask's own and one that git ignores; one inside another is that, and a kept one is none."""
+    tree: Tree = {
+        "app.py": f"{APP}app.config['UPLOAD_FOLDER'] = 'static/uploads/images'\nopen(app.instance_path)\n",
+        ".gitignore": "uploads/\n",
+        "static/uploads/images/a": "",
+        "media/kept": "",
+        "web/uploads/ours": "",
+    }
+    git(planted(folder, tree), "init", "-q")
+    git(folder, "add", "media")
+    found = detect(folder).persistent
+    assert [one.what for one in found] == ["instance", "static/uploads", "web/uploads"]
+    done = initialise(folder)
+    assert done.config.app.persistent == ("instance", "static/uploads", "web/uploads")
+    assert [line.what for line in describe(done.findings) if line.topic == "folder"] == [
+        "instance/",
+        "static/uploads/",
+        "web/uploads/",
+    ]

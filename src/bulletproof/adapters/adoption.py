@@ -49,8 +49,9 @@ class CheckoutAdoption:
             return Origin(others=_listed(there, folder), trouble=f"no app can be asked on this machine ({reason})")
         opened = self._ask(number, manifest, settings)
         seen = (self._source_seen(number, manifest), self.layout.data)
-        files = [_moved(Path(name), seen, folder) for name in (*opened.main[:1], *opened.others)]
-        found = next((about for file in files if (about := _about(file)) and about.tables), None)
+        files = [_moved(Path(name), seen, folder) for name in opened.main[:1] or opened.others]
+        # One that cannot be read now is found as well: to begin without it would be to lose it.
+        found = next((about for file in files if (about := _about(file)) and (about.tables or about.problem)), None)
         folders = [_moved(Path(name), seen, folder) for name in opened.folders]
         return replace(
             _origin(found) if found else Origin(),
@@ -71,21 +72,27 @@ class CheckoutAdoption:
 
     def take(self, number: int, file: Path) -> str:
         """Copy the database through SQLite's own backup, read the copy through, and put it where the live one lies."""
-        folder = self.database.parent
-        durable.make_folder(folder, mode=0o700)
-        copy = folder / f"{durable.LEFTOVER_PREFIX}adopt-{number}.db"
+        durable.make_folder(self.database.parent, mode=0o700)
+        copy, place = self._unfinished(number), self.database.resolve()  # a person may have laid a link there
         _remove(copy)
         try:
             copy_database(file, copy)
             settle_copy(copy)
             reading = read_whole(copy)
-            durable.rename(copy, self.database)
+            durable.rename(copy, place)
         except Refused as error:
             words = f"the database {file} was copied, and the copy is not whole: {error.message}"
             raise StepFailed("database-not-copied", words, context=error.context, hint=error.hint) from error
         finally:
             _remove(copy)
         return f"{len(reading.tables)} tables"
+
+    def discard(self, number: int) -> None:
+        """Nothing is left of a copy that was not finished."""
+        _remove(self._unfinished(number))
+
+    def _unfinished(self, number: int) -> Path:
+        return self.database.resolve().with_name(f"{durable.LEFTOVER_PREFIX}adopt-{number}.db")
 
     def fill(self, folder: Path, names: tuple[str, ...]) -> int:
         """Copy every file of these folders that the persistent ones do not have yet, each whole or not at all."""

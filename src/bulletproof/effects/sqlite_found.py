@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from bulletproof.effects.openers import openers_of
-from bulletproof.effects.sqlite_file import Reading, read_rows
+from bulletproof.effects.sqlite_file import Reading, read_rows, read_schema
 from bulletproof.errors import Refused
 
 _NAMES = ("*.db", "*.sqlite", "*.sqlite3", "*.db3")
@@ -35,14 +35,16 @@ class DatabaseFile:
     modified: str
     """When it was written last, in local time, to the minute."""
     tables: int = 0
-    rows: int = 0
+    rows: int | None = None
+    """None when to count them took too long."""
     problem: str = ""
     """Why it cannot be read, in words."""
 
     @property
     def words(self) -> str:
         """What it holds, for a person."""
-        holds = self.problem or f"{_counted(self.rows, 'row')} in {_counted(self.tables, 'table')}"
+        rows = "" if self.rows is None else f"{_counted(self.rows, 'row')} in "
+        holds = self.problem or f"{rows}{_counted(self.tables, 'table')}"
         return f"{holds}, {_size(self.size)}, written {self.modified}"
 
 
@@ -78,7 +80,7 @@ def describe_database(file: Path) -> DatabaseFile:
         size=sum(one.st_size for one in found),
         modified=written.strftime("%Y-%m-%d %H:%M"),
         tables=len(reading.tables) if reading else 0,
-        rows=reading.rows if reading else 0,
+        rows=reading.rows if reading else None,
         problem=problem,
     )
 
@@ -102,6 +104,10 @@ def _how_to_end(pid: int) -> str:
 def _read(file: Path) -> tuple[Reading | None, str]:
     try:
         return read_rows(file, patience_seconds=_PATIENCE_SECONDS), ""
+    except Refused:
+        pass  # to count the rows of a large one may take too long
+    try:
+        return read_schema(file, patience_seconds=_PATIENCE_SECONDS), ""
     except Refused as error:
         return None, error.message.removeprefix(f"{file} ")
 

@@ -29,7 +29,13 @@ def adopt_data(attempt: Attempt) -> str:
     if origin.file is not None:
         _check_space(attempt, origin)
         attempt.found.adopted = host.adoption.take(attempt.number, origin.file)
-    return "\n".join((*_words(origin), *lines)) or "no database of an earlier life"
+    return "\n".join((*_words(origin), *lines)) or "none that an earlier life has left"
+
+
+def leave_data(attempt: Attempt) -> None:
+    """The adopted database is not, neither whole nor in part: no request ever reached it, and the original is there."""
+    attempt.host.adoption.discard(attempt.number)
+    attempt.host.database.remove()
 
 
 def _origin(attempt: Attempt) -> Origin:

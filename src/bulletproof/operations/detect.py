@@ -47,6 +47,8 @@ _IN_INSTANCE = ("flask_sqlalchemy", "flask_migrate")
 _FILLED = ("uploads", "media", "static/uploads", "*/static/uploads", "*/uploads")
 """Where folders of users' files usually lie."""
 _LOOKED_AT = 5
+_NAMES_A_URL = re.compile(r"UR[IL]|DSN")
+"""In a setting's name; without it what is handed to a driver of files is a path, and nothing that we could set."""
 _PACKAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LONGEST_NAME = 32
 
@@ -216,17 +218,20 @@ def _database(
     use = database_use(tree.modules)
     told = {name: (kind, file.name) for file in reversed(files_told) for name, kind in file.databases.items()}
     setting = use.setting if use else next(iter(told), "")
-    if not use and not setting:
-        return _opened_by_itself(folder, tree, found_names)
+    is_path = use is not None and not use.kind and not told and not _NAMES_A_URL.search(setting)
+    if not setting or is_path:
+        by_itself = None if use and use.kind else _opened_by_itself(folder, tree, found_names)
+        if by_itself or not use:
+            return by_itself
     kind, where = told.get(setting, ("", ""))
     kind = kind or (use.kind if use else "")
     found = DatabaseFound(kind=kind, setting=setting, where=f"{use.path}:{use.line}" if use else where)
     if kind not in {"", "sqlite"}:
         return found
     written = [file.sqlite_files.get(setting, "") for file in files_told]
-    name = next(filter(None, (*written, use.file if use else "")), "")
     is_in_instance = any(one in packages for one in _IN_INSTANCE)
     links = () if setting else _links(tree, found_names, use, is_in_instance=is_in_instance)
+    name = next(filter(None, (*written, use.file if use else "", *links)), "")
     return _with_files(replace(found, links=links), folder, name, is_in_instance=is_in_instance)
 
 
@@ -244,7 +249,7 @@ def _with_files(found: DatabaseFound, folder: Path, name: str, *, is_in_instance
 
 
 def _opened_by_itself(folder: Path, tree: SourceTree, names: Names) -> DatabaseFound | None:
-    """The one file below the source that is opened without any URL, as by `sqlite3.connect`."""
+    """The one file below the source that is opened without any URL, as by `sqlite3.connect`; None for several."""
     seen = {one.what: one.where for one in database_places(tree.modules, names, relative_to="")}
     if len(seen) != 1:
         return None

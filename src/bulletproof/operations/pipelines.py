@@ -6,7 +6,7 @@ import itertools
 
 from bulletproof.engine.pipeline import Fork, Pipeline, Step
 from bulletproof.errors import NeedsPerson
-from bulletproof.operations.adopt import adopt_data
+from bulletproof.operations.adopt import adopt_data, leave_data
 from bulletproof.operations.attempt import Attempt
 from bulletproof.operations.migrate import (
     discard_snapshot,
@@ -54,7 +54,7 @@ _SETTINGS = Step("settings", freeze_settings, undo=discard_settings)
 _SCHEMA = Step("schema", check_schema)
 _VACANT = Step("vacant", require_no_database)
 _REHEARSE = Step("rehearse", rehearse_on_copy, undo=discard_rehearsal)
-_DATA = Step("data", adopt_data, undo=remove_database)
+_DATA = Step("data", adopt_data, undo=leave_data)
 _DATABASE = Step("database", create_database, undo=remove_database)
 _OPEN = Step("open", open_host, undo=leave_closed)
 _START = Step("start", start_instance, undo=stop_instance)

@@ -124,9 +124,10 @@ def opens(entry: str, server: str, *paths: str) -> Answer:
     except (Exception, SystemExit) as error:  # noqa: BLE001  an app may raise anything, and it is told
         trouble = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
     main = [*_flask_databases(app), *_django_databases()]
-    if app is not None and not any(main):
+    if app is not None and not main:
         _visit(app, server, paths)  # an app without either opens its database when it is asked for something
-    others = [*_engines(), *connected, *_configured(app)]
+    # Where its framework tells of one that is no file of SQLite's, no other is the app's own.
+    others = [] if main else [*_engines(), *connected, *_configured(app)]
     return {
         "main": _absolute(main),
         "others": _absolute(others),
@@ -296,7 +297,7 @@ def _django_databases() -> list[str]:
     """Django's default database."""
     with contextlib.suppress(Exception):
         connection = sys.modules["django.db"].connection
-        return [str(connection.settings_dict["NAME"])] if connection.vendor == "sqlite" else []
+        return [str(connection.settings_dict["NAME"]) if connection.vendor == "sqlite" else ""]
     return []
 
 
