@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bulletproof.domain.config import App, AppConfig, Database
-from bulletproof.domain.filled import database_places, filled_folders, lines_for_writes
+from bulletproof.domain.filled import database_places, filled_folders, lines_for_folders, lines_for_writes
 from bulletproof.domain.python_module import Module, read_module
 from bulletproof.domain.source_paths import Names
 
@@ -73,3 +73,11 @@ def test_the_line_that_helps_keeps_what_is_configured() -> None:
     assert folder.endswith('app.persistent = ["uploads", "var"]')
     assert "let it write into a folder" in top
     assert database.endswith('database.links = ["x.db", "y.sqlite3"]')
+
+
+def test_folders_that_are_not_persistent_yet_are_told_with_all_that_is_to_stand_there() -> None:
+    """One that lies in a persistent folder is kept already."""
+    config = AppConfig(name="shop", app=App(persistent=("uploads",)))
+    (line,) = lines_for_folders(config, ("uploads/images", "media"))
+    assert line.startswith("users fill media, ")
+    assert line.endswith('app.persistent = ["uploads", "media"]')

@@ -86,5 +86,15 @@ def lines_for_writes(config: AppConfig, places: Sequence[str]) -> tuple[str, ...
     return tuple(lines)
 
 
+def lines_for_folders(config: AppConfig, folders: Sequence[str]) -> tuple[str, ...]:
+    """For each folder that users fill and that is not persistent yet, the line of bulletproof.toml that helps."""
+    kept = config.app.persistent
+    lost = [one for one in folders if not any(PurePosixPath(one).is_relative_to(other) for other in kept)]
+    listed = json.dumps([*kept, *lost])
+    return tuple(
+        f"users fill {one}, which lies in the source and is read-only there: app.persistent = {listed}" for one in lost
+    )
+
+
 def _is_database(place: str) -> bool:
     return PurePosixPath(place).suffix in {".db", ".db3", ".sqlite", ".sqlite3"}

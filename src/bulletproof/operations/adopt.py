@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bulletproof.domain.filled import lines_for_folders
 from bulletproof.errors import StepFailed
 from bulletproof.operations.attempt import Attempt
 from bulletproof.ports import Origin
@@ -29,6 +30,7 @@ def adopt_data(attempt: Attempt) -> str:
     if origin.file is not None:
         _check_space(attempt, origin)
         attempt.found.adopted = host.adoption.take(attempt.number, origin.file)
+    lines += lines_for_folders(attempt.manifest.config, origin.folders)
     return "\n".join((*_words(origin), *lines)) or "none that an earlier life has left"
 
 
