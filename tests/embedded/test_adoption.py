@@ -202,6 +202,12 @@ def test_the_database_that_the_app_opens_comes_along(new_app: NewApp) -> None:
         assert "with the data that are here" in planned
         assert everything(app.folder) == beside
         assert not app.layout.data.exists()
+        for step in ("data", "swap"):
+            app.kill_at("step-done", step, "deploy")
+            app.wait_until_whole()
+            assert not app.database.exists()
+            assert not app.leftovers()
+            assert everything(app.folder) == beside
         note = note_of(app)
     assert f"{app.folder}/instance/app_dev.db copied (3 rows in 2 tables" in note
     assert "still open there, and what it writes from now on is not here: " in note

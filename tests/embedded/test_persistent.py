@@ -210,3 +210,6 @@ def test_a_write_into_the_source_is_named_with_the_line_that_helps(new_app: NewA
     workshop.commit(app.folder, {"bulletproof.toml": f'{text}app.persistent = ["var/cache"]\n'}, "Say where")
     app.deploy()
     assert sorted(path.name for path in (app.layout.data / "var" / "cache").iterdir()) == [".keep", "page"]
+    workshop.commit(app.folder, {"app.py": writes.format("    open(f'{name}/other', 'w')\n")}, "Write another")
+    app.run("plan", status=0)
+    assert not (app.layout.data / "var" / "cache" / "other").exists()
