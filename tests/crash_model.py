@@ -25,6 +25,7 @@ from bulletproof.domain.process import PROXY, RELAY, Phase, generation_of, web_n
 from bulletproof.domain.source import Source
 from bulletproof.errors import BulletproofError, StepFailed
 from bulletproof.ports import Host, Resources
+from fakes.adoption import FakeAdoption
 from fakes.database import Content, FakeDatabase
 from fakes.migrator import FakeMigrator
 from fakes.proxy import FakeProxy
@@ -46,6 +47,7 @@ READS = frozenset({
     "size", "today", "frozen", "numbers", "port", "process", "relay", "history", "notes", "why_not", "ask", "log_tail",
     "upgrade", "downgrade", "misfits", "openers", "proof", "run", "boot", "end", "look", "is_changed", "rewind", "copy",
     "has_program",
+    "find", "describe", "would_write", "make", "make_all",
 })  # fmt: skip
 """What only looks, or changes only what is gone with the deployer or its scratch: no boundary lies in it."""
 
@@ -112,6 +114,7 @@ class World:
     migrator: FakeMigrator = field(init=False)
     swap: FakeSwap = field(init=False)
     rehearsal: FakeRehearsal = field(init=False)
+    adoption: FakeAdoption = field(init=False)
     death: Death = field(default_factory=Death)
     bad: frozenset[str] = frozenset()
     """What is wrong with every instance from `bad_from` on: crash, 500, public."""
@@ -133,6 +136,7 @@ class World:
         self.migrator = FakeMigrator(self.database, known={release_of(number): ("0001",) for number in range(1, 20)})
         self.swap = FakeSwap(self.database, self.copied, self.users)
         self.rehearsal = FakeRehearsal(self.database, self.migrator, self.swap)
+        self.adoption = FakeAdoption(self.database)
 
     def copied(self, number: int) -> Content:
         """What the copy of a rehearsal holds."""
@@ -208,7 +212,17 @@ class World:
         self.rehearsal.running.clear()
         mortal: Any = {
             name: Mortal(getattr(self, name), self, READS - {"state"} if name == "migrator" else READS)
-            for name in ("releases", "supervisor", "proxy", "database", "settings", "migrator", "rehearsal", "swap")
+            for name in (
+                "releases",
+                "supervisor",
+                "proxy",
+                "database",
+                "settings",
+                "migrator",
+                "rehearsal",
+                "swap",
+                "adoption",
+            )
         }
         return Host(
             layout=LAYOUT,
@@ -250,6 +264,8 @@ class Scenario:
     """Whether the new release makes the table by booting, and its migrator knows nothing of it."""
     has_workers: bool = False
     """Whether the app has a worker and a timer."""
+    has_origin: bool = False
+    """Whether the app had data before its first deployment."""
     has_past: bool = False
     """Whether the database may hold more than the live release knows, because an earlier one was rolled back."""
 
@@ -281,6 +297,15 @@ _TWO = (Kind.DEPLOY, Kind.DEPLOY)
 SCENARIOS = (
     Scenario("first deployment", before=()),
     Scenario("first deployment crashes", before=(), bad=frozenset({"crash"})),
+    Scenario("first deployment with data", before=(), has_origin=True),
+    Scenario("first deployment with data that it migrates", before=(), has_origin=True, migrates=True),
+    Scenario(
+        "first deployment with data that it migrates crashes",
+        before=(),
+        has_origin=True,
+        migrates=True,
+        bad=frozenset({"crash"}),
+    ),
     Scenario("deployment"),
     Scenario("third deployment prunes", before=_TWO),
     Scenario("build fails", bad=frozenset({"build"})),
@@ -356,6 +381,9 @@ class Lane:
         world.migrator.is_strict = scenario.is_strict
         if scenario.migrates and scenario.kind is Kind.ROLLBACK:
             self._make_migrating(scenario, world, len(scenario.before))
+        if scenario.has_origin:
+            world.adoption.content = Content(("table_0001",), ("0001",), 1)
+            world.acknowledged = 1
         for kind in scenario.before:
             self.ask_for(Scenario("before", kind=kind, has_workers=scenario.has_workers), world, journal)
         if scenario.reboot:
@@ -459,7 +487,9 @@ class Lane:
             promise(world.proxy.target() is None, "the proxy leads somewhere")
         lived = journal.lived()
         rows = world.database.rows
-        promise(rows & world.acknowledged == world.acknowledged, "acknowledged writes are lost")
+        # What an app had before its first deployment stays where it was.
+        at_stake = world.acknowledged if lived else world.acknowledged & ~1
+        promise(rows & at_stake == at_stake, "acknowledged writes are lost")
         for content in world.swap.aside:
             rows |= content.rows
         promise(rows & world.strange == world.strange, "a stranger's writes are lost")

@@ -11,6 +11,7 @@ from typing import Protocol
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
+from bulletproof.domain.past import Replay
 from bulletproof.domain.process import ProcessSpec, ProcessState
 from bulletproof.domain.schema import Schema
 from bulletproof.domain.settings import Settings
@@ -41,6 +42,10 @@ class Manifest:
     gunicorn: str = ""
     """Version of gunicorn in it, empty when there is none."""
     is_built: bool = False
+
+
+REPLAY = "replay.json"
+"""The file beside the database that a migrator's replay writes."""
 
 
 class Releases(Protocol):
@@ -176,11 +181,17 @@ class SchemaState:
     """What the release would do to the database, in order, in its tool's words; empty when they fit."""
     unknown: tuple[str, ...] = ()
     """Revisions that the database has and the release does not know: it is older than the data."""
+    known: tuple[str, ...] = ()
+    """All revisions of the release that can be replayed on an empty database, in order, in its tool's words."""
+    is_unnoted: bool = False
+    """Whether the database has tables and no note of the migrations that made them."""
+    stamp: tuple[str, ...] = ()
+    """What the database has to note before anything else, since its schema is exactly that of these revisions."""
 
     @property
     def fits(self) -> bool:
         """Whether the release can serve this database as it is."""
-        return not self.pending and not self.unknown
+        return not (self.pending or self.unknown or self.stamp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,8 +214,17 @@ class Migrator(Protocol):
     def state(self, manifest: Manifest, settings: Mapping[str, str]) -> SchemaState:
         """Compare the release with the live database, touching nothing. Raises StepFailed when it cannot tell."""
 
-    def upgrade(self, manifest: Manifest, settings: Mapping[str, str]) -> Command | None:
-        """What brings the database at the live path to what the release needs; None when it has no such tool."""
+    def upgrade(self, manifest: Manifest, settings: Mapping[str, str], stamp: tuple[str, ...] = ()) -> Command | None:
+        """What brings the database at the live path to what the release needs; None when it has no such tool.
+
+        With `stamp` the database notes these revisions first.
+        """
+
+    def make_all(self, manifest: Manifest, settings: Mapping[str, str]) -> Command | None:
+        """What makes all tables of the release's models at once, without migrations; None where that cannot be."""
+
+    def replay(self, manifest: Manifest, settings: Mapping[str, str]) -> Command | None:
+        """What runs each migration on an empty database at the live path, for `Rehearsal.replay`; None without such."""
 
     def downgrade(self, manifest: Manifest, settings: Mapping[str, str], older: Manifest) -> Command | None:
         """What brings it, with this release's scripts, to where `older` ends; None when that cannot be.
@@ -266,6 +286,12 @@ class Rehearsal(Protocol):
     def run(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> None:
         """Run a command on the copy to its end. Raises StepFailed `migration-failed` or `migration-too-slow`."""
 
+    def make(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> Schema:
+        """What a command makes where no database is, beside the copy; the copy is not touched. Raises StepFailed."""
+
+    def replay(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> Replay:
+        """Run a migrator's replay where no database is, beside the copy; the copy is not touched. Raises StepFailed."""
+
     def boot(self, number: int, manifest: Manifest, process: ProcessSpec, settings: Mapping[str, str]) -> None:
         """Start the process on the copy. It reaches nothing else, and dies with us. Raises StepFailed."""
 
@@ -281,6 +307,9 @@ class Rehearsal(Protocol):
     def end(self, number: int) -> None:
         """End what runs on the copy. Raises StepFailed `rehearsal-not-isolated` when it reached for anything else."""
 
+    def would_write(self, number: int) -> tuple[str, ...]:
+        """The places in its own source that the release would have written when it ran, where that can be told."""
+
     def look(self, number: int) -> Schema:
         """What the copy holds; nothing runs on it."""
 
@@ -292,6 +321,50 @@ class Rehearsal(Protocol):
 
     def discard(self, number: int) -> None:
         """Make it so that nothing of it is left; idempotent, and able to run in another process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where an app had its data before it was deployed: the files of the folder that it was developed in."""
+
+    file: Path | None = None
+    """The database that the app opens there; None when there is none with tables."""
+    words: str = ""
+    """What it holds."""
+    size: int = 0
+    """Its bytes."""
+    users: tuple[str, ...] = ()
+    """Who has it open, each with how to end it."""
+    opens: str = ""
+    """What the app opens there, whether it is there or not; empty when nobody knows."""
+    others: tuple[str, ...] = ()
+    """Databases beside it that the app does not open, each with what it holds."""
+    folders: tuple[str, ...] = ()
+    """Folders of the source that its configuration says users fill."""
+    trouble: str = ""
+    """Why the app could not be asked."""
+
+
+class Adoption(Protocol):
+    """Takes over what an app's users made before its first deployment; the originals stay as they are."""
+
+    def find(self, number: int, manifest: Manifest, folder: Path, settings: Mapping[str, str]) -> Origin:
+        """Ask a built release, kept from everything, what it opens with these settings where `folder` is its source."""
+
+    def describe(self, file: Path) -> Origin:
+        """The same of a database that a person named. Raises StepFailed `database-not-found`."""
+
+    def take(self, number: int, file: Path) -> str:
+        """Copy that database, as it is at one instant, to where the live one lies; says what came. Raises StepFailed.
+
+        Nothing may lie there. It is whole or not at all.
+        """
+
+    def discard(self, number: int) -> None:
+        """Make it so that nothing is left of a copy that deployment `number` did not finish; idempotent."""
+
+    def fill(self, folder: Path, names: tuple[str, ...]) -> int:
+        """Copy what lies in these folders of `folder` into the persistent ones, over nothing; says how many files."""
 
 
 class Swap(Protocol):
@@ -352,6 +425,7 @@ class Host:
     settings: SettingsStore
     rehearsal: Rehearsal
     swap: Swap
+    adoption: Adoption
     keep_report: Callable[[int, bytes], None]
     """Write what deployment `number`'s rehearsal found, for people and for `releases`."""
     resources: Callable[[], Resources]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from bulletproof.adapters.adoption import CheckoutAdoption
 from bulletproof.adapters.caddy import CaddyProxy
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.adapters.migrators import Migrators, collect_static
@@ -104,6 +105,7 @@ def _connect(layout: Layout, config: AppConfig) -> Host:
         settings=FileSettings(layout),
         rehearsal=CellRehearsal(layout, file, public_host),
         swap=SqliteSwap(layout, file),
+        adoption=CheckoutAdoption(layout, file),
         keep_report=lambda number, content: _keep_report(layout, number, content),
         resources=lambda: _resources(layout.home),
         ask_instance=ask_instance,

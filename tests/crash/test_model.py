@@ -131,6 +131,12 @@ BUGS = (
         "",
     ),
     Bug(
+        "adopted data stay although the deployment was undone",
+        "bulletproof.operations.pipelines",
+        'Step("data", adopt_data, undo=leave_data)',
+        'Step("data", adopt_data)',
+    ),
+    Bug(
         "gate accepts 500",
         "bulletproof.operations.gate",
         "        progress = progress.after(path, answer)\n",
@@ -188,6 +194,7 @@ CAUGHT_BY = {
     "snapshot put back twice": "migrated release crashes",
     "migration of a copy from before the hold": "migration",
     "the way is not noted": "migration",
+    "adopted data stay although the deployment was undone": "first deployment with data that it migrates crashes",
     "gate accepts 500": "answers 500",
     "undo does not cut back": "not verified through the proxy",
     "prune removes the release that a rollback needs": "third deployment prunes",

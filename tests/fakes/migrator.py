@@ -35,7 +35,20 @@ class FakeMigrator:
         pending = () if unknown else tuple(revision for revision in known if revision not in noted)
         return SchemaState(tool="flask-migrate", current=noted, pending=pending, unknown=unknown)
 
-    def upgrade(self, manifest: Manifest, settings: Mapping[str, str]) -> Command | None:  # noqa: ARG002  the port's
+    def make_all(self, manifest: Manifest, settings: Mapping[str, str]) -> Command | None:  # noqa: ARG002  the port's
+        """It has no models."""
+        return None
+
+    def replay(self, manifest: Manifest, settings: Mapping[str, str]) -> Command | None:  # noqa: ARG002  the port's
+        """It cannot: its notes are never wrong."""
+        return None
+
+    def upgrade(
+        self,
+        manifest: Manifest,
+        settings: Mapping[str, str],  # noqa: ARG002  the port's
+        stamp: tuple[str, ...] = (),  # noqa: ARG002  the port's
+    ) -> Command | None:
         """Say what would make the tables of the release's revisions."""
         return _command(manifest, "upgrade") if self.known.get(manifest.release) else None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bulletproof.domain.health import Answer
+from bulletproof.domain.past import Replay
 from bulletproof.domain.process import Phase, ProcessSpec, ProcessState
 from bulletproof.domain.schema import Schema, Table
 from bulletproof.errors import StepFailed
@@ -54,6 +55,14 @@ class FakeRehearsal:
             raise StepFailed("migration-failed", f"{', '.join(failing)} failed")
         self._have(number, self.migrator.known[older[0] if older else release])
 
+    def make(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> Schema:  # noqa: ARG002
+        """No fake migrator asks for it."""
+        return Schema(tables={})
+
+    def replay(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> Replay:  # noqa: ARG002
+        """No fake migrator asks for it."""
+        return Replay(stages=())
+
     def boot(self, number: int, manifest: Manifest, process: ProcessSpec, settings: Mapping[str, str]) -> None:  # noqa: ARG002
         """Run on it."""
         self.running.add(number)
@@ -75,6 +84,10 @@ class FakeRehearsal:
     def end(self, number: int) -> None:
         """It does not run."""
         self.running.discard(number)
+
+    def would_write(self, number: int) -> tuple[str, ...]:  # noqa: ARG002  the port's
+        """It writes nothing."""
+        return ()
 
     def look(self, number: int) -> Schema:
         """A table for each that the copy has."""

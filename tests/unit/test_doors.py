@@ -44,12 +44,18 @@ ALLOWED = {
     "adapters/inside/answer.py": Allowance(
         frozenset({".replace", ".write_text"}),
         "it runs in the release's python without this package, and its answer is read once and thrown away"),
+    "adapters/inside/migrate.py": Allowance(
+        frozenset({".write_text"}),
+        "it runs in the release's python without this package, and its answer is read once and thrown away"),
     "effects/cell.py": Allowance(
-        frozenset({"open", "os.execve", "os.fork", "os.makedirs", "os.rmdir", "os.symlink"}),
+        frozenset({"open", "os.execve", "os.fork", "os.makedirs", "os.mkdir", "os.rmdir", "os.symlink"}),
         "it builds a root in memory, in a namespace of its own, and becomes the program in it"),
     "effects/scratch.py": Allowance(
         frozenset({".rmdir"}), "an empty folder of its own among those of others, which no power cut need survive"),
     "effects/watch.py": Allowance(
+        frozenset({"os.open"}),
+        "it runs in the release's python without this package, and its notes are read once and thrown away"),
+    "effects/notice.py": Allowance(
         frozenset({"os.open"}),
         "it runs in the release's python without this package, and its notes are read once and thrown away"),
     "effects/sqlite_pages.py": Allowance(

@@ -21,6 +21,7 @@ from bulletproof.domain.toml import parse
 from bulletproof.effects.env_file import EnvFile
 from bulletproof.effects.project import read_config
 from bulletproof.effects.source_tree import read_source, search_entry
+from bulletproof.effects.sqlite_found import describe_database
 from bulletproof.errors import BulletproofError, StepFailed, UsageError
 from bulletproof.operations.detect import DatabaseFound, Findings, Found, GitFound, detect, find_entry, valid_name
 from bulletproof.operations.init import as_json, describe, initialise, toml_text, warnings
@@ -139,15 +140,27 @@ def test_the_seeds_app_is_found_whole(folder: Path) -> None:
         packages=("flask", "flask-sqlalchemy", "Flask-Migrate"),
         package_list="requirements.txt",
         requirements_problem="",
-        env=EnvFile(name=".env", names=("SECRET_KEY", "DATABASE_URL"), databases={"DATABASE_URL": "sqlite"}),
+        env=EnvFile(
+            name=".env",
+            names=("SECRET_KEY", "DATABASE_URL"),
+            databases={"DATABASE_URL": "sqlite"},
+            sqlite_files={"DATABASE_URL": "app_dev.db"},
+        ),
         env_example=EnvFile(
             name=".env.example",
             names=("SECRET_KEY", "DATABASE_URL"),
             empty=("SECRET_KEY",),
             databases={"DATABASE_URL": "sqlite"},
+            sqlite_files={"DATABASE_URL": "app_dev.db"},
         ),
         database=DatabaseFound(
-            kind="sqlite", setting="DATABASE_URL", where="app/__init__.py:13", files=("app_dev.db",)
+            kind="sqlite",
+            setting="DATABASE_URL",
+            where="app/__init__.py:13",
+            files=("app_dev.db",),
+            holds=(describe_database(folder / "app_dev.db").words,),
+            used="app_dev.db",
+            tracked=("app_dev.db",),
         ),
         migrations=Found(what="flask-migrate", where="migrations"),
         health=Found(what="/up", where="app/views.py:6"),
@@ -609,6 +622,14 @@ DATABASES: dict[str, tuple[Tree, DatabaseFound | None]] = {
         {"db.py": "engine = create_engine(app.config['SQLALCHEMY_DATABASE_URI'])\n"},
         None,
     ),
+    "a path in a setting": (
+        {"db.py": "import os, sqlite3\nFILE = os.getenv('DB_PATH', 'data/x.db')\nsqlite3.connect(FILE)\n"},
+        DatabaseFound(kind="sqlite", setting="", where="db.py:3", links=("data/x.db",)),
+    ),
+    "a relative URL in the source": (
+        {"db.py": "import flask_sqlalchemy\nSQLALCHEMY_DATABASE_URI = 'sqlite:///x.db'\n"},
+        DatabaseFound(kind="sqlite", setting="", where="db.py:2", links=("instance/x.db",)),
+    ),
     "a driver": (
         {
             "db.py": "import psycopg, os\nconnection = psycopg.connect(os.environ['PG'])\n",
@@ -651,7 +672,7 @@ def test_the_database_is_told_by_the_source_and_the_dotenv_files(folder: Path, c
 
 
 def test_databases_that_lie_in_the_folder_are_told_by_their_first_bytes(folder: Path) -> None:
-    """Real SQLite files are named, so that a person knows that no deployment uses them; nothing is opened for it."""
+    """Real SQLite files are named with what they hold, and nothing is laid beside them."""
     planted(
         folder, {"run.py": APP, ".env": "DATABASE_URL=sqlite:///x.db\n", "fake.db": "text", "instance/empty.db": ""}
     )
@@ -762,13 +783,13 @@ def test_it_is_said_where_the_settings_come_from(folder: Path, tree: Tree, what:
             "'sqlite:///x'",
             ("a.db",),
             "SQLite",
-            "seen in app.py:3; it will live in the data folder; a.db in this folder is not used and not touched",
+            "seen in app.py:3; x is a link to it in each release, and it will live in the data folder",
         ),
         (
-            "'sqlite:///x'",
-            ("a.db", "b.db"),
+            "'sqlite:////srv/x'",
+            ("a.db",),
             "SQLite",
-            "seen in app.py:3; it will live in the data folder; a.db, b.db in this folder are not used and not touched",
+            "seen in app.py:3; it will live in the data folder",
         ),
     ],
 )
@@ -783,7 +804,7 @@ def test_it_is_said_where_the_database_will_live(
     (line,) = (line for line in describe(found) if line.topic == "database")
     assert (line.what, line.why) == (what, why)
     is_fixed = [warning for warning in warnings(found) if warning.startswith("app.py:3 says where the database is")]
-    assert bool(is_fixed) == source.startswith("'")
+    assert bool(is_fixed) == source.startswith("'sqlite:////")
 
 
 def test_what_a_first_deployment_would_refuse_is_a_warning(folder: Path) -> None:
@@ -1095,3 +1116,25 @@ def test_the_text_of_the_file_is_made_of_the_findings_alone(folder: Path) -> Non
     findings = detect(folder)
     assert toml_text(findings, "shop") == toml_text(detect(folder), "shop")
     assert toml_text(findings, "shop").count("\n") == 3 + len(everything_that_can_be_said())
+
+
+def test_folders_that_users_fill_are_written_down(folder: Path) -> None:
+    """A configured folder, Flask's own and one that git ignores; one inside another is that, and a kept one is none."""
+    tree: Tree = {
+        "app.py": f"{APP}app.config['UPLOAD_FOLDER'] = 'static/uploads/images'\nopen(app.instance_path)\n",
+        ".gitignore": "uploads/\n",
+        "static/uploads/images/a": "",
+        "media/kept": "",
+        "web/uploads/ours": "",
+    }
+    git(planted(folder, tree), "init", "-q")
+    git(folder, "add", "media")
+    found = detect(folder).persistent
+    assert [one.what for one in found] == ["instance", "static/uploads", "web/uploads"]
+    done = initialise(folder)
+    assert done.config.app.persistent == ("instance", "static/uploads", "web/uploads")
+    assert [line.what for line in describe(done.findings) if line.topic == "folder"] == [
+        "instance/",
+        "static/uploads/",
+        "web/uploads/",
+    ]

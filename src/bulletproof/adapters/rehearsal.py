@@ -5,24 +5,41 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgspec
+
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
+from bulletproof.domain.past import Replay, Stage
 from bulletproof.domain.process import Phase, ProcessSpec, ProcessState
 from bulletproof.domain.schema import Schema
 from bulletproof.effects import durable
-from bulletproof.effects.isolation import Cell, is_remapped, proof, start_in_cell, violations, why_not
+from bulletproof.effects.isolation import Cell, is_remapped, proof, start_in_cell, violations, why_not, would_write
 from bulletproof.effects.logs import tail
 from bulletproof.effects.probe import ask_socket
 from bulletproof.effects.process import Running
-from bulletproof.effects.sqlite_census import census
+from bulletproof.effects.sqlite_census import census, census_of
 from bulletproof.effects.sqlite_copy import copy_database, is_same_database, refresh_copy, settle_copy
 from bulletproof.errors import StepFailed
-from bulletproof.ports import Command, Manifest
+from bulletproof.ports import REPLAY, Command, Manifest
 
 _STOP_SECONDS = 1.0
 _LOG_LINES = 15
 _MIB = 1 << 20
+
+
+class _ReplayedStage(msgspec.Struct, frozen=True, kw_only=True):
+    revision: str
+    heads: tuple[str, ...]
+    statements: tuple[str, ...]
+
+
+class _Replayed(msgspec.Struct, frozen=True, kw_only=True):
+    """What `inside/migrate.py --replay` writes."""
+
+    table: str
+    stages: tuple[_ReplayedStage, ...]
+    trouble: str
 
 
 class CellRehearsal:
@@ -84,6 +101,48 @@ class CellRehearsal:
             words = f"`{command.words}` of release {manifest.release} ended with status {status}"
             raise StepFailed("migration-failed", words, context=self.log_tail(number, _LOG_LINES))
 
+    def make(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> Schema:
+        """What a command makes in a cell whose data folder is empty. Raises StepFailed `migration-failed`."""
+        try:
+            if self._run_beside(number, manifest, command, timeout_seconds) != 0:
+                words = f"`{command.words}` of release {manifest.release} failed on an empty database"
+                raise StepFailed("migration-failed", words, context=self.log_tail(number, _LOG_LINES))
+            return census(self._beside(number) / self._database.name)
+        finally:
+            durable.remove_tree(self._beside(number))
+
+    def _beside(self, number: int) -> Path:
+        """A data folder of its own beside the copy's."""
+        return self._layout.rehearsal(number) / "replay"
+
+    def _run_beside(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> int | None:
+        """Run a command where the data folder is empty; None when it did not end in time."""
+        data = self._beside(number)
+        durable.remove_tree(data)
+        durable.make_folder(data, mode=0o700)
+        self._start(number, manifest, command.argv, command.folder, command.environment, command.reads, data=data)
+        assert self._running is not None  # noqa: S101  just started
+        status = self._running.wait(timeout_seconds)
+        self.end(number)
+        return status
+
+    def replay(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> Replay:
+        """Run a migrator's replay in a cell whose data folder is empty. Raises StepFailed when it wrote nothing."""
+        data = self._beside(number)
+        status = self._run_beside(number, manifest, command, timeout_seconds)
+        try:
+            told = msgspec.json.decode((data / REPLAY).read_bytes(), type=_Replayed)
+        except (FileNotFoundError, msgspec.DecodeError) as error:
+            how = "did not end in time" if status is None else f"ended with status {status}"
+            words = f"replaying the migrations of release {manifest.release} on an empty database {how}"
+            raise StepFailed("migration-failed", words, context=self.log_tail(number, _LOG_LINES)) from error
+        finally:
+            durable.remove_tree(data)
+        stages = (
+            Stage(revision=one.revision, heads=one.heads, schema=census_of(one.statements)) for one in told.stages
+        )
+        return Replay(stages=tuple(stages), table=told.table, trouble=told.trouble)
+
     def boot(self, number: int, manifest: Manifest, process: ProcessSpec, settings: Mapping[str, str]) -> None:
         """Start the release's web process in the cell, where the live paths hold the copy. Raises StepFailed."""
         durable.remove(self._sockets(number) / "web.sock")
@@ -120,6 +179,10 @@ class CellRehearsal:
                 hint="what it must read to boot can be named in `allow` under [rehearsal] in bulletproof.toml",
             )
 
+    def would_write(self, number: int) -> tuple[str, ...]:  # noqa: ARG002  there is one at a time
+        """The places in its own source that what ran last would have written, relative to it."""
+        return would_write(self._cell) if self._cell is not None else ()
+
     def look(self, number: int) -> Schema:
         """The copy's schema and what a look through its rows finds."""
         return census(self.copy(number))
@@ -150,13 +213,17 @@ class CellRehearsal:
         folder: Path,
         environment: Mapping[str, str],
         reads: tuple[Path, ...] = (),
+        *,
+        data: Path | None = None,
     ) -> None:
-        self._cell = self._plan(number, manifest.release, manifest.config, reads)
+        """Start it where the live paths lead to the copy, or to `data` instead."""
+        data = data or self._layout.rehearsal(number) / "data"
+        self._cell = self._plan(number, manifest.release, manifest.config, reads, data)
         self._running = start_in_cell(
             self._cell,
-            tuple(self._inside(number, word) for word in argv),
+            tuple(self._inside(number, word, data) for word in argv),
             folder=folder,
-            environment={name: self._inside(number, value) for name, value in environment.items()},
+            environment={name: self._inside(number, value, data) for name, value in environment.items()},
             log=self._log(number),
         )
 
@@ -165,23 +232,32 @@ class CellRehearsal:
             self._running.end(patience_seconds=_STOP_SECONDS, stop_signal=self._stop_signal)
             self._running, self._stop_signal = None, "SIGTERM"
 
-    def _inside(self, number: int, words: str) -> str:
+    def _inside(self, number: int, words: str, folder: Path) -> str:
         """Words that name live paths, as they must be said in the cell: where no path is remapped, the copy's own."""
         if is_remapped():
             return words
-        data = words.replace(str(self._layout.data), str(self._layout.rehearsal(number) / "data"))
+        data = words.replace(str(self._layout.data), str(folder))
         return data.replace(str(self._layout.instance(number)), str(self._sockets(number)))
 
-    def _plan(self, number: int, release: str, config: AppConfig, reads: tuple[Path, ...]) -> Cell:
+    def _plan(self, number: int, release: str, config: AppConfig, reads: tuple[Path, ...], data: Path) -> Cell:
         layout = self._layout
         interpreter = (layout.venv(release) / "bin" / "python").resolve()
         allowed = tuple(Path(path) for path in config.rehearsal.allow)
         return Cell(
             mount_point=layout.rehearsal(number) / "root",
             read_only=(layout.release(release), interpreter.parents[1], *reads, *allowed),
-            writable={layout.rehearsal(number) / "data": layout.data, self._sockets(number): layout.instance(number)},
+            writable={data: layout.data, self._sockets(number): layout.instance(number)},
+            overlaid=self._filled_by_users(config),
+            noticed=(layout.source(release), layout.rehearsal(number) / "noticed"),
             memory_bytes=config.rehearsal.memory_mib * _MIB,
         )
+
+    def _filled_by_users(self, config: AppConfig) -> dict[Path, Path]:
+        """The persistent folders as they are; in a plan those that are new are not in the live data yet."""
+        layout = self._layout
+        places = {name: (layout.data / name, layout.persistent / name) for name in config.app.persistent}
+        found = {name: next((one for one in both if one.is_dir()), None) for name, both in places.items()}
+        return {outside: layout.data / name for name, outside in found.items() if outside is not None}
 
     def _sockets(self, number: int) -> Path:
         return self._layout.sockets / f"r{number}"

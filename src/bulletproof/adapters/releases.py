@@ -102,7 +102,10 @@ class BuiltReleases:
             folder = self._unsealed(release)
             manifest = self._install(release, _read(folder, release), settings)
             _require_entry(folder, manifest.entry)
+            for name in manifest.config.database.links:  # shipped in git, which no release uses
+                _remove_database(folder / "source" / name)
             self._link_persistent(release, manifest.config.app.persistent)
+            self._link_database(release, manifest.config)
             manifest = self._lay_public(folder, manifest, settings)
             compile_bytecode(folder / "venv" / "bin" / "python", folder / "source")
             _write(folder, manifest)
@@ -257,6 +260,21 @@ class BuiltReleases:
             durable.make_folder(shipped.parent)
             durable.replace_symlink(shipped, self.layout.data / path)
 
+    def _link_database(self, release: str, config: AppConfig) -> None:
+        """Let each file that the app opens as its database be a link to the one in the data."""
+        source = self._unsealed(release) / "source"
+        for name in config.database.links:
+            inside = any(PurePosixPath(name).is_relative_to(one) for one in config.app.persistent)
+            place = (self.layout.persistent if inside else source) / name
+            if inside and place.exists() and not place.is_symlink():
+                raise StepFailed(
+                    "persistent-unusable",
+                    f"`{name}` cannot be a link to the database: {place} is a file already",
+                    hint=f"sqlite3 {place} .tables; move it away if it is not used, then: bulletproof deploy",
+                )
+            durable.make_folder(place.parent)
+            durable.replace_symlink(place, self.layout.data / config.database.file)
+
     def _move_into_data(self, release: str, shipped: Path, kept: Path) -> None:
         moving = self._moving(release)
         durable.make_folder(kept.parent, mode=0o750)
@@ -379,6 +397,11 @@ def _link(public: Path, path: str, target: str) -> bool:
     durable.make_folder(link.parent)
     durable.replace_symlink(link, Path(os.path.relpath(folder, link.parent)))
     return True
+
+
+def _remove_database(file: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        durable.remove(file.with_name(file.name + suffix))
 
 
 def _has_something(kept: Path) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bulletproof.cli.deployments import carry_out, find_order, source_options
+from bulletproof.cli.deployments import carry_out, find_order, origin_options, source_options
 from bulletproof.cli.target import host_options, json_option, loss_option, wait_option
 from bulletproof.operations.activate import activate
 
@@ -24,6 +24,7 @@ When anything goes wrong before the commit point, all of it is undone and what s
 
 @click.command("deploy", help=_HELP)
 @source_options
+@origin_options
 @loss_option
 @host_options
 @wait_option
@@ -35,11 +36,22 @@ def deploy_command(
     revision: str | None,
     worktree: bool,
     may_lose_data: bool,
+    database: Path | None,
+    has_new_database: bool,
     verb_root: Path | None,
     app_name: str | None,
     wait_seconds: float,
     as_json: bool,
 ) -> None:
     """Deploy what is asked for from this folder."""
-    target, order = find_order(root, verb_root, app_name, revision, worktree=worktree, may_lose_data=may_lose_data)
+    target, order = find_order(
+        root,
+        verb_root,
+        app_name,
+        revision,
+        worktree=worktree,
+        may_lose_data=may_lose_data,
+        database=database,
+        has_new_database=has_new_database,
+    )
     carry_out(target, "deploy", lambda session: activate(session, order), as_json=as_json, wait_seconds=wait_seconds)

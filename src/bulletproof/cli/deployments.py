@@ -41,6 +41,21 @@ def source_options(function: F) -> F:
     return click.argument("revision", required=False)(function)
 
 
+def origin_options(function: F) -> F:
+    """Which data a first deployment begins with."""
+    function = click.option(
+        "--new-database",
+        "has_new_database",
+        is_flag=True,
+        help="In a first deployment: begin without data, whatever databases lie here.",
+    )(function)
+    return click.option(
+        "--database",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        help="In a first deployment: copy this SQLite file, and not the one that the app opens here.",
+    )(function)
+
+
 def find_order(
     root: Path,
     verb_root: Path | None,
@@ -49,8 +64,12 @@ def find_order(
     *,
     worktree: bool,
     may_lose_data: bool,
+    database: Path | None = None,
+    has_new_database: bool = False,
 ) -> tuple[Target, Order]:
     """The app of the folder that we stand in, and the order to deploy what is meant of it."""
+    if database and has_new_database:
+        raise click.UsageError("--database and --new-database exclude each other")
     project = find_project(Path.cwd())
     target = find_target(root, verb_root, None)
     if app_name and app_name != target.app:
@@ -65,6 +84,8 @@ def find_order(
         config=project.config,
         first_settings=read_dotenv(dotenv) if dotenv.exists() else {},
         may_lose_data=may_lose_data,
+        database=database.absolute() if database else None,
+        has_new_database=has_new_database,
     )
 
 

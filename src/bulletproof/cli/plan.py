@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from bulletproof.cli.deployments import find_order, source_options
+from bulletproof.cli.deployments import find_order, origin_options, source_options
 from bulletproof.cli.plan_text import as_json as plan_as_json
 from bulletproof.cli.plan_text import in_words
 from bulletproof.cli.target import Target, host_options, json_option, loss_option
@@ -41,6 +41,7 @@ Exit status: 0 when it would be deployed, 1 when it would be refused, 5 while an
 
 @click.command("plan", help=_HELP)
 @source_options
+@origin_options
 @loss_option
 @host_options
 @json_option
@@ -51,12 +52,23 @@ def plan_command(
     revision: str | None,
     worktree: bool,
     may_lose_data: bool,
+    database: Path | None,
+    has_new_database: bool,
     verb_root: Path | None,
     app_name: str | None,
     as_json: bool,
 ) -> None:
     """Plan what is asked for from this folder."""
-    target, order = find_order(root, verb_root, app_name, revision, worktree=worktree, may_lose_data=may_lose_data)
+    target, order = find_order(
+        root,
+        verb_root,
+        app_name,
+        revision,
+        worktree=worktree,
+        may_lose_data=may_lose_data,
+        database=database,
+        has_new_database=has_new_database,
+    )
     try:
         with Interrupts(), scratch_folder(f"bulletproof-plan-{target.app}-") as scratch:
             plan = _plan(target, order, scratch)
@@ -89,6 +101,7 @@ def _plan(target: Target, order: Order, scratch: Path) -> Plan:
         live=target.layout,
         release_made=deployment.release,
         number=deployment.number,
+        has_data=host.database.exists(),
     )
     serves = serving(host, journal) if journal else None
     try:

@@ -29,8 +29,10 @@ def in_words(plan: Plan) -> str:
         ("settings", _settings(report)),
         ("packages", _packages(report)),
         ("runs", _runs(report)),
+        ("takes over", [line for step, note in plan.notes if step == "data" for line in note.splitlines()]),
         ("schema", [change.words for change in report.changes if not change.is_data]),
         ("data", _data(report)),
+        ("writes", list(report.writes)),
         (_LOST, [change.words for change in report.losses]),
         ("time", _time(plan)),
         ("rollback", _rollback(report)),
@@ -48,6 +50,7 @@ def as_json(app: str, plan: Plan) -> dict[str, object]:
         "would": "refuse" if plan.error else "deploy",
         "title": plan.title,
         "serving": plan.serving or None,
+        "adopts": plan.adopts or None,
         "losses": [change.words for change in plan.report.losses],
         "hold_seconds": round(times.hold, 3) if _must_wait(plan) else 0.0,
         "way_back_seconds": round(times.way_back, 3) if _must_wait(plan) else 0.0,
@@ -70,10 +73,13 @@ def _headline(plan: Plan) -> Iterator[str]:
 
 def _consequences(plan: Plan) -> Iterator[str]:
     report = plan.report
-    if not report.proof:
+    if not report.previous:
         yield "the first deployment"
+    if not report.proof:
         yield "with a new database"
         return
+    if plan.adopts:
+        yield "with the data that are here"
     yield "a migration" if report.is_migrating else "code only"
     if not plan.serving:
         yield "nothing serves now"
@@ -112,6 +118,7 @@ def _packages(report: Report) -> list[str]:
 
 def _runs(report: Report) -> list[str]:
     lines = [f"{report.command or report.tool}: {title}" for title in report.pending]
+    lines = [*([report.past] if report.past else []), *lines]
     return [*lines, *(["its boot changes the data"] if report.migrates_at_boot else [])]
 
 

@@ -138,6 +138,9 @@ class Database(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The environment variable that tells the app its database's URL."""
     file: FileName = "app.db"
     """Name of the SQLite file in the data folder."""
+    links: tuple[Folder, ...] = ()
+    """Files of the source that the app opens as its database whatever the setting says; each release has links there
+    that lead to the file in the data folder."""
 
 
 class Proxy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -226,6 +226,8 @@ class PlannedLayout(Layout):
     """The one release that is made here."""
     number: int
     """The number that the deployment would have."""
+    has_data: bool = True
+    """Whether there is a live database; a first deployment's data would be made, so in a plan they are made here."""
 
     def release(self, release: str) -> Path:
         """The folder of the new release is ours, that of any other the live one."""
@@ -234,7 +236,7 @@ class PlannedLayout(Layout):
     @property
     def data(self) -> Path:
         """The live data, which whatever runs in a rehearsal finds a copy in place of."""
-        return self.live.data
+        return self.live.data if self.has_data else self.persistent
 
     @property
     def persistent(self) -> Path:

@@ -30,6 +30,7 @@ _DATABASE_SETTING = re.compile(r"([A-Z0-9]+_)*(DATABASE|DB|POSTGRES|POSTGRESQL)_
 _NOT_FOR_SERVERS = re.compile(r"(^|_)(DEV|DEVELOPMENT|TEST|TESTING)(_|$)")
 _URL = re.compile(r"(sqlite|postgresql|postgres|mysql|mariadb|oracle|mssql)(\+\w+)?:")
 _IN_MEMORY = re.compile(r"sqlite(\+\w+)?:(//$|.*:memory:)")
+_SQLITE_FILE = re.compile(r"sqlite(\+\w+)?:///([^?]+)")
 _HOPS = 2
 """How many names are followed: one for `URI = settings.url`, one for `url = os.environ["DATABASE_URL"]`."""
 _VALUES_FOLLOWED = 8
@@ -59,6 +60,8 @@ class DatabaseUse:
     """Such as `sqlite`, when the place itself tells."""
     path: str
     line: int
+    file: str = ""
+    """The file of an SQLite database, when the place itself tells."""
     is_certain: bool
     """The URL goes straight to the database's library, and does not only have a name like one."""
 
@@ -67,6 +70,12 @@ def database_kind(url: str) -> str:
     """The kind of database that a URL leads to, as it is usually called; empty when it is no such URL."""
     found = None if _IN_MEMORY.match(url) else _URL.match(url)
     return {"postgres": "postgresql"}.get(found[1], found[1]) if found else ""
+
+
+def sqlite_file(url: str) -> str:
+    """The file that an SQLite database's URL leads to, relative or absolute; empty when it is no such URL."""
+    found = _SQLITE_FILE.match(url)
+    return found[2] if found and database_kind(url) == "sqlite" else ""
 
 
 def imported_packages(modules: Sequence[Module]) -> dict[str, Sighting]:
@@ -193,6 +202,7 @@ def _database_uses(module: Module, assigned: dict[str, list[ast.expr]]) -> Itera
                 yield DatabaseUse(
                     setting=settings[0] if settings else "",
                     kind=kinds[0] if kinds else "",
+                    file=next((file for part, _ in parts if (file := sqlite_file(_text(part)))), ""),
                     path=module.path,
                     line=url.lineno,
                     is_certain=True,

@@ -75,6 +75,8 @@ class Report:
     """What kept the rehearsal from the live data, or why there was none."""
     copy_bytes: int = 0
     tool: str = "none"
+    past: str = ""
+    """What was found of a database whose own note of its migrations is missing or wrong, in words."""
     pending: tuple[str, ...] = ()
     """The migrations that would run, in order."""
     command: str = ""
@@ -91,6 +93,8 @@ class Report:
     """Whether booting alone changes the data."""
     health: str = ""
     """What was healthy."""
+    writes: tuple[str, ...] = ()
+    """Places in its own source that the release would write, which is read-only, each with the line that helps."""
     rollback: Way = Way.NONE
     rollback_words: str = ""
     times: Times = field(default_factory=Times)

@@ -73,6 +73,8 @@ class Plan(TypedDict):
     read_only: list[str]
     writable: list[tuple[str, str]]
     """Outside, and where it lies inside."""
+    overlaid: list[tuple[str, str]]
+    """Outside, and where it lies inside: what is written there is gone with the cell."""
     memory: int
     """Bytes, for each process and for all of them together."""
     folder: str
@@ -157,6 +159,7 @@ def _build_root(plan: Plan) -> None:
             os.symlink(os.readlink(f"/{link}"), f"{root}/{link}")
     for source, target in plan["writable"]:
         _bind(source, root + target, read_only=False)
+    _overlay(plan)
     for device in _DEVICES:
         if os.path.exists(f"/dev/{device}"):
             _bind(f"/dev/{device}", f"{root}/dev/{device}", read_only=False)
@@ -193,6 +196,27 @@ def _bind(source: str, target: str, *, read_only: bool) -> None:
             if locked & bit
         )
         _mount("none", target, None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | keep)
+
+
+def _overlay(plan: Plan) -> None:
+    """Folders that may be written to, although what is written stays in memory; read-only where no overlay can be."""
+    if not plan["overlaid"]:
+        return
+    root, layers = plan["root"], f"{plan['root']}/.layers"
+    os.makedirs(layers)
+    _mount("tmpfs", layers, "tmpfs", _MS_NOSUID | _MS_NODEV, f"mode=700,size={plan['memory']}")
+    for number, (lower, target) in enumerate(plan["overlaid"]):
+        upper, work = f"{layers}/{number}-upper", f"{layers}/{number}-work"
+        os.mkdir(upper, 0o755)
+        os.mkdir(work, 0o755)
+        os.makedirs(root + target, exist_ok=True)
+        options = f"lowerdir={lower},upperdir={upper},workdir={work},userxattr"
+        is_plain = not set(lower) & set(",:\\")
+        flags = ctypes.c_ulong(_MS_NOSUID | _MS_NODEV)
+        if not is_plain or _libc.mount(b"overlay", (root + target).encode(), b"overlay", flags, options.encode()) < 0:
+            _bind(lower, root + target, read_only=True)
+    _check(_libc.umount2(layers.encode(), _MNT_DETACH), "umount")
+    os.rmdir(layers)
 
 
 def _mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:

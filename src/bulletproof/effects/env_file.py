@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bulletproof.domain.python_traits import database_kind
+from bulletproof.domain.python_traits import database_kind, sqlite_file
 from bulletproof.errors import UsageError
 
 
@@ -21,6 +21,8 @@ class EnvFile:
     """Those that have no value."""
     databases: Mapping[str, str] = field(default_factory=dict)
     """The settings that hold a database's URL, and its kind."""
+    sqlite_files: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Where the URL of an SQLite database leads."""
     flask_app: str = field(default="", repr=False)
     """What it sets FLASK_APP to: a place in the source, and no secret."""
     problem: str = ""
@@ -42,5 +44,6 @@ def read_env_file(path: Path) -> EnvFile | None:
         names=tuple(values),
         empty=tuple(name for name, value in values.items() if not value),
         databases={name: kind for name, value in values.items() if (kind := database_kind(value))},
+        sqlite_files={name: file for name, value in values.items() if (file := sqlite_file(value))},
         flask_app=values.get("FLASK_APP", ""),
     )

@@ -7,15 +7,16 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bulletproof.effects import cell, durable, watch
+from bulletproof.effects import cell, durable, notice, watch
 from bulletproof.effects.process import Completed, Running, run, spawn
 from bulletproof.errors import Refused
 
 _SYSTEM = ("/usr", "/etc")
 """What a Python program needs of the machine, read-only; /bin and /lib are links into /usr on every merged system."""
+_NOTES = "notes"
 _SCRIPT = (sys.executable, "-I", "-S", cell.__file__)
 
 
@@ -28,6 +29,11 @@ class Cell:
     read_only: tuple[Path, ...]
     writable: Mapping[Path, Path]
     """Folders outside to where they lie inside, if `is_remapped()`; otherwise they lie where they do outside."""
+    overlaid: Mapping[Path, Path] = field(default_factory=dict)
+    """Likewise, but what is written there is gone with the program, and nothing outside changes; in namespaces only."""
+    noticed: tuple[Path, Path] | None = None
+    """A folder of which programs in it note what they would write there, and an empty one for the notes; in namespaces
+    only."""
     memory_bytes: int
     """For each process, and for all of them together: those two are the limit's and the cell's to watch."""
 
@@ -38,6 +44,8 @@ def start_in_cell(
     """Start the program; it and all that it starts die with us. Its output is appended to `log`."""
     if not is_remapped():
         environment = _watched(cell_plan, environment)
+    elif cell_plan.noticed is not None:
+        cell_plan, environment = _noticing(cell_plan, *cell_plan.noticed, environment)
     return spawn(
         _SCRIPT,
         folder=Path("/"),
@@ -45,6 +53,28 @@ def start_in_cell(
         input_text=_plan(cell_plan, argv, folder, environment, namespaces=is_remapped()),
         log=log,
     )
+
+
+def would_write(cell_plan: Cell) -> tuple[str, ...]:
+    """The places below `Cell.noticed` that programs in this cell would have written, each once, relative to it."""
+    if cell_plan.noticed is None or not (notes := cell_plan.noticed[1] / _NOTES).exists():
+        return ()
+    lines = dict.fromkeys(notes.read_text(encoding="utf-8", errors="replace").splitlines())
+    return tuple(str(json.loads(line)) for line in lines)
+
+
+def _noticing(plan: Cell, source: Path, folder: Path, environment: Mapping[str, str]) -> tuple[Cell, dict[str, str]]:
+    """Lay the notice where every Python of the program finds it first."""
+    site, notes = folder / "site", folder / _NOTES
+    durable.make_folder(site, mode=0o700)
+    if not notes.exists():
+        durable.write_file(notes, "", mode=0o600)
+    durable.write_file(site / "sitecustomize.py", Path(notice.__file__).read_bytes(), mode=0o600)
+    told = {"notes": str(notes), "source": str(source)}
+    durable.write_file(site / "plan.json", json.dumps(told), mode=0o600)
+    searched = [str(site), *filter(None, [environment.get("PYTHONPATH", "")])]
+    noticing = replace(plan, read_only=(*plan.read_only, site), writable={**plan.writable, notes: notes})
+    return noticing, {**environment, "PYTHONPATH": os.pathsep.join(searched)}
 
 
 def violations(cell_plan: Cell) -> tuple[str, ...]:
@@ -163,6 +193,7 @@ def _plan(plan: Cell, argv: Sequence[str], folder: Path, environment: Mapping[st
                 *([str(outside), str(inside)] for outside, inside in plan.writable.items()),
                 *([str(path), str(path)] for path in watched),
             ],
+            "overlaid": [[str(outside), str(inside)] for outside, inside in plan.overlaid.items()],
             "memory": plan.memory_bytes,
             "folder": str(folder),
             "argv": list(argv),

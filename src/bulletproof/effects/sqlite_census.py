@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 from bulletproof.domain.schema import Column, Schema, Table, normal
@@ -24,11 +24,24 @@ def census(file: Path) -> Schema:
     if not file.exists():
         return Schema(tables={})
     with closing(sqlite3.connect(file)) as connection:
-        connection.execute("PRAGMA trusted_schema = OFF")
-        entries = connection.execute(
-            "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
-        ).fetchall()
-        tables = {name: _table(connection, name, sql) for kind, name, sql in entries if kind == "table"}
+        return _census(connection)
+
+
+def census_of(statements: Iterable[str]) -> Schema:
+    """The same of a database that these statements would make; what cannot be made here is left out."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for statement in statements:
+            with suppress(sqlite3.Error):  # a virtual table's module may not be here, its own tables are made with it
+                connection.execute(statement)
+        return _census(connection)
+
+
+def _census(connection: sqlite3.Connection) -> Schema:
+    connection.execute("PRAGMA trusted_schema = OFF")
+    entries = connection.execute(
+        "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
+    ).fetchall()
+    tables = {name: _table(connection, name, sql) for kind, name, sql in entries if kind == "table"}
     return Schema(
         tables=tables,
         others={f"{kind} {name}": normal(sql) for kind, name, sql in entries if kind != "table" and sql},

@@ -1,7 +1,7 @@
 """Read a SQLite file in a process of its own, changing nothing, and print what was found as one line of JSON.
 
-Stand-alone, and never imported: `python -I -S sqlite_reader.py FILE PATIENCE_SECONDS schema|whole|copy [COPY]`. A
-process of its own can be killed while it reads a large file, and its closing of the file drops no lock of the process
+Stand-alone, and never imported: `python -I -S sqlite_reader.py FILE PATIENCE_SECONDS schema|rows|whole|copy [COPY]`.
+A process of its own can be killed while it reads a large file, and its closing of the file drops no lock of the process
 that asked (POSIX locks belong to process and file, so any `close` drops them).
 """
 
@@ -87,12 +87,14 @@ def _read(file: Path, ways: tuple[str, ...], patience_seconds: float, find: Find
     return _read(file, tuple(others), patience_seconds, find)
 
 
-def contents(file: Path, *, is_whole: bool) -> Find:
-    """Finds the schema, and what is wrong with any page when all of them are to be read."""
+def contents(file: Path, *, is_whole: bool, is_counted: bool = False) -> Find:
+    """Finds the schema, how many rows there are, and what is wrong with any page when all of them are to be read."""
 
     def find(connection: sqlite3.Connection) -> dict[str, Any]:
         found = _schema(connection)
         found["mode"] = "WAL" if _is_wal(file) else found["mode"].upper()
+        if is_counted:
+            found["rows"] = sum(_rows(connection, name) for name, columns in found["tables"].items() if columns)
         if is_whole:
             with _no_longer_than(None if _is_wal(file) else _HOLD_SECONDS, found):
                 found["problems"] = _problems(connection)
@@ -144,6 +146,10 @@ def _schema(connection: sqlite3.Connection) -> dict[str, Any]:
     views = [name for name, kind, _ in rows if kind == "view"]
     statements = [sql for _, _, sql in rows if not _is_virtual(sql)]
     return {"mode": mode, "tables": tables, "views": views, "versions": versions, "statements": statements}
+
+
+def _rows(connection: sqlite3.Connection, table: str) -> int:
+    return int(connection.execute(f"SELECT count(*) FROM {_quoted(table)}").fetchone()[0])  # noqa: S608
 
 
 def _problems(connection: sqlite3.Connection) -> list[str]:
@@ -219,7 +225,7 @@ def main(file: str, patience_seconds: str, depth: str, copy: str = "") -> None:
     """Print the answer; what only looks lets the app's requests go first."""
     if not copy:
         os.nice(10)
-    find = copied(Path(copy)) if copy else contents(Path(file), is_whole=depth == "whole")
+    find = copied(Path(copy)) if copy else contents(Path(file), is_whole=depth == "whole", is_counted=depth == "rows")
     print(json.dumps(answer(Path(file), float(patience_seconds), find)))  # noqa: T201
 
 

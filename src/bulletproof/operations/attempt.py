@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.deployment import Deployment, Kind, Live
@@ -31,6 +32,10 @@ class Order:
     """Settings that are taken when the host has none yet: the project's .env."""
     may_lose_data: bool = False
     """Whether a migration may drop what users made."""
+    database: Path | None = None
+    """For a first deployment: the database to begin with, instead of the one that the app opens in its folder."""
+    has_new_database: bool = False
+    """Whether a first deployment begins without data, whatever lies in the folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +53,8 @@ class Findings:
     schema: SchemaState = field(default_factory=lambda: SchemaState(tool="none"))
     migration: Migration | None = None
     report: Report | None = None
+    adopted: str = ""
+    """What was adopted from an app's life before its first deployment, in words; empty when nothing was."""
     hold_until: float | None = None
     """By the host's clock: what is not done by then is undone."""
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import tomllib
 import unicodedata
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 from bulletproof.domain.entry import Candidate, EntrySearch, the_one
+from bulletproof.domain.filled import database_places, filled_folders
 from bulletproof.domain.frameworks import ASGI, DJANGO, FASTAPI, FLASK, WSGI, Framework, of_packages
 from bulletproof.domain.procfile import Procfile
 from bulletproof.domain.python_traits import (
+    DatabaseUse,
     Sighting,
     database_use,
     has_route,
@@ -20,6 +22,7 @@ from bulletproof.domain.python_traits import (
     imported_packages,
     settings_module,
 )
+from bulletproof.domain.source_paths import Names
 from bulletproof.effects.dependencies import Dependencies, read_dependencies
 from bulletproof.effects.env_file import EnvFile, read_env_file
 from bulletproof.effects.git_marks import is_ignored, is_tracked
@@ -28,6 +31,7 @@ from bulletproof.effects.local_packages import Need, need_of
 from bulletproof.effects.project import read_procfile
 from bulletproof.effects.source import resolve
 from bulletproof.effects.source_tree import SourceTree, find_entry, read_source, search_entry
+from bulletproof.effects.sqlite_found import database_files, describe_database, is_database
 from bulletproof.errors import BulletproofError, StepFailed
 
 __all__ = ["DatabaseFound", "Findings", "Found", "GitFound", "detect", "find_entry"]
@@ -42,9 +46,13 @@ _MIGRATIONS = (
     "src/*/migrations/env.py",
 )
 _DJANGO_MIGRATIONS = ("*/migrations/0*.py", "*/*/migrations/0*.py", "src/*/*/migrations/0*.py")
-_DATABASE_FILES = ("*.db", "*.sqlite", "*.sqlite3", "instance/*.db", "instance/*.sqlite", "instance/*.sqlite3")
-_SQLITE_HEADER = b"SQLite format 3\x00"
-"""How every SQLite database begins (sqlite.org/fileformat.html)."""
+_IN_INSTANCE = ("flask_sqlalchemy", "flask_migrate")
+"""What takes a relative path from Flask's instance folder, and not from where the process stands."""
+_FILLED = ("uploads", "media", "static/uploads", "*/static/uploads", "*/uploads")
+"""Where folders of users' files usually lie."""
+_LOOKED_AT = 5
+_NAMES_A_URL = re.compile(r"UR[IL]|DSN")
+"""In a setting's name; without it what is handed to a driver of files is a path, and nothing that we could set."""
 _LONGEST_NAME = 32
 
 
@@ -66,7 +74,15 @@ class DatabaseFound:
     """The environment variable that holds its URL; empty when the URL is written in the source."""
     where: str
     files: tuple[str, ...] = ()
-    """SQLite databases that lie in the folder: somebody's data, which no deployment uses."""
+    """SQLite databases that lie in the folder: somebody's data."""
+    holds: tuple[str, ...] = ()
+    """What each of them holds, in words."""
+    used: str = ""
+    """The one of them, or the file elsewhere, that the app opens by what its text says; empty when it does not tell."""
+    tracked: tuple[str, ...] = ()
+    """Those of them that git keeps."""
+    links: tuple[str, ...] = ()
+    """The file below the source that the app opens, when no setting tells it another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +124,8 @@ class Findings:
     env_example: EnvFile | None
     """`.env.example`"""
     database: DatabaseFound | None
+    persistent: tuple[Found, ...] = ()
+    """Folders below the source that users fill."""
     migrations: Found | None
     """Their folder; `what` is `flask-migrate`, `alembic` or `django`."""
     health: Found | None
@@ -140,6 +158,7 @@ def _detect(folder: Path, entry: str | None) -> Findings:
     found = told or Found(what=candidate.entry if candidate else "", where=candidate.reason if candidate else "")
     framework = candidate.framework if candidate else of_packages(set(packages), found.what) or _plain(procfile)
     dependencies, problem = _dependencies(folder)
+    found_names = Names.of(tree.modules, candidate.import_folder if candidate else "")
     return Findings(
         folder=str(folder),
         name=_name(folder, pyproject),
@@ -154,7 +173,8 @@ def _detect(folder: Path, entry: str | None) -> Findings:
         requirements_problem=problem,
         env=env,
         env_example=example,
-        database=_database(folder, tree, [file for file in (env, example) if file]),
+        database=_database(folder, tree, [file for file in (env, example) if file], packages, found_names),
+        persistent=_persistent(folder, tree, found_names),
         migrations=_django_migrations(folder) if framework.package == DJANGO.package else _migrations(folder, packages),
         health=_health(tree, framework),
         python=_python(folder, pyproject, dependencies),
@@ -227,35 +247,100 @@ def _dependencies(folder: Path) -> tuple[Dependencies | None, str]:
     return found, "" if found.names or found.needs_build or found.places else f"{found.file} names no package"
 
 
-def _database(folder: Path, tree: SourceTree, files: list[EnvFile]) -> DatabaseFound | None:
+def _database(
+    folder: Path, tree: SourceTree, files_told: list[EnvFile], packages: Mapping[str, Sighting], found_names: Names
+) -> DatabaseFound | None:
     """What the source says, and what the dotenv files add: they hold the URL that the app really gets."""
     use = database_use(tree.modules)
-    told = {name: (kind, file.name) for file in reversed(files) for name, kind in file.databases.items()}
+    told = {name: (kind, file.name) for file in reversed(files_told) for name, kind in file.databases.items()}
     setting = use.setting if use else next(iter(told), "")
-    if not use and not setting:
-        return None
+    is_path = use is not None and not use.kind and not told and not _NAMES_A_URL.search(setting)
+    if not setting or is_path:
+        by_itself = None if use and use.kind else _opened_by_itself(folder, tree, found_names)
+        if by_itself or not use:
+            return by_itself
     kind, where = told.get(setting, ("", ""))
     kind = kind or (use.kind if use else "")
-    return DatabaseFound(
-        kind=kind,
-        setting=setting,
-        where=f"{use.path}:{use.line}" if use else where,
-        files=tuple(_sqlite_files(folder)) if kind in {"", "sqlite"} else (),
+    found = DatabaseFound(kind=kind, setting=setting, where=f"{use.path}:{use.line}" if use else where)
+    if kind not in {"", "sqlite"}:
+        return found
+    written = [file.sqlite_files.get(setting, "") for file in files_told]
+    is_in_instance = any(one in packages for one in _IN_INSTANCE)
+    links = () if setting else _links(tree, found_names, use, is_in_instance=is_in_instance)
+    name = next(filter(None, (*written, use.file if use else "", *links)), "")
+    return _with_files(replace(found, links=links), folder, name, is_in_instance=is_in_instance)
+
+
+def _with_files(found: DatabaseFound, folder: Path, name: str, *, is_in_instance: bool) -> DatabaseFound:
+    """The same with the databases that lie in the folder; `name` is what the URL says."""
+    files = sorted(database_files(folder))
+    names = tuple(file.relative_to(folder).as_posix() for file in files)
+    return replace(
+        found,
+        files=names,
+        holds=tuple(describe_database(file).words for file in files),
+        used=_used(folder, name, files, is_in_instance=is_in_instance),
+        tracked=tuple(name for name in names if _is_repository(folder) and is_tracked(folder, name)),
     )
 
 
-def _sqlite_files(folder: Path) -> Iterator[str]:
-    for path in sorted(path for pattern in _DATABASE_FILES for path in folder.glob(pattern)):
-        if path.is_file() and _is_sqlite(path):
-            yield path.relative_to(folder).as_posix()
+def _opened_by_itself(folder: Path, tree: SourceTree, names: Names) -> DatabaseFound | None:
+    """The one file below the source that is opened without any URL, as by `sqlite3.connect`; None for several."""
+    seen = {one.what: one.where for one in database_places(tree.modules, names, relative_to="")}
+    if len(seen) != 1:
+        return None
+    ((place, where),) = seen.items()
+    found = DatabaseFound(kind="sqlite", setting="", where=where, links=(place,))
+    return _with_files(found, folder, place, is_in_instance=False)
 
 
-def _is_sqlite(path: Path) -> bool:
+def _links(tree: SourceTree, names: Names, use: DatabaseUse | None, *, is_in_instance: bool) -> tuple[str, ...]:
+    """The one file below the source that the place in question opens; none when it cannot be told."""
+    base = "/".join(filter(None, (names.import_folder, "instance"))) if is_in_instance else ""
+    seen = list(database_places(tree.modules, names, relative_to=base))
+    here = [one for one in seen if use and (one.path, one.line) == (use.path, use.line)]
+    places = dict.fromkeys(one.what for one in here or seen)
+    return tuple(places) if len(places) == 1 else ()
+
+
+def _persistent(folder: Path, tree: SourceTree, names: Names) -> tuple[Found, ...]:
+    """The folders that users fill: as the configuration says, and as a folder of such a name that git does not keep."""
+    found = {one.what: one.where for one in filled_folders(tree.modules, names)}
+    for pattern in _FILLED:
+        for place in sorted(folder.glob(pattern)):
+            if place.is_dir() and not place.is_symlink() and not _keeps_all(folder, place):
+                found.setdefault(place.relative_to(folder).as_posix(), "not kept by git, so users fill it")
+    return tuple(
+        Found(what=one, where=where)
+        for one, where in found.items()
+        if not any(one != other and PurePosixPath(one).is_relative_to(other) for other in found)
+    )
+
+
+def _keeps_all(folder: Path, place: Path) -> bool:
+    """Whether there is nothing in the folder that git does not keep."""
+    files = [path for path in place.rglob("*") if path.is_file()]
+    if not _is_repository(folder):
+        return not files
+    return all(is_tracked(folder, path.relative_to(folder).as_posix()) for path in files[:_LOOKED_AT])
+
+
+def _is_repository(folder: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            return file.read(len(_SQLITE_HEADER)) == _SQLITE_HEADER
-    except PermissionError:
-        return True  # somebody else's file: its name has to do
+        return resolve(folder, worktree=True).revision != "files"
+    except BulletproofError:
+        return False
+
+
+def _used(folder: Path, name: str, files: list[Path], *, is_in_instance: bool) -> str:
+    """The database that a name in a URL leads to, if it is there; without one the only one that lies in the folder."""
+    places = (folder / "instance" / name, folder / name) if is_in_instance else (folder / name,)
+    here = [place for place in places if name and is_database(place)]
+    if not here and len(files) == 1:
+        here = files
+    if not here:
+        return ""
+    return here[0].relative_to(folder).as_posix() if here[0].is_relative_to(folder) else str(here[0])
 
 
 def _migrations(folder: Path, packages: Mapping[str, Sighting]) -> Found | None:

@@ -37,6 +37,7 @@ _COMMENTS = {
     "health.timeout_seconds": "for one of them",
     "database.setting": "the environment variable that holds its URL",
     "database.file": "an SQLite database's name in the data folder",
+    "database.links": "where the source opens it, if no setting tells: links to it",
     "proxy.port": "on 127.0.0.1; otherwise the first free one from 8000",
     "proxy.static_files": "given out by the proxy itself",
     "drain.seconds": "for requests in flight when a new release serves",
@@ -151,6 +152,10 @@ def _other_than_default(findings: Findings) -> dict[str, object]:
         found["health.paths"] = [findings.health.what]
     if findings.database and findings.database.setting not in {"", AppConfig(name="app").database.setting}:
         found["database.setting"] = findings.database.setting
+    if findings.database and findings.database.links:
+        found["database.links"] = list(findings.database.links)
+    if findings.persistent:
+        found["app.persistent"] = [one.what for one in findings.persistent]
     return found
 
 
@@ -182,6 +187,10 @@ def describe(findings: Findings) -> Iterator[Line]:
     yield _settings_line(findings.env, _asked_for(findings))
     if findings.database:
         yield _database_line(findings.database)
+        yield from _data_lines(findings.database)
+    for one in findings.persistent:
+        why = f"{one.where}; lives in the data folder, and the first deployment copies what is in it"
+        yield Line(topic="folder", what=f"{one.what}/", why=why)
     if findings.migrations:
         why = f"{_TOOLS[findings.migrations.what]}; the first deployment runs them on a new database"
         is_folder = findings.migrations.what != "django" or "/" in findings.migrations.where
@@ -238,15 +247,30 @@ def _asked_for(findings: Findings) -> tuple[str, ...]:
 
 def _database_line(database: DatabaseFound) -> Line:
     kind = _KINDS.get(database.kind, database.kind)
+    if database.links:
+        why = f"seen in {database.where}; {database.links[0]} is a link to it in each release"
+        return Line(topic="database", what=kind, why=f"{why}, and it will live in the data folder")
     told = f"its URL is in {database.setting} ({database.where})" if database.setting else f"seen in {database.where}"
     if not kind:
         why = f"{told}; SQLite in the data folder, unless you set that to another"
         return Line(topic="database", what="not told", why=why)
     if database.kind != "sqlite":
         return Line(topic="database", what=kind, why=f"{told}, and stays where that leads")
-    files = ", ".join(database.files)
-    unused = f"; {files} in this folder {'is' if len(database.files) == 1 else 'are'} not used and not touched"
-    return Line(topic="database", what=kind, why=f"{told}; it will live in the data folder{unused if files else ''}")
+    return Line(topic="database", what=kind, why=f"{told}; it will live in the data folder")
+
+
+def _data_lines(database: DatabaseFound) -> Iterator[Line]:
+    """The databases that are here already: which one comes along, and that the others are left alone."""
+    for file, holds in zip(database.files, database.holds, strict=True):
+        if file == database.used:
+            follows = "the first deployment copies it, if it is the one that the app opens"
+        elif database.used:
+            follows = "not used and not touched"
+        else:
+            follows = "copied by the first deployment, if it is the one that the app opens"
+        yield Line(topic="data", what=file, why=f"{holds}; {follows}")
+    if database.used and database.used not in database.files:
+        yield Line(topic="data", what=database.used, why="copied by the first deployment, if the app opens it")
 
 
 def _health_line(health: Found | None) -> Line:
@@ -277,7 +301,12 @@ def warnings(findings: Findings) -> Iterator[str]:
         if meaning.tool and not findings.migrations:
             yield f"the Procfile migrates with {meaning.tool}, and no migrations were found: command of [migrations]"
     yield from _settings_warnings(findings.env, _asked_for(findings))
-    if findings.database and not findings.database.setting:
+    for file in findings.database.tracked if findings.database else ():
+        yield (
+            f"{file} is tracked by git, so every clone has the data in it and a checkout changes them:"
+            f" git rm --cached {file}, and add it to .gitignore"
+        )
+    if findings.database and not (findings.database.setting or findings.database.links):
         how = _WRITTEN_DOWN.get(findings.framework.name, "")
         yield (
             f"{findings.database.where} says where the database is: read that from DATABASE_URL,"
@@ -302,7 +331,7 @@ def as_json(done: Initialised) -> dict[str, object]:
     found = asdict(done.findings)
     for file in (found["env"], found["env_example"]):
         if file:
-            del file["flask_app"]
+            del file["flask_app"], file["sqlite_files"]
     found["framework"] = done.findings.framework.name
     found["procfile"] = {
         one.line.name: {"line": one.line.number, "command": one.line.command, "means": one.words}

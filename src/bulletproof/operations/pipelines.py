@@ -6,6 +6,7 @@ import itertools
 
 from bulletproof.engine.pipeline import Fork, Pipeline, Step
 from bulletproof.errors import NeedsPerson
+from bulletproof.operations.adopt import adopt_data, leave_data
 from bulletproof.operations.attempt import Attempt
 from bulletproof.operations.migrate import (
     discard_snapshot,
@@ -54,6 +55,7 @@ _SETTINGS = Step("settings", freeze_settings, undo=discard_settings)
 _SCHEMA = Step("schema", check_schema)
 _VACANT = Step("vacant", require_no_database)
 _REHEARSE = Step("rehearse", rehearse_on_copy, undo=discard_rehearsal)
+_DATA = Step("data", adopt_data, undo=leave_data)
 _DATABASE = Step("database", create_database, undo=remove_database)
 _OPEN = Step("open", open_host, undo=leave_closed)
 _START = Step("start", start_instance, undo=stop_instance)
@@ -95,11 +97,14 @@ def _fork(migrating: Pipeline[Attempt]) -> Fork[Attempt]:
 
 _NEW = (_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _SCHEMA, _REHEARSE)
 _KNOWN = (_PREFLIGHT, _SETTINGS, _SCHEMA, _REHEARSE)
+_FRESH = (_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _VACANT, _DATA)
+_ADOPTED = (*_FRESH, _SCHEMA, _REHEARSE)
 
 MIGRATING = _with_migration("migrating", _NEW, _HOLD)
 ACTIVATE_MIGRATING = _with_migration("activate-migrating", _KNOWN, _HOLD)
 COLD_MIGRATING = _with_migration("cold-migrating", _NEW, _OPEN)
 START_MIGRATING = _with_migration("start-migrating", _KNOWN, _OPEN)
+ADOPTING_MIGRATING = _with_migration("adopting-migrating", _ADOPTED, _OPEN)
 
 # The old release serves until one verified request went through the proxy to the new one: the commit comes late.
 DEPLOY = Pipeline(
@@ -117,10 +122,18 @@ ACTIVATE = Pipeline(
 )
 # Nothing serves: requests wait at the parking relay until the commit is on disk, so that no write is acknowledged
 # that an undo would have to take back.
+# The first deployment of an app that has data already: a copy of them is rehearsed on and migrated like any live one.
+ADOPTING = Pipeline(
+    "adopting",
+    before=(*_ADOPTED, _OPEN, _START, _GATE),
+    after=(_CUTOVER, *_FINISH),
+    fork=_fork(ADOPTING_MIGRATING),
+)
 FIRST = Pipeline(
     "first",
-    before=(_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _VACANT, _DATABASE, _OPEN, _START, _GATE),
+    before=(*_FRESH, _DATABASE, _OPEN, _START, _GATE),
     after=(_CUTOVER, *_FINISH),
+    fork=Fork(_DATA.name, lambda attempt: ADOPTING if attempt.found.adopted else None),
 )
 COLD = Pipeline(
     "cold",
@@ -137,14 +150,14 @@ START = Pipeline(
 STOP = Pipeline("stop", before=(), after=(_CLOSE,))
 DESTROY = Pipeline("destroy", before=(), after=(_CLOSE, Step("set-aside", set_data_aside), Step("wipe", wipe_app)))
 
-_PLAIN = (DEPLOY, ACTIVATE, FIRST, COLD, START, STOP, DESTROY)
-_WITH_MIGRATION = (MIGRATING, ACTIVATE_MIGRATING, COLD_MIGRATING, START_MIGRATING)
+_PLAIN = (DEPLOY, ACTIVATE, FIRST, ADOPTING, COLD, START, STOP, DESTROY)
+_WITH_MIGRATION = (MIGRATING, ACTIVATE_MIGRATING, COLD_MIGRATING, START_MIGRATING, ADOPTING_MIGRATING)
 _ALL = {pipeline.name: pipeline for pipeline in (*_PLAIN, *_WITH_MIGRATION)}
 
 
 def preparation(pipeline: Pipeline[Attempt]) -> tuple[Step[Attempt], ...]:
     """The steps of a deployment that touch nothing live: all that come before it makes, opens or starts something."""
-    live = (_DATABASE, _OPEN, _START)
+    live = (_DATABASE, _OPENERS, _OPEN, _START)
     return tuple(itertools.takewhile(lambda step: step not in live, pipeline.before))
 
 

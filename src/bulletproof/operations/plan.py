@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bulletproof.domain.deployment import Deployment, Kind, Live, release_id
@@ -11,6 +11,7 @@ from bulletproof.domain.source import Source
 from bulletproof.effects import lock
 from bulletproof.effects.processes import family_of
 from bulletproof.engine.journal import Journal, utc_now
+from bulletproof.engine.pipeline import Pipeline, Step
 from bulletproof.errors import BulletproofError, LockHeld, RecoveryNeeded
 from bulletproof.operations.activate import choose, words_of
 from bulletproof.operations.attempt import Attempt, Order
@@ -27,6 +28,8 @@ class Plan:
     """As far as the rehearsal came."""
     title: str = ""
     """Of the commit."""
+    adopts: str = ""
+    """What a first deployment would take over of the app's life before, in words."""
     serving: str = ""
     """The release that serves now, and whose requests would wait."""
     notes: tuple[tuple[str, str], ...] = ()
@@ -81,7 +84,7 @@ def make_plan(
     notes: list[tuple[str, str]] = []
     step, error = "", None
     try:
-        for one in preparation(pipeline):
+        for one in _prepared(pipeline, attempt):
             step = one.name
             tell(step)
             notes.append((step, one.do(attempt)))
@@ -90,6 +93,7 @@ def make_plan(
     finally:
         discard_rehearsal(attempt)
     return Plan(
+        adopts=attempt.found.adopted,
         report=attempt.found.report or outset(attempt),
         title=order.source.title if order.source else "",
         serving=serving.release if serving else "",
@@ -97,3 +101,13 @@ def make_plan(
         step=step if error else "",
         error=error,
     )
+
+
+def _prepared(pipeline: Pipeline[Attempt], attempt: Attempt) -> Iterator[Step[Attempt]]:
+    """The steps of a preparation, one after the other; a first deployment that finds data goes on with theirs."""
+    done: list[str] = []
+    for step in preparation(pipeline):
+        yield step
+        done.append(step.name)
+    if pipeline.fork and pipeline.fork.after == done[-1] and (other := pipeline.fork.choose(attempt)):
+        yield from preparation(other)[len(done) :]

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
+from bulletproof.domain.filled import lines_for_writes
 from bulletproof.domain.report import (
     MARGIN_SECONDS,
     STOP_SECONDS,
@@ -24,6 +25,7 @@ from bulletproof.domain.web import database_setting, web_process
 from bulletproof.errors import StepFailed
 from bulletproof.operations.attempt import Attempt, Migration
 from bulletproof.operations.gate import Candidate, pass_gate
+from bulletproof.operations.past import explain_failure, settle_past
 from bulletproof.operations.preflight import missing_settings
 from bulletproof.ports import Manifest
 
@@ -38,7 +40,7 @@ def rehearse_on_copy(attempt: Attempt) -> str:
     """Do on a copy what would be done live, and note what it does to the data; refuse what must not be done.
 
     Raises StepFailed as the gate does, and `rehearsal-not-possible`, `migration-failed`, `migration-too-slow`,
-    `schema-newer`, `data-loss`, `hold-too-long`, `rehearsal-not-isolated`.
+    `schema-newer`, `schema-unknown`, `data-loss`, `hold-too-long`, `rehearsal-not-isolated`.
     """
     host, number = attempt.host, attempt.number
     if reason := host.rehearsal.why_not():
@@ -80,6 +82,8 @@ def find_out(attempt: Attempt) -> Report:
     """
     _lay_copy(attempt)
     before = attempt.host.rehearsal.look(attempt.number)
+    attempt.found.schema, past = settle_past(attempt, before)
+    attempt.found.report = replace(attempt.report, past=past, pending=attempt.found.schema.pending)
     migrated = _try_migration(attempt, before)
     _try_boot(attempt, before, migrated)
     _try_way_back(attempt, before)
@@ -104,7 +108,13 @@ def _lay_copy(attempt: Attempt) -> None:
 
 def _try_migration(attempt: Attempt, before: Schema) -> Schema:
     """Migrate the copy if it must be; tells what it holds then."""
-    migration, seconds = _migrate(attempt)
+    try:
+        migration, seconds = _migrate(attempt)
+    except StepFailed as failure:
+        attempt.found.schema, past = explain_failure(attempt, before, failure)
+        attempt.found.report = replace(attempt.report, past=past)
+        attempt.host.rehearsal.rewind(attempt.number, _UNHURRIED_SECONDS)
+        migration, seconds = _migrate(attempt)
     attempt.found.migration = migration
     after = attempt.host.rehearsal.look(attempt.number) if migration else before
     report, schema = attempt.report, attempt.found.schema
@@ -130,6 +140,7 @@ def _try_boot(attempt: Attempt, before: Schema, migrated: Schema) -> None:
         is_migrating=is_migrated or migrates_at_boot,
         migrates_at_boot=migrates_at_boot,
         health=health,
+        writes=lines_for_writes(attempt.manifest.config, rehearsal.would_write(number)),
         times=replace(report.times, boot=seconds, previous_boot=seconds),
     )
     if migrates_at_boot:
@@ -203,10 +214,12 @@ def in_words(report: Report) -> str:
     """The findings: one line when the data stays as it is, otherwise a line for each thing to know."""
     lines = [f"on a copy of {report.copy_bytes / _MIB:.1f} MiB: {report.health}"]
     if not report.is_migrating:
-        return lines[0]
+        return "\n".join((*lines, *report.writes))
+    lines += [report.past] if report.past else []
     lines += [f"{report.command}: {title}" for title in report.pending]
     lines += ["its boot changes the data"] if report.migrates_at_boot else []
     lines += [change.words for change in report.changes]
+    lines += report.writes
     lines.append(f"requests will wait for about {report.times.hold:.0f} s")
     lines += [f"rollback: {report.rollback_words}"] if report.rollback is not Way.NONE else []
     return "\n".join(lines)
@@ -238,6 +251,9 @@ def boot_on_copy(attempt: Attempt, manifest: Manifest, number: int | None = None
     rehearsal.boot(attempt.number, manifest, process, settings)
     try:
         return pass_gate(_candidate(attempt, manifest), manifest.config.health, attempt.host.clock, attempt.host.sleep)
+    except StepFailed as error:
+        error.context += lines_for_writes(manifest.config, rehearsal.would_write(attempt.number))
+        raise
     finally:
         rehearsal.end(attempt.number)
 
@@ -253,7 +269,8 @@ def _migrate(attempt: Attempt) -> tuple[Migration | None, float]:
     if schema.unknown:
         return _go_back(attempt)
     manifest = attempt.manifest
-    command = attempt.host.migrator.upgrade(manifest, attempt.settings) if schema.pending else None
+    is_due = bool(schema.pending or schema.stamp)
+    command = attempt.host.migrator.upgrade(manifest, attempt.settings, schema.stamp) if is_due else None
     if command is None:
         return None, 0.0
     migration = Migration(manifest=manifest, command=command)
@@ -342,7 +359,7 @@ def _live_manifest(attempt: Attempt) -> Manifest | None:
 def _go_without(attempt: Attempt, reason: str) -> str:
     """No rehearsal on this machine: what leaves the data alone may be deployed, and nothing else."""
     schema = attempt.found.schema
-    if schema.pending or schema.unknown:
+    if schema.pending or schema.unknown or schema.is_unnoted:
         raise StepFailed(
             "rehearsal-not-possible",
             f"a migration is never made without a rehearsal, and this machine permits none: {reason}",

@@ -85,6 +85,8 @@ def check_schema(attempt: Attempt) -> str:
     attempt.found.schema = schema
     if schema.unknown:
         return f"the database is newer: {', '.join(schema.unknown)} ({schema.tool})"
+    if schema.is_unnoted:
+        return f"tables, and no note of the migrations that made them ({schema.tool})"
     if schema.pending:
         return f"{len(schema.pending)} to come ({schema.tool})"
     return f"fits ({schema.tool})" if schema.tool != "none" else "no schema"

@@ -126,7 +126,39 @@ def django_static(entry: str, fallback: str, source: str) -> Answer:
     return {"url": str(settings.STATIC_URL or ""), "folder": str(root)}
 
 
+def opens(entry: str, server: str, *paths: str) -> Answer:
+    """The SQLite files that the app opens when it is loaded and asked for `paths`, and the folders that users fill.
+
+    The file of its main database is in `main`, where its framework tells. `trouble` says why it could not be loaded;
+    what was seen until then counts.
+    """
+    connected: list[str] = []
+
+    def notice(event: str, words: tuple[Any, ...]) -> None:
+        if event == "sqlite3.connect":
+            connected.append(_file_of(words[0]))
+
+    sys.addaudithook(notice)
+    app, trouble = None, ""
+    try:
+        app = _load(entry)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  an app may raise anything, and it is told
+        trouble = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+    main = [*_flask_databases(app), *_django_databases()]
+    if app is not None and not main:
+        _visit(app, server, paths)  # an app without either opens its database when it is asked for something
+    # Where its framework tells of one that is no file of SQLite's, no other is the app's own.
+    others = [] if main else [*_engines(), *connected, *_configured(app)]
+    return {
+        "main": _absolute(main),
+        "others": _absolute(others),
+        "folders": sorted(set(_absolute(_folders(app)))),
+        "trouble": trouble,
+    }
+
+
 QUESTIONS: dict[str, Callable[..., Answer]] = {
+    "opens": opens,
     "revisions": revisions,
     "models": models,
     "create": create,
@@ -135,6 +167,25 @@ QUESTIONS: dict[str, Callable[..., Answer]] = {
     "django-migrate": django_migrate,
     "django-static": django_static,
 }
+
+
+_FOLDER_SETTINGS = (
+    "UPLOAD_FOLDER",
+    "UPLOADS_FOLDER",
+    "UPLOAD_DIR",
+    "UPLOAD_PATH",
+    "UPLOADS_DEFAULT_DEST",
+    "MEDIA_ROOT",
+)
+"""How Flask apps and their extensions call the folder that users fill."""
+
+
+_DATABASE_ENDS = (".db", ".sqlite", ".sqlite3", ".db3")
+_VISIT_SECONDS = 8
+
+
+class _TooLongError(BaseException):
+    """The app took too long to answer; not an Exception, which an app may catch."""
 
 
 class NoAnswerError(Exception):
@@ -242,6 +293,136 @@ def _django(entry: str, setting: str) -> Iterator[Any]:
     if connection.vendor != "sqlite" or os.path.realpath(name) != os.path.realpath(told):
         raise NoAnswerError(f"{connection.vendor} {name}")
     yield connection
+
+
+def _file_of(name: Any) -> str:  # noqa: ANN401  whatever is given to sqlite3.connect
+    """The file of a name as SQLite reads it, where the process stands now; empty for one in memory."""
+    text = os.fsdecode(name)
+    if text.startswith("file:"):
+        from urllib.parse import unquote, urlsplit
+
+        parts = urlsplit(text)
+        text = "" if "mode=memory" in parts.query else unquote(parts.path)
+    return "" if text in {"", ":memory:"} else str(Path.cwd() / text)
+
+
+def _flask_databases(app: Any) -> list[str]:  # noqa: ANN401  whatever the app is
+    """The one database of Flask-SQLAlchemy that has no bind key."""
+    extensions = getattr(app, "extensions", None)
+    extension: Any = extensions.get("sqlalchemy") if isinstance(extensions, dict) else None
+    with contextlib.suppress(Exception), app.app_context():
+        return [_file_of_url(extension.engine.url)]
+    return []
+
+
+def _django_databases() -> list[str]:
+    """Django's default database."""
+    with contextlib.suppress(Exception):
+        connection = sys.modules["django.db"].connection
+        return [str(connection.settings_dict["NAME"]) if connection.vendor == "sqlite" else ""]
+    return []
+
+
+def _engines() -> list[str]:
+    """The databases of SQLAlchemy's engines, whoever holds them."""
+    base = sys.modules.get("sqlalchemy.engine.base")
+    kind: Any = getattr(base, "Engine", None)
+    if kind is None:
+        return []
+    import gc
+
+    return [_file_of_url(one.url) for one in gc.get_objects() if type(one) is kind]
+
+
+def _file_of_url(url: Any) -> str:  # noqa: ANN401  SQLAlchemy is the release's
+    return _file_of(url.database or "") if url.get_backend_name() == "sqlite" else ""
+
+
+def _visit(app: Any, server: str, paths: tuple[str, ...]) -> None:  # noqa: ANN401  whatever the app is
+    """Ask the app for each path as its server would, whatever it answers, for a few seconds at most."""
+    signal.signal(signal.SIGALRM, _give_up)
+    signal.alarm(_VISIT_SECONDS)
+    try:
+        for path in paths:
+            with contextlib.suppress(Exception):
+                _ask_asgi(app, path) if server == "uvicorn" else _ask_wsgi(app, path)
+    except _TooLongError:
+        pass
+    finally:
+        signal.alarm(0)
+
+
+def _give_up(*_: object) -> None:
+    raise _TooLongError
+
+
+def _ask_wsgi(app: Any, path: str) -> None:  # noqa: ANN401  whatever the app is
+    from wsgiref.util import setup_testing_defaults
+
+    environ: dict[str, Any] = {"PATH_INFO": path}
+    setup_testing_defaults(environ)
+    for _ in app(environ, lambda *_: lambda _: None):
+        pass
+
+
+def _ask_asgi(app: Any, path: str) -> None:  # noqa: ANN401  whatever the app is
+    import asyncio
+
+    async def send(_: Any) -> None:  # noqa: ANN401
+        started.set()
+
+    async def ask() -> None:
+        lifespan = asyncio.ensure_future(app({"type": "lifespan", "asgi": {"version": "3.0"}}, waiting.get, send))
+        waiting.put_nowait({"type": "lifespan.startup"})
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(started.wait(), 2.0)
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "GET",
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "root_path": "",
+            "query_string": b"",
+            "headers": [(b"host", b"127.0.0.1")],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 80),
+        }
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(app(scope, _request, send), 2.0)
+        lifespan.cancel()
+
+    async def _request() -> Answer:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    waiting: Any = asyncio.Queue()
+    started = asyncio.Event()
+    asyncio.run(ask())
+
+
+def _configured(app: Any) -> list[str]:  # noqa: ANN401  whatever the app is
+    """What its configuration names as a database's file: `app.config["DATABASE"]`."""
+    config = getattr(app, "config", None)
+    values = [str(value) for name, value in config.items() if "DATABASE" in name] if isinstance(config, dict) else []
+    return [_file_of(value) for value in values if value.endswith(_DATABASE_ENDS) and ":" not in value]
+
+
+def _folders(app: Any) -> list[str]:  # noqa: ANN401  whatever the app is
+    """The folders that its configuration says users fill: UPLOAD_FOLDER and the like, and Django's MEDIA_ROOT."""
+    found = []
+    config = getattr(app, "config", None)
+    for name, value in config.items() if isinstance(config, dict) else ():
+        if isinstance(value, (str, os.PathLike)) and name.endswith(_FOLDER_SETTINGS) and os.fspath(value):
+            found.append(os.fspath(value))
+    with contextlib.suppress(Exception):
+        found.append(str(sys.modules["django.conf"].settings.MEDIA_ROOT))
+    return found
+
+
+def _absolute(paths: list[str]) -> list[str]:
+    return list(dict.fromkeys(os.path.realpath(path) for path in paths if path))
 
 
 def _module(name: str) -> Any:  # noqa: ANN401  django is the release's

@@ -6,13 +6,17 @@ or with 1 when the database that the environment variable SETTING leads to does 
 Alembic takes SQLite for a database whose DDL has no transaction, since Python's driver begins one before INSERT, UPDATE
 and DELETE alone: a migration that fails at its third operation leaves the first two and no note of them.
 
+With `--stamp REVISION,…` before those the database notes these revisions first, in the same transaction. With
+`--replay FILE` each migration's schema is written to FILE as JSON, and the end does not matter.
+
 It is never imported.
 """
-# ruff: noqa: PLC0415, ANN401  alembic and SQLAlchemy are the release's
+# ruff: noqa: PLC0415, ANN401, SLF001  alembic and SQLAlchemy are the release's
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import runpy
 import sqlite3
@@ -143,8 +147,11 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def let_alembic_be_transactional() -> list[Any]:
-    """Whatever env.py asks for, run its migrations in one transaction; gives a list that its contexts will be in."""
+def let_alembic_be_transactional(stamp: tuple[str, ...] = (), replay: Replay | None = None) -> list[Any]:
+    """Whatever env.py asks for, run its migrations in one transaction; gives a list that its contexts will be in.
+
+    With `stamp` the database notes these revisions and no other before the first of them; `replay` is told of each.
+    """
     from alembic.runtime.migration import MigrationContext
 
     kind: Any = MigrationContext
@@ -159,21 +166,83 @@ def let_alembic_be_transactional() -> list[Any]:
         transaction = Transaction(connection)
         if connection.in_transaction():  # as SQLAlchemy sees it; the driver may have begun none
             transaction.begin()
-        ours = {"transactional_ddl": True, "transaction_per_migration": False}
+        ours: dict[str, Any] = {"transactional_ddl": True, "transaction_per_migration": False}
+        if replay is not None:
+            ours["on_version_apply"] = (*(opts.get("on_version_apply") or ()), replay.note)
         plain(context, dialect, connection, {**opts, **ours}, environment_context)
         block, run = context.autocommit_block, context.run_migrations
         context.autocommit_block = lambda: transaction.left(block)
-        context.run_migrations = lambda **words: _run_migrations(connection, run, words)
+        context.run_migrations = lambda **words: _run_migrations(context, run, words, stamp, replay)
         contexts.append(context)
 
     kind.__init__ = begin
     return contexts
 
 
-def _run_migrations(connection: Any, run: Callable[..., None], words: dict[str, Any]) -> None:
+def _run_migrations(
+    context: Any, run: Callable[..., None], words: dict[str, Any], stamp: tuple[str, ...], replay: Replay | None
+) -> None:
     """Run them in env.py's transaction, or in one of our own where env.py has begun none."""
+    connection = context.connection
     with contextlib.nullcontext() if connection.in_transaction() else connection.begin():
-        run(**words)
+        if stamp:
+            _note_only(context, stamp)
+        with replay.running() if replay else contextlib.nullcontext():
+            run(**words)
+
+
+def _note_only(context: Any, revisions: tuple[str, ...]) -> None:
+    """What `alembic stamp` does, also where the note names a revision that the scripts do not know."""
+    context._ensure_version_table()
+    context.connection.execute(context._version.delete())
+    for revision in revisions:
+        context.connection.execute(context._version.insert().values(version_num=revision))
+
+
+class Replay:
+    """The schema after each migration, as the statements that make it."""
+
+    def __init__(self, file: str) -> None:
+        self._file = Path(file)
+        self._is_running = False
+        self._stages: list[dict[str, Any]] = []
+        self._table = "alembic_version"
+
+    def note(self, *, ctx: Any, step: Any, heads: Any, **_: Any) -> None:
+        """Alembic's `on_version_apply`: a migration was done."""
+        self._table = ctx.version_table
+        cursor = ctx.connection.connection.dbapi_connection.cursor()
+        cursor.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type <> 'table', rowid")
+        statements = [row[0] for row in cursor.fetchall()]
+        cursor.close()
+        self._stages.append({"revision": step.up_revision_id, "heads": sorted(heads), "statements": statements})
+
+    def write(self, trouble: str) -> None:
+        """For whoever asked for it; `trouble` is why it did not come to the end."""
+        told = {"table": self._table, "stages": self._stages, "trouble": trouble}
+        self._file.write_text(json.dumps(told), encoding="utf-8")
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """The migrations run, and what makes tables is one of them."""
+        self._is_running = True
+        try:
+            yield
+        finally:
+            self._is_running = False
+
+    def keep_the_database_empty(self) -> None:
+        """An app that makes all its tables when it is loaded leaves nothing to do for the migrations."""
+        with contextlib.suppress(ImportError):
+            from sqlalchemy import MetaData
+
+            plain, kind = MetaData.create_all, MetaData
+
+            def make(*values: Any, **named: Any) -> None:
+                if self._is_running:
+                    plain(*values, **named)
+
+            setattr(kind, "create_all", make)  # noqa: B010  mypy does not let a method be replaced
 
 
 def check_note(setting: str, table: str, head: str) -> None:
@@ -188,21 +257,34 @@ def check_note(setting: str, table: str, head: str) -> None:
         raise SystemExit(f"the migrations ended well, but {file} notes {' and '.join(noted) or 'nothing'}, not {head}")
 
 
-def main(setting: str, head: str, module: str, *arguments: str) -> None:
+def main(*words: str) -> None:
     """Run the module, look at what it did, and end at once, with whatever threads the app has started."""
+    stamp: tuple[str, ...] = ()
+    replay: Replay | None = None
+    if words[0] == "--stamp":
+        stamp, words = tuple(words[1].split(",")), words[2:]
+    elif words[0] == "--replay":
+        replay, words = Replay(words[1]), words[2:]
+        replay.keep_the_database_empty()
+    setting, head, module, *arguments = words
     here = str(Path(__file__).parent)
     sys.path[:] = [str(Path.cwd()), *(path for path in sys.path if path != here)]
     sys.argv[:] = [module, *arguments]
     status = 0
     try:
-        contexts = let_alembic_be_transactional()
+        contexts = let_alembic_be_transactional(stamp, replay)
         _run(module)
-        check_note(setting, contexts[-1].version_table if contexts else "alembic_version", head)
+        if replay:
+            replay.write("")
+        else:
+            check_note(setting, contexts[-1].version_table if contexts else "alembic_version", head)
     except SystemExit as error:
         status = _told(error.code)
     except BaseException as error:  # noqa: BLE001  a migration may raise anything, and it is told
         status = 1
         traceback.print_exc()
+        if replay:
+            replay.write(next(iter(str(error).strip().splitlines()), type(error).__name__))
         if "database is locked" in str(error):
             say("a migration reaches the database through op.get_bind() alone: another connection waits for ever")
     for stream in (sys.stdout, sys.stderr):

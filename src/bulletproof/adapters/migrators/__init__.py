@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,7 +28,7 @@ from bulletproof.effects.process import last_lines
 from bulletproof.effects.sqlite_census import census
 from bulletproof.effects.sqlite_file import Reading, read_schema, read_whole
 from bulletproof.errors import Refused, StepFailed
-from bulletproof.ports import Command, Manifest, SchemaState
+from bulletproof.ports import REPLAY, Command, Manifest, SchemaState
 
 _FLASK_SQLALCHEMY = "flask_sqlalchemy"
 _CREATE_ALL = "db.create_all()"
@@ -78,8 +78,8 @@ class Migrators:
     def state(self, manifest: Manifest, settings: Mapping[str, str]) -> SchemaState:
         """Compare what the release needs with what the live database has, touching neither.
 
-        Raises StepFailed: `several-heads`, `several-migration-folders`, `schema-unknown`, `schema-differs`,
-        `migrations-not-readable`, `app-not-loaded`, `setting-ignored`, `database-not-supported`, or why the database
+        Raises StepFailed: `several-heads`, `several-migration-folders`, `schema-differs`, `migrations-not-readable`,
+        `app-not-loaded`, `setting-ignored`, `database-not-supported`, or why the database
         cannot be read.
         """
         inside = self._inside(manifest, settings)
@@ -92,13 +92,27 @@ class Migrators:
         live = self._live() if inside.has(_FLASK_SQLALCHEMY) else None
         return _compare_models(inside, _models(inside, live.statements if live else ()), live)
 
-    def upgrade(self, manifest: Manifest, settings: Mapping[str, str]) -> Command | None:
+    def upgrade(self, manifest: Manifest, settings: Mapping[str, str], stamp: tuple[str, ...] = ()) -> Command | None:
         """What brings the database at the live path to what the release needs; None when it has no such tool.
 
+        With `stamp`, which only Alembic knows, the database notes these revisions first.
         It takes the database from the environment alone. Raises StepFailed as `state` does of the release.
         """
         inside = self._inside(manifest, settings)
-        return self._upgrade(inside, self._migrations(inside))
+        return self._upgrade(inside, self._migrations(inside), stamp)
+
+    def make_all(self, manifest: Manifest, settings: Mapping[str, str]) -> Command | None:
+        """`db.create_all()` of a Flask-SQLAlchemy app."""
+        return self._create_all(self._inside(manifest, settings))
+
+    def replay(self, manifest: Manifest, settings: Mapping[str, str]) -> Command | None:
+        """What runs Alembic's migrations on an empty database, and writes down the schema after each."""
+        inside = self._inside(manifest, settings)
+        found = self._migrations(inside)
+        if found is None:
+            return None
+        (head,) = found.graph.heads
+        return self._alembic(inside, head, found.scripts.upgrade, "--replay", str(self._file.with_name(REPLAY)))
 
     def downgrade(self, manifest: Manifest, settings: Mapping[str, str], older: Manifest) -> Command | None:
         """What brings it, with this release's migrations, to where `older` ends; None when that cannot be.
@@ -187,23 +201,29 @@ class Migrators:
         memory.note(noted, inside, scripts, graph)
         return graph
 
-    def _upgrade(self, inside: Inside, found: _Found | None) -> Command | None:
+    def _upgrade(self, inside: Inside, found: _Found | None, stamp: tuple[str, ...] = ()) -> Command | None:
         if own := inside.manifest.config.migrations.command:
             return inside.told_of(self._file).command(own, "/bin/sh", "-c", own)
         if found:
             (head,) = found.graph.heads
-            return self._alembic(inside, head, found.scripts.upgrade)
+            command = self._alembic(
+                inside, head, found.scripts.upgrade, *(("--stamp", ",".join(stamp)) if stamp else ())
+            )
+            return replace(command, words=f"{found.scripts.stamp(stamp)} && {command.words}") if stamp else command
         if django.is_used(inside):
             return django.upgrade(inside, self._file)
+        return self._create_all(inside)
+
+    def _create_all(self, inside: Inside) -> Command | None:
         if not inside.has(_FLASK_SQLALCHEMY):
             return None
         question = (inside.python, str(ANSWER), "create", os.devnull, str(inside.source))
         argv = (*question, inside.manifest.entry, inside.setting)
         return inside.told_of(self._file).command(_CREATE_ALL, *argv, reads=(ANSWER,))
 
-    def _alembic(self, inside: Inside, head: str, words: tuple[str, ...]) -> Command:
+    def _alembic(self, inside: Inside, head: str, words: tuple[str, ...], *options: str) -> Command:
         """Alembic in one transaction, at whose end the database must note `head`."""
-        argv = (inside.python, str(MIGRATE), inside.setting, head, *words)
+        argv = (inside.python, str(MIGRATE), *options, inside.setting, head, *words)
         return inside.told_of(self._file).command(" ".join(words), *argv, reads=(MIGRATE,))
 
     def _lacking(self, inside: Inside, found: _Found | None, models: Models, live: Reading) -> tuple[str, ...]:

@@ -56,9 +56,10 @@ class Models(msgspec.Struct, frozen=True, kw_only=True):
 def compare_revisions(tool: str, graph: Graph, live: Reading | None) -> SchemaState:
     """Which migrations the database lacks, in order, and which it has had that the release does not know.
 
-    Raises StepFailed when the database has tables and no note of any migration.
+    A database with tables and no note of any migration is told so, as if it had none of them.
     """
-    current = _noted(tool, live) if live else ()
+    current = _noted(live) if live else ()
+    is_unnoted = live is not None and not current and any(name not in live.versions for name in live.tables)
     parents = {one.revision: one.parents for one in graph.revisions}
     unknown = tuple(name for name in current if name not in parents)
     done: set[str] = set()
@@ -68,7 +69,8 @@ def compare_revisions(tool: str, graph: Graph, live: Reading | None) -> SchemaSt
         done.add(name)
         left += [parent for parent in parents[name] if parent not in done]
     pending = () if unknown else tuple(str(one) for one in graph.revisions if one.revision not in done)
-    return SchemaState(tool=tool, current=current, pending=pending, unknown=unknown)
+    known = tuple(map(str, graph.revisions))
+    return SchemaState(tool=tool, current=current, pending=pending, unknown=unknown, known=known, is_unnoted=is_unnoted)
 
 
 def compare_models(models: Models, live: Reading | None, schema: Schema) -> SchemaState:
@@ -146,16 +148,7 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _noted(tool: str, live: Reading) -> tuple[str, ...]:
+def _noted(live: Reading) -> tuple[str, ...]:
     """The revisions that Alembic noted, in its usual table or in the only one that is like it."""
     only = next(iter(live.versions)) if len(live.versions) == 1 else "alembic_version"
-    noted = live.versions.get(only, ())
-    tables = [name for name in live.tables if name not in live.versions]
-    if tables and not noted:
-        program = "flask db" if tool == "flask-migrate" else "alembic"
-        raise StepFailed(
-            "schema-unknown",
-            f"the database has tables ({', '.join(tables[:3])}) and no note of which migrations made them",
-            hint=f"{program} stamp REVISION, once you are sure which migration its tables are of",
-        )
-    return noted
+    return live.versions.get(only, ())

@@ -14,6 +14,9 @@ import msgspec
 
 from bulletproof.domain.settings import database_url
 from bulletproof.domain.web import surroundings
+from bulletproof.effects import durable
+from bulletproof.effects.isolation import Cell, is_remapped, start_in_cell
+from bulletproof.effects.logs import tail
 from bulletproof.effects.process import Completed, last_lines, run
 from bulletproof.errors import StepFailed
 from bulletproof.ports import Command, Manifest
@@ -29,6 +32,8 @@ _TROUBLES = {
     "django-static": ("static-not-collected", "collecting the static files"),
 }
 """By question: the reference of its failure, and what was being done."""
+
+_LOG_LINES = 15
 
 T = TypeVar("T")
 
@@ -50,6 +55,8 @@ class Inside:
     home: Path
     settings: Mapping[str, str] = field(repr=False)
     timeout_seconds: float
+    scratch: Path | None = None
+    """Of an app whose database is a link into the data: the folder that lies there instead, in a cell."""
 
     def has(self, package: str) -> bool:
         """Whether the release has a package, by its import name."""
@@ -83,13 +90,14 @@ class Inside:
         Raises StepFailed when the app's database is not SQLite's.
         """
         with _temporary_folder() as folder:
-            file = folder / "scratch.db"
-            told = self.told_of(file)
+            is_linked = bool(self.manifest.config.database.links) and is_remapped()
+            file = folder / (self.manifest.config.database.file if is_linked else "scratch.db")
+            told = self.told_of(self.home / file.name if is_linked else file)
             with closing(sqlite3.connect(file)) as connection:
                 for statement in statements:
                     connection.execute(statement)
                 connection.commit()
-            yield replace(told, home=folder), file
+            yield replace(told, scratch=folder) if is_linked else replace(told, home=folder), file
 
     def command(self, words: str, *argv: str | Path, reads: tuple[Path, ...] = ()) -> Command:
         """A program that runs as the app is served; a .env file in its source has no say here either."""
@@ -102,8 +110,10 @@ class Inside:
             reads=reads,
         )
 
-    def run(self, command: Command, reference: str) -> Completed:
+    def run(self, command: Command, reference: str, writes: tuple[Path, ...] = ()) -> Completed:
         """Run it here and now. Raises StepFailed(reference) when it takes longer than it may."""
+        if self.scratch is not None:
+            return self._run_in_cell(self.scratch, command, reference, writes)
         try:
             return run(
                 command.argv,
@@ -117,13 +127,37 @@ class Inside:
             words = f"{command.words} did not end within {self.timeout_seconds:.0f} seconds and was killed"
             raise self._failed(reference, words) from error
 
+    def _run_in_cell(self, scratch: Path, command: Command, reference: str, writes: tuple[Path, ...]) -> Completed:
+        """The same where the scratch lies in the place of the data."""
+        with _temporary_folder() as folder:
+            durable.make_folder(folder / "root")
+            python = Path(self.python).resolve()
+            cell = Cell(
+                mount_point=folder / "root",
+                read_only=(self.source.parent, python.parents[1], ANSWER.parent),
+                writable={scratch: self.home, **{path: path for path in writes}},
+                memory_bytes=self.manifest.config.rehearsal.memory_mib << 20,
+            )
+            running = start_in_cell(
+                cell, command.argv, folder=command.folder, environment=command.environment, log=folder / "log"
+            )
+            try:
+                status = running.wait(self.timeout_seconds)
+            finally:
+                running.end(patience_seconds=0.0)
+            said = "\n".join(tail(folder / "log", _LOG_LINES))
+        if status is None:
+            words = f"{command.words} did not end within {self.timeout_seconds:.0f} seconds and was killed"
+            raise self._failed(reference, words)
+        return Completed(argv=command.argv, status=status, output="", errors=said)
+
     def ask(self, question: str, kind: type[T], *arguments: str) -> T:
         """Ask `inside/answer.py`, which answers in a file. Raises StepFailed when there is no answer, saying why."""
         reference, doing = _TROUBLES[question]
         with _temporary_folder() as folder:
             file = folder / "answer.json"
             completed = self.run(
-                self.command(doing, self.python, ANSWER, question, file, self.source, *arguments), reference
+                self.command(doing, self.python, ANSWER, question, file, self.source, *arguments), reference, (folder,)
             )
             answer = file.read_bytes() if file.exists() else b""
         context = last_lines(completed.errors)

@@ -36,6 +36,11 @@ class Scripts:
             return ("flask", "db", "downgrade", *self._directory, revision)
         return ("alembic", "-c", self.ini, "downgrade", revision)
 
+    def stamp(self, revisions: tuple[str, ...]) -> str:
+        """What a person would type to have these revisions noted, and nothing run."""
+        program = "flask db" if self.tool == "flask-migrate" else f"alembic -c {self.ini}"
+        return f"{program} stamp --purge {' '.join(revisions)}"
+
     @property
     def _directory(self) -> tuple[str, ...]:
         return () if self.folder == "migrations" else ("--directory", self.folder)
