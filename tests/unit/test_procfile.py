@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from bulletproof.domain import command
+from bulletproof.domain import command, toml
 from bulletproof.domain.config import Server, Worker
 from bulletproof.domain.procfile import parse_procfile
 from bulletproof.effects.project import read_config
@@ -143,7 +144,10 @@ def test_init_tells_what_it_found_in_the_procfile(tmp_path: Path) -> None:
     done = initialise(folder)
     assert (done.config.app.entry, done.config.app.workers, done.config.app.server) == ("main:app", 7, Server.GUNICORN)
     assert done.config.workers == {"mail": Worker(command="python mail.py")}
-    assert '# workers = { mail = { command = "python mail.py"' in done.path.read_text()
+    written = done.path.read_text()
+    assert max(map(len, written.splitlines())) <= 120
+    uncommented = re.sub(r"(?m)^# (?=[a-z_.]+ = )", "", written)
+    assert toml.parse(uncommented).workers == {"mail": Worker(command="python mail.py")}
     lines = {line.what: line.why for line in describe(done.findings) if line.topic == "Procfile"}
     assert lines["mail (line 3)"].startswith("python mail.py: a worker")
     assert [line.why for line in describe(done.findings) if line.topic == "entry"] == ["Procfile:1"]

@@ -139,7 +139,7 @@ def toml_text(findings: Findings, name: str) -> str:
     for key, default in defaults.items():
         value = holding.get(key, default)
         line = f"{'' if key in holding else '# '}{key} = {_toml_value(value)}"
-        lines.append(f"{line:{_COMMENT_COLUMN}}  # {comments[key]}\n")
+        lines.append(f"{line:{_COMMENT_COLUMN}}  # {comments.get(key, 'from the Procfile')}\n")
     return _HEAD + "".join(lines)
 
 
@@ -160,17 +160,18 @@ def _other_than_default(findings: Findings) -> dict[str, object]:
 
 
 def _defaults(config: AppConfig) -> dict[str, object]:
-    """Every key of the configuration, dotted, with what holds without it."""
+    """Every key of the configuration, dotted, with what holds without it; of what a Procfile has, the commands."""
     defaults: dict[str, object] = {}
     for key, value in msgspec.to_builtins(config).items():
-        inner = value.items() if isinstance(value, dict) and key not in _CHOSEN else ()
-        defaults.update({f"{key}.{name}": default for name, default in inner} if inner else {key: value})
+        if key in _CHOSEN and value:
+            defaults.update({f"{key}.{name}.command": one["command"] for name, one in value.items()})
+        else:
+            inner = value.items() if isinstance(value, dict) else ()
+            defaults.update({f"{key}.{name}": default for name, default in inner} if inner else {key: value})
     return defaults
 
 
 def _toml_value(value: object) -> str:
-    if isinstance(value, dict):
-        return f"{{ {', '.join(f'{key} = {_toml_value(one)}' for key, one in value.items())} }}" if value else "{}"
     whole = int(value) if isinstance(value, float) and value.is_integer() else value
     return json.dumps(whole, ensure_ascii=False)
 

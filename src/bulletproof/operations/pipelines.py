@@ -120,8 +120,9 @@ ACTIVATE = Pipeline(
     after=_FINISH,
     fork=_fork(ACTIVATE_MIGRATING),
 )
-# Nothing serves: requests wait at the parking relay until the commit is on disk, so that no write is acknowledged
-# that an undo would have to take back.
+# From here on nothing serves: requests wait at the parking relay until the commit is on disk, so that no write is
+# acknowledged that an undo would have to take back.
+#
 # The first deployment of an app that has data already: a copy of them is rehearsed on and migrated like any live one.
 ADOPTING = Pipeline(
     "adopting",
