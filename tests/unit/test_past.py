@@ -29,7 +29,11 @@ MIGRATED = _replay(_schema(_NOTE, _USER), _schema(_NOTE, _USER, _INDEX), _schema
 def test_one_stage_equals_the_database() -> None:
     """Columns in any order, rows and the migrations' own notes do not matter; all else does."""
     (stage,) = MIGRATED.matches(
-        _schema("CREATE TABLE user (name varchar(80), id INTEGER PRIMARY KEY, mail TEXT)", _INDEX)
+        _schema(
+            "CREATE TABLE user (name varchar(80), id INTEGER PRIMARY KEY, mail TEXT)",
+            "INSERT INTO user (name) VALUES ('ada')",
+            _INDEX,
+        )
     )
     assert stage.heads == ("0003",)
     assert MIGRATED.done_at(stage) == {"0001", "0002", "0003"}

@@ -101,7 +101,7 @@ def _plan(target: Target, order: Order, scratch: Path) -> Plan:
         live=target.layout,
         release_made=deployment.release,
         number=deployment.number,
-        has_data=host.database.exists(),
+        has_data=deployment.previous is not None or host.database.exists(),
     )
     serves = serving(host, journal) if journal else None
     try:

@@ -227,7 +227,7 @@ class PlannedLayout(Layout):
     number: int
     """The number that the deployment would have."""
     has_data: bool = True
-    """Whether there is a live database; a first deployment's data would be made, so in a plan they are made here."""
+    """Whether there are live data; those of a first deployment would be made, so in a plan they are made here."""
 
     def release(self, release: str) -> Path:
         """The folder of the new release is ours, that of any other the live one."""
