@@ -59,11 +59,11 @@ BUGS = (
         "intent after effect",
         "bulletproof.engine.pipeline",
         "    record.intend(step.name)\n"
-        "    around.tell(StepStarted(step=step.name))\n"
         "    try:\n"
+        "        around.tell(StepStarted(step=step.name))\n"
         "        note = step.do(target)\n",
-        "    around.tell(StepStarted(step=step.name))\n"
         "    try:\n"
+        "        around.tell(StepStarted(step=step.name))\n"
         "        note = step.do(target)\n"
         "        record.intend(step.name)\n",
     ),
@@ -97,8 +97,8 @@ BUGS = (
     Bug(
         "requests let on before the commit",
         "bulletproof.operations.pipelines",
-        "    before=(_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _VACANT, _DATABASE, _OPEN, _START, _GATE),\n",
-        "    before=(_PREFLIGHT, _FETCH, _BUILD, _SETTINGS, _VACANT, _DATABASE, _OPEN, _START, _GATE, _CUTOVER),\n",
+        "    before=(*_FRESH, _DATABASE, _OPEN, _START, _GATE),\n",
+        "    before=(*_FRESH, _DATABASE, _OPEN, _START, _GATE, _CUTOVER),\n",
     ),
     Bug(
         "old instance stopped before the cutover",
@@ -157,8 +157,8 @@ BUGS = (
     Bug(
         "settings kept although the deployment was undone",
         "bulletproof.operations.steps",
-        "    store.freeze(attempt.number, frozen)\n",
-        "    store.freeze(attempt.number, frozen)\n    store.write(frozen)\n",
+        "    attempt.host.settings.freeze(attempt.number, frozen)\n",
+        "    attempt.host.settings.freeze(attempt.number, frozen)\n    attempt.host.settings.write(frozen)\n",
     ),
     Bug(
         "new workers before the commit",
