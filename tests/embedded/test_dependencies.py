@@ -260,10 +260,13 @@ def _has_any(path: Path, words: tuple[bytes, ...]) -> bool:
 
 
 def test_what_the_machine_lacks_is_named_with_its_package(new_app: NewApp) -> None:
-    """An app that cannot load a shared library at its boot is told of with the Debian package that has it."""
+    """An app, or its migration, that cannot load a shared library is told of with the Debian package that has it."""
     source = "raise ImportError('libpq.so.5: cannot open shared object file: No such file or directory')\n"
     app = new_app("library", {"app.py": f"{_serving()}{source}", "requirements.txt": "itsdangerous\n"})
-    failed = app.change("deploy").must(3)
-    assert failed.reference == "crashed-at-boot"
-    assert "the library libpq.so.5 is missing on this machine" in failed.out
-    assert "apt install libpq5" in failed.out
+    workshop.write(app.folder, {"migrate.py": source})
+    for reference in ("crashed-at-boot", "migration-failed"):
+        failed = app.change("deploy", "--worktree").must(3)
+        assert failed.reference == reference
+        assert "the library libpq.so.5 is missing on this machine" in failed.out
+        assert "apt install libpq5" in failed.out
+        workshop.append(app.folder / "bulletproof.toml", 'migrations.command = "python migrate.py"\n')

@@ -323,7 +323,7 @@ def test_a_migration_that_fails_on_todays_data_alone_is_undone(
     assert done.reference == "migration-failed"
     assert "UNIQUE constraint failed: chart.title" in str(done.last["error"])
     assert done.steps("step-failed") == ["migrate"]
-    assert done.steps("step-undone")[:4] == ["migrate", "snapshot", "hold", "rehearse"]
+    assert done.steps("step-undone")[:4] == ["migrate", "snapshot", "hold", "pause"]
     assert not set_aside(broken, last_number(broken))
 
 
@@ -348,7 +348,7 @@ def test_a_release_that_breaks_after_the_swap_is_undone(
 
     assert done.reference == reference
     assert done.steps("step-failed") == ["gate"]
-    assert done.steps("step-undone")[:6] == ["start", "swap", "migrate", "snapshot", "hold", "rehearse"]
+    assert done.steps("step-undone")[:6] == ["start", "swap", "migrate", "snapshot", "hold", "pause"]
     (aside,) = set_aside(broken, last_number(broken))
     assert version(aside) == "0002"
     assert tokens <= {str(title) for (title,) in ask(aside, "SELECT title FROM chart")}

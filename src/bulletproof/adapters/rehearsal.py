@@ -13,6 +13,7 @@ from bulletproof.domain.layout import Layout
 from bulletproof.domain.past import Replay, Stage
 from bulletproof.domain.process import Phase, ProcessSpec, ProcessState
 from bulletproof.domain.schema import Schema
+from bulletproof.domain.system_libraries import blamed
 from bulletproof.effects import durable
 from bulletproof.effects.isolation import Cell, is_remapped, proof, start_in_cell, violations, why_not, would_write
 from bulletproof.effects.logs import tail
@@ -98,8 +99,9 @@ class CellRehearsal:
                 hint="make it smaller, or let requests wait longer: `seconds` under [hold] in bulletproof.toml",
             )
         if status != 0:
-            words = f"`{command.words}` of release {manifest.release} ended with status {status}"
-            raise StepFailed("migration-failed", words, context=self.log_tail(number, _LOG_LINES))
+            log = self.log_tail(number, _LOG_LINES)
+            words, hint = blamed(f"`{command.words}` of release {manifest.release} ended with status {status}", log)
+            raise StepFailed("migration-failed", words, context=log, hint=hint)
 
     def make(self, number: int, manifest: Manifest, command: Command, timeout_seconds: float) -> Schema:
         """What a command makes in a cell whose data folder is empty. Raises StepFailed `migration-failed`."""

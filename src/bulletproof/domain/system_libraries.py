@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 
@@ -259,6 +259,14 @@ def missing_library(said: str) -> MissingLibrary | None:
 def missing_shared_library(said: str) -> MissingLibrary | None:
     """The shared library that an app could not load, by the end of its log; None when it tells of none."""
     return next(_known(said, _FAMILIES[:2]), None) or next(_unknown(said), None)
+
+
+def blamed(words: str, log: Iterable[str], hint: str = "") -> tuple[str, str]:
+    """The words and the hint for an app that failed; they name the shared library that it lacked, if the log does."""
+    library = missing_shared_library("\n".join((*log, words)))
+    if library is None:
+        return words, hint
+    return f"{words}: {library.words}", f"{library.command}, then: bulletproof deploy"
 
 
 def _known(said: str, families: tuple[tuple[str, dict[str, str], str], ...]) -> Iterator[MissingLibrary]:

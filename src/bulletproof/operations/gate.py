@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bulletproof.domain.config import Health
 from bulletproof.domain.health import Answer, GateProgress, falls_back_to_root
 from bulletproof.domain.process import Phase, ProcessState
-from bulletproof.domain.system_libraries import MissingLibrary, missing_shared_library
+from bulletproof.domain.system_libraries import blamed
 from bulletproof.errors import StepFailed
 
 POLL_SECONDS = 0.05
@@ -65,18 +65,9 @@ def _refuse_crashed(candidate: Candidate) -> None:
     state = candidate.state()
     if state.restarts or state.phase is not Phase.RUNNING:
         log = candidate.log_tail(_LOG_LINES)
-        library = _missing(log)
-        raise StepFailed(
-            "crashed-at-boot",
-            f"the app of release {candidate.release}{candidate.where} {state.words or 'does not run'}"
-            f"{f': {library.words}' if library else ''}",
-            context=log,
-            hint=f"{library.command}, then: bulletproof deploy" if library else f"bulletproof logs {candidate.release}",
-        )
-
-
-def _missing(log: tuple[str, ...]) -> MissingLibrary | None:
-    return missing_shared_library("\n".join(log))
+        words = f"the app of release {candidate.release}{candidate.where} {state.words or 'does not run'}"
+        words, hint = blamed(words, log, f"bulletproof logs {candidate.release}")
+        raise StepFailed("crashed-at-boot", words, context=log, hint=hint)
 
 
 def _not_healthy(candidate: Candidate, progress: GateProgress, seconds: float) -> StepFailed:

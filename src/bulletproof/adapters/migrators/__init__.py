@@ -23,6 +23,7 @@ from bulletproof.domain.layout import Layout
 from bulletproof.domain.schema import Schema
 from bulletproof.domain.settings import for_app
 from bulletproof.domain.static_files import Collected
+from bulletproof.domain.system_libraries import blamed
 from bulletproof.effects import durable
 from bulletproof.effects.process import last_lines
 from bulletproof.effects.sqlite_census import census
@@ -241,11 +242,10 @@ class Migrators:
     def _run(self, inside: Inside, command: Command) -> None:
         completed = inside.run(command, "migration-failed")
         if completed.status != 0:
-            raise StepFailed(
-                "migration-failed",
-                f"{command.words} ended with status {completed.status} in release {inside.manifest.release}",
-                context=last_lines(completed.errors or completed.output),
-            )
+            log = last_lines(completed.errors or completed.output)
+            words = f"{command.words} ended with status {completed.status} in release {inside.manifest.release}"
+            words, hint = blamed(words, log)
+            raise StepFailed("migration-failed", words, context=log, hint=hint)
 
     def _made(self, words: str, lacking: Callable[[Reading], tuple[str, ...]]) -> str:
         """Believe no exit status: there is a whole database, and nothing is left to be done to it."""

@@ -13,6 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from bulletproof.domain.settings import database_url
+from bulletproof.domain.system_libraries import blamed
 from bulletproof.domain.web import surroundings
 from bulletproof.effects import durable
 from bulletproof.effects.isolation import Cell, is_remapped, start_in_cell
@@ -173,7 +174,8 @@ class Inside:
         return msgspec.json.decode(answer, type=kind)
 
     def _failed(self, reference: str, words: str, context: tuple[str, ...] = ()) -> StepFailed:
-        return StepFailed(reference, f"release {self.manifest.release}: {words}", context=context)
+        words, hint = blamed(f"release {self.manifest.release}: {words}", context)
+        return StepFailed(reference, words, context=context, hint=hint)
 
     def _setting_ignored(self, url: str) -> StepFailed:
         return StepFailed(
