@@ -113,10 +113,13 @@ def _leads_to(attempt: Attempt, goal: Schema, stamp: tuple[str, ...]) -> bool:
 
 
 def _is_doubtful(attempt: Attempt) -> bool:
-    """Whether the database's note is missing, or nobody has seen yet whether it is true."""
+    """Whether the database's note is missing, or nobody has seen yet whether it is true.
+
+    Once an app was deployed, its note is ours: one that the release does not know is of a later release, and a schema
+    that looks like an earlier one's may have been filled by a migration that changed rows alone.
+    """
     state = attempt.found.schema
-    is_new_to_us = attempt.deployment.previous is None and bool(state.current)
-    return state.is_unnoted or is_new_to_us or (bool(state.unknown) and not _is_known_live(attempt))
+    return state.is_unnoted or (attempt.deployment.previous is None and bool(state.current or state.unknown))
 
 
 def _replay(attempt: Attempt) -> Replay | None:
@@ -125,16 +128,6 @@ def _replay(attempt: Attempt) -> Replay | None:
     if command is None:
         return None
     return attempt.host.rehearsal.replay(attempt.number, attempt.manifest, command, _REPLAY_SECONDS)
-
-
-def _is_known_live(attempt: Attempt) -> bool:
-    """Whether the live release has the revisions that this one does not know: then this one is older, no more."""
-    previous = attempt.deployment.previous
-    if previous is None:
-        return False
-    manifest = attempt.host.releases.manifest(previous.release)
-    known = attempt.host.migrator.state(manifest, attempt.settings_of(manifest, previous.number))
-    return not set(known.unknown).intersection(attempt.found.schema.unknown)
 
 
 def _lacks(replay: Replay, noted: Stage, live: Schema) -> bool:
