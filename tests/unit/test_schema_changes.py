@@ -114,3 +114,10 @@ def test_the_notes_of_migrations_are_nobodys_data(tmp_path: Path, table: str) ->
     assert changes(tmp_path / "b", (other, "INSERT INTO notes VALUES ('0002')"), (other,)) == [
         "removes 1 of 1 rows of notes"
     ]
+
+
+def test_a_check_with_a_function(tmp_path: Path) -> None:
+    """A JSONField of Django is checked by JSON_VALID, with which its table is read like any other."""
+    json = "CREATE TABLE t (a TEXT CHECK (JSON_VALID(a) OR a IS NULL))"
+    schema = look(tmp_path / "one.db", json, "INSERT INTO t VALUES ('[]')")
+    assert schema.tables["t"].values == {"a": 1}
