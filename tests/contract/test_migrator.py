@@ -13,7 +13,7 @@ import pytest
 
 from bulletproof.adapters.migrators import Migrators
 from bulletproof.adapters.migrators.compare import Graph, Models, Revision, compare_models, compare_revisions
-from bulletproof.adapters.migrators.scripts import find_scripts
+from bulletproof.adapters.migrators.scripts import find_packaged_scripts, find_scripts
 from bulletproof.adapters.sqlite import SqliteDatabase
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.schema import Schema
@@ -466,6 +466,32 @@ class TestFindScripts:
                 word for word in " ".join(scripts.upgrade).replace("upgrade", "downgrade").split() if word != "head"
             ]
             assert scripts.downgrade("c3") == (*back, "c3")
+
+    @pytest.mark.parametrize(
+        ("wsgi", "entry", "is_found"),
+        [
+            ("from money.run import create_app\napp = create_app()\n", "wsgi:app", True),
+            (None, "money.wsgi:app", True),
+            ("from other import app\n", "wsgi:app", False),
+            ("import money, bank\napp = money.App(bank)\n", "wsgi:app", False),
+        ],
+    )
+    def test_in_a_package(self, tmp_path: Path, wsgi: str | None, entry: str, is_found: bool) -> None:  # noqa: FBT001
+        """Those of the package that the entry's file has its app from are the app's, if only one has any."""
+        site = tmp_path / "venv" / "lib" / "python3.11" / "site-packages"
+        for package in ("money", "bank"):
+            (site / package / "migrations" / "versions").mkdir(parents=True)
+            (site / package / "migrations" / "env.py").touch()
+        source = tmp_path / "source"
+        source.mkdir()
+        if wsgi is not None:
+            (source / "wsgi.py").write_text(wsgi)
+        found = find_packaged_scripts(source, entry, tmp_path / "venv")
+
+        place = "../venv/lib/python3.11/site-packages/money/migrations"
+        assert (found.upgrade if found else None) == (
+            ("flask", "db", "upgrade", "--directory", place) if is_found else None
+        )
 
     def test_pyproject(self, tmp_path: Path) -> None:
         """Alembic may be configured in pyproject.toml alone."""

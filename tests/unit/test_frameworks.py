@@ -133,6 +133,35 @@ def test_what_is_no_app(tmp_path: Path, text: str) -> None:
     assert caught.value.reference == "entry-not-found"
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "entry", "server"),
+    [
+        ("wsgi.py", "from ara.server.wsgi import application\n", "wsgi:application", Server.GUNICORN),
+        ("wsgi.py", "from shop.run import make\napp = make('settings')\n", "wsgi:app", Server.GUNICORN),
+        ("asgi.py", "import shop.web\napplication = shop.web.App()\n", "asgi:application", Server.UVICORN),
+    ],
+)
+def test_an_app_of_an_installed_package(tmp_path: Path, file: str, text: str, entry: str, server: Server) -> None:
+    """In wsgi.py and asgi.py the name says what it is, wherever it comes from."""
+    done = initialise(planted(tmp_path, {file: text, "requirements.txt": "shop\n"}))
+    assert (done.config.app.entry, done.config.app.server) == (entry, server)
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"jobs.py": "from celery import app\n"},
+        {"wsgi.py": "from jobs import app\n", "jobs.py": "app = 3\n"},
+        {"wsgi.py": "app = print()\n"},
+    ],
+)
+def test_what_is_no_app_of_an_installed_package(tmp_path: Path, tree: Tree) -> None:
+    """Another file's name says nothing, and what lies in the source can be looked into."""
+    with pytest.raises(StepFailed) as caught:
+        detect(planted(tmp_path, tree))
+    assert caught.value.reference == "entry-not-found"
+
+
 def test_candidates_of_any_framework_are_listed(tmp_path: Path) -> None:
     """Two apps that are as likely are a question, whatever they are written with."""
     two = {"main.py": f"{FASTAPI}app = FastAPI()\n", "app.py": "from flask import Flask\napp = Flask('x')\n"}

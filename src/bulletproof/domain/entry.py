@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from bulletproof.domain.frameworks import DJANGO, FLASK, Framework
+from bulletproof.domain.frameworks import ASGI, DJANGO, FLASK, WSGI, Framework
 from bulletproof.domain.python_module import Binding, BrokenModule, Imported, Module, top_level
 from bulletproof.domain.python_traits import settings_module
 from bulletproof.domain.web_apps import FACTORY_NAMES, OBJECT_NAMES, Apps, Origin, is_asgi_app, takes_no_argument
@@ -16,11 +16,14 @@ from bulletproof.errors import StepFailed
 SERVER_MODULES = ("wsgi", "asgi", "run", "app", "main", "application", "server", "autoapp")
 """Files that people write for a server to load, the most usual first."""
 
+_BY_NAME = {"wsgi": WSGI, "asgi": ASGI}
+"""Files whose name says what their `app` or `application` is, even where that comes from an installed package."""
+
 _CODE_COLUMNS = 60
 _LOOKED_FOR = (
     "looked for: app or application, made with Flask(...), FastAPI(...), get_wsgi_application() and the like, or with"
-    " create_app(), in wsgi.py, asgi.py, run.py, app.py, main.py or a package, and for a function create_app or"
-    " make_app that needs no arguments"
+    " create_app(), in wsgi.py, asgi.py, run.py, app.py, main.py or a package, for a function create_app or make_app"
+    " that needs no arguments, and for what wsgi.py or asgi.py has from an installed package"
 )
 
 
@@ -90,6 +93,8 @@ def search(modules: Sequence[Module], broken: Sequence[BrokenModule], flask_app:
                 rejected.append(found)
             else:
                 seen.append(_wished(found, flask_app))
+    if not seen:
+        seen = [found for module in modules for found in _from_packages(module, apps)]
     best = _best_of_each_app(seen)
     is_clear = len(best) == 1 or (len(best) > 1 and best[0].tier < best[1].tier)
     return EntrySearch(
@@ -174,6 +179,16 @@ def _objects(module: Module, apps: Apps) -> Iterator[_Seen | Rejected]:
             made_in = apps.modules[origin.module]
             reason = _why_not_loadable(module, apps) or _why_not_loadable(made_in, apps)
             yield reason or _lost_settings(module, origin, apps) or _seen(module, name, line, origin)
+
+
+def _from_packages(module: Module, apps: Apps) -> Iterator[_Seen]:
+    """What a file for a server has from an installed package, which cannot be looked into."""
+    framework = _BY_NAME.get(module.name)
+    for name in OBJECT_NAMES if framework else ():
+        for binding in module.bindings.get(name, [])[-1:]:
+            if framework and apps.is_from_outside(binding, module):
+                line = binding.line if isinstance(binding, Imported) else binding.lineno
+                yield _seen(module, name, line, Origin(module.name, line, framework))
 
 
 def _lost_settings(module: Module, origin: Origin, apps: Apps) -> Rejected | None:

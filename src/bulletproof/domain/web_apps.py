@@ -63,6 +63,13 @@ class Apps:
         """The app that the expression makes or names."""
         return self._app(expression, module, {}, may_wrap=False)
 
+    def is_from_outside(self, binding: Binding, module: Module) -> bool:
+        """Whether it is imported from, or made by calling, something that does not lie in the source."""
+        if isinstance(binding, Imported):
+            return bool(binding.name) and binding.module.partition(".")[0] not in self.modules
+        target = self._target(binding.func, module) if isinstance(binding, ast.Call) else None
+        return target is not None and target.module is None and target.name.partition(".")[0] not in self.modules
+
     def is_run(self, expression: ast.expr, module: Module) -> bool:
         """Whether the expression starts a server: `app.run()` or `socketio.run(app)`."""
         match expression:

@@ -270,8 +270,7 @@ def _flask_sqlalchemy(entry: str, setting: str) -> Iterator[Any]:
     """The app's Flask-SQLAlchemy within its context, proved to use the database it is told; None when it has none."""
     told = "/" + os.environ[setting].partition("://")[2].lstrip("/")  # read before the app can change it
     app = _load(entry)
-    extensions = getattr(app, "extensions", None)
-    extension: Any = extensions.get("sqlalchemy") if isinstance(extensions, dict) else None
+    extension = _extension(app)
     if not hasattr(extension, "create_all"):
         yield None
         return
@@ -280,6 +279,13 @@ def _flask_sqlalchemy(entry: str, setting: str) -> Iterator[Any]:
         if url.get_backend_name() != "sqlite" or os.path.realpath(url.database or "") != os.path.realpath(told):
             raise NoAnswerError(url.render_as_string(hide_password=True))
         yield extension
+
+
+def _extension(app: Any) -> Any:  # noqa: ANN401  Flask-SQLAlchemy is the release's
+    """The app's Flask-SQLAlchemy; before 3.0 the app holds a state that has it. None when it has none."""
+    extensions = getattr(app, "extensions", None)
+    held = extensions.get("sqlalchemy") if isinstance(extensions, dict) else None
+    return held if hasattr(held, "create_all") else getattr(held, "db", None)
 
 
 @contextlib.contextmanager
@@ -308,10 +314,8 @@ def _file_of(name: Any) -> str:  # noqa: ANN401  whatever is given to sqlite3.co
 
 def _flask_databases(app: Any) -> list[str]:  # noqa: ANN401  whatever the app is
     """The one database of Flask-SQLAlchemy that has no bind key."""
-    extensions = getattr(app, "extensions", None)
-    extension: Any = extensions.get("sqlalchemy") if isinstance(extensions, dict) else None
     with contextlib.suppress(Exception), app.app_context():
-        return [_file_of_url(extension.engine.url)]
+        return [_file_of_url(_extension(app).engine.url)]
     return []
 
 

@@ -18,7 +18,7 @@ from bulletproof.adapters.migrators.compare import (
     statements,
 )
 from bulletproof.adapters.migrators.inside import ANSWER, MIGRATE, Inside
-from bulletproof.adapters.migrators.scripts import Scripts, find_scripts
+from bulletproof.adapters.migrators.scripts import Scripts, find_packaged_scripts, find_scripts
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.schema import Schema
 from bulletproof.domain.settings import for_app
@@ -33,6 +33,7 @@ from bulletproof.ports import REPLAY, Command, Manifest, SchemaState
 
 _FLASK_SQLALCHEMY = "flask_sqlalchemy"
 _CREATE_ALL = "db.create_all()"
+_NOTES = "alembic_version"
 
 TIMEOUT_SECONDS = 120.0
 """An import takes seconds, and the migrations of an empty database hardly more: what lasts longer hangs."""
@@ -138,7 +139,8 @@ class Migrators:
         The app is loaded, told of a database with the same tables and no rows. Raises StepFailed `app-not-loaded`,
         `setting-ignored`, `database-not-supported`.
         """
-        return misfits(_models(self._inside(manifest, settings), statements(schema)), schema)
+        inside = self._inside(manifest, settings)
+        return misfits(_models(inside, (*statements(schema), *self._notes(inside, schema))), schema)
 
     def create(self, manifest: Manifest, settings: Mapping[str, str]) -> str:
         """Make the release's database where none is, look at it afresh, and make it durable.
@@ -158,6 +160,12 @@ class Migrators:
             return "no database"
         self._run(inside, command)
         return self._made(command.words, lambda live: self._lacking(inside, found, models, live))
+
+    def _notes(self, inside: Inside, schema: Schema) -> tuple[str, ...]:
+        """What notes the release's own end in a scratch, so that an app that migrates when loaded does nothing."""
+        found = self._migrations(inside) if _NOTES in schema.tables else None
+        heads = found.graph.heads if found else ()
+        return tuple(f"INSERT INTO {_NOTES} VALUES ('{head}')" for head in heads)  # noqa: S608  as Alembic names them
 
     def _inside(self, manifest: Manifest, settings: Mapping[str, str]) -> Inside:
         return Inside(
@@ -179,7 +187,10 @@ class Migrators:
         """The release's migrations; None when it has none that count. Raises StepFailed when they have several ends."""
         if inside.manifest.config.migrations.command or django.is_used(inside):
             return None
-        scripts = find_scripts(inside.source, has_flask_migrate=inside.has("flask_migrate"))
+        has_flask_migrate = inside.has("flask_migrate")
+        scripts = find_scripts(inside.source, has_flask_migrate=has_flask_migrate)
+        if scripts is None and has_flask_migrate:
+            scripts = find_packaged_scripts(inside.source, inside.manifest.entry, inside.venv)
         if scripts is None:
             return None
         graph = self._graph(inside, scripts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -72,6 +73,39 @@ def find_scripts(source: Path, *, has_flask_migrate: bool) -> Scripts | None:
         return None
     tool = "flask-migrate" if has_flask_migrate else "alembic"
     return Scripts(tool=tool, ini=f"{folders[0]}/alembic.ini", folder=folders[0])
+
+
+def find_packaged_scripts(source: Path, entry: str, venv: Path) -> Scripts | None:
+    """The migrations of Flask-Migrate in the installed package that the entry's file has its app from, if there are.
+
+    Where it imports several packages that have some, nothing says which are the app's, and none are taken.
+    """
+    folders = [
+        folder
+        for site in venv.glob("lib/python*/site-packages")
+        for package in sorted(_imported_packages(source, entry.partition(":")[0]))
+        if _holds_scripts(folder := site / package / "migrations")
+    ]
+    if len(folders) != 1:
+        return None
+    place = os.path.relpath(folders[0], source)
+    return Scripts(tool="flask-migrate", ini=f"{place}/alembic.ini", folder=place)
+
+
+def _imported_packages(source: Path, module: str) -> set[str]:
+    """What the module's file imports from, by the first part of the name; of one that lies elsewhere its own."""
+    path = module.replace(".", "/")
+    places = (f"{path}.py", f"src/{path}.py", f"{path}/__init__.py", f"src/{path}/__init__.py")
+    file = next((source / place for place in places if (source / place).is_file()), None)
+    if file is None:
+        return {module.partition(".")[0]}
+    try:
+        nodes = list(ast.walk(ast.parse(file.read_bytes())))
+    except (SyntaxError, ValueError):  # it is told when it is loaded
+        return set()
+    imported = [one.name for node in nodes if isinstance(node, ast.Import) for one in node.names]
+    imported += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return {name.partition(".")[0] for name in imported}
 
 
 def _has_ini(source: Path) -> bool:
