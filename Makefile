@@ -3,13 +3,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
-.PHONY: demo test lint unit contract crash embedded bench-deploy bench-database clean
+.PHONY: demo test lint unit contract crash embedded gallery bench-deploy bench-database clean
 
 demo: $(VENV)/.ready
 	$(BIN)/bulletproof demo $(ARGS)
 
 test: lint $(VENV)/.ready-dev
-	$(RUN) pytest -n 2 --dist loadgroup tests examples/datacharted/tests $(ARGS)
+	$(RUN) pytest -n 2 --dist loadgroup --ignore=tests/gallery tests examples/datacharted/tests $(ARGS)
 
 lint: $(VENV)/.ready-dev
 	$(RUN) ruff check .
@@ -17,8 +17,8 @@ lint: $(VENV)/.ready-dev
 	$(RUN) mypy
 	$(BIN)/lint-imports --no-cache
 
-# Each ring of tests alone.
-unit contract crash embedded: $(VENV)/.ready-dev
+# Each ring of tests alone. The gallery downloads published apps and takes minutes, so it is not part of `make test`.
+unit contract crash embedded gallery: $(VENV)/.ready-dev
 	$(RUN) pytest tests/$@ $(ARGS)
 
 bench-deploy: $(VENV)/.ready-dev
