@@ -6,6 +6,7 @@ import base64
 
 import pytest
 
+from bulletproof.domain.report import Way
 from embedded.conftest import InitApp
 from gallery.visitor import Visitor, report, rows, upgrade, version_of
 
@@ -45,6 +46,7 @@ def test_ihatemoney_is_upgraded_with_bills_in_it_and_goes_back_only_when_told(in
 
     second = upgrade(app, "ihatemoney==7.2.1\n")
     assert [one.partition(" ")[0] for one in report(app).pending] == ["7a9b38559992", "06884b17c50f", "c941aaca38c2"]
+    assert report(app).rollback is Way.DOWN
     assert rows(app, "SELECT what, amount, bill_type FROM bill") == [("Bread", 12.5, "EXPENSE")]
     assert '"Bread"' in visitor.ask("/api/projects/house/bills", None, **_LOGIN)[1]
     assert version_of(app, "ihatemoney") == "7.2.1"

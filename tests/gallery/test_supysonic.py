@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bulletproof.domain.report import Way
 from embedded.conftest import InitApp
 from gallery.visitor import Visitor, report, rows, upgrade, version_of
 
@@ -42,6 +43,7 @@ def test_supysonic_is_upgraded_with_a_playlist_in_it_and_goes_back_by_code_alone
     upgrade(app, "supysonic==0.7.9\n")
     found = report(app)
     assert found.migrates_at_boot
+    assert found.rollback is Way.CODE
     assert {one.words.partition(" BOOLEAN")[0].partition(" CHAR")[0] for one in found.changes} >= {
         "adds column user.listenbrainz_session",
         "adds column user.listenbrainz_status",
