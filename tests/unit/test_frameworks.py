@@ -315,3 +315,9 @@ def test_a_server_that_cannot_run_the_app_is_told(tmp_path: Path) -> None:
     assert caught.value.reference == "server-mismatch"
     assert caught.value.message == "main:app is an ASGI app (FastAPI), which gunicorn cannot run"
     assert find_entry(tmp_path, Server.UVICORN) == "main:app"
+
+
+def test_migrations_of_installed_apps_alone(tmp_path: Path) -> None:
+    """A project without apps of its own has those of Django and of published apps."""
+    tree = {name: text for name, text in project().items() if "migrations" not in name}
+    assert detect(planted(tmp_path, tree)).migrations == Found(what="django", where="installed apps")

@@ -359,7 +359,8 @@ def _django_migrations(folder: Path) -> Found:
     places = dict.fromkeys(
         path.parent.relative_to(folder).as_posix() for path in scripts if "site-packages" not in path.parts
     )
-    return Found(what="django", where=next(iter(places)) if len(places) == 1 else f"{len(places)} apps")
+    several = f"{len(places)} apps" if places else "installed apps"
+    return Found(what="django", where=next(iter(places)) if len(places) == 1 else several)
 
 
 def _pyproject(folder: Path) -> Mapping[str, object]:
