@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine: `make demo` runs the main job, `make test` passes all tests.
+# Two commands do everything on a fresh machine: `make demo` runs the main job, `make test` passes the tests.
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
