@@ -129,6 +129,11 @@ def _columns(app: LiveApp, table: str) -> list[str]:
         return [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
 
 
+def _change(app: LiveApp, statement: str) -> None:
+    with contextlib.closing(sqlite3.connect(app.database, timeout=20)) as connection, connection:
+        connection.execute(statement)
+
+
 def test_a_django_is_migrated_and_rolled_back_under_traffic(init_app: InitApp) -> None:
     """The first deployment makes the database, the second migrates it, and the older code works with that again."""
     app = init_app("django", project())
@@ -146,12 +151,19 @@ def test_a_django_is_migrated_and_rolled_back_under_traffic(init_app: InitApp) -
 
 
 def test_a_django_column_that_older_code_cannot_fill_is_taken_back(init_app: InitApp) -> None:
-    """Of a table without rows a down migration loses nothing: Django's own note of it is nothing that users made."""
+    """Whether the down migration will need a word is told at once; of a table without rows it takes nothing away.
+
+    Django's own note of a migration is nothing that users made.
+    """
     app = init_app("back", project())
     first = app.deploy()
+    _change(app, "INSERT INTO books_book (title) VALUES ('one')")
     workshop.commit(app.folder, project(PAGES, fields=("pages = models.IntegerField(default=0)",)), "Count pages")
-    app.deploy()
+    second = app.deploy()
+    assert "rollback: with a down migration, rehearsed; it takes --allow-data-loss" in second.note("rehearse")
     assert _columns(app, "books_book") == ["id", "title", "pages"]
+    assert app.change("rollback").must(3, "undone").reference == "data-loss"
+    _change(app, "DELETE FROM books_book")
     app.change("rollback").must(0, "deployed")
 
     assert _columns(app, "books_book") == ["id", "title"]

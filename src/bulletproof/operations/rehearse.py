@@ -308,15 +308,15 @@ def _way_back(attempt: Attempt, before: Schema) -> tuple[Way, str, float]:
     why, seconds = _timed(attempt, lambda: _trouble_on_copy(attempt, manifest, previous.number))
     if not why:
         return Way.CODE, "code alone, rehearsed", seconds
-    lost = _taken_down(attempt, manifest, previous.number, before)
-    if lost is None:
+    besides = _taken_down(attempt, manifest, previous.number, before)
+    if besides is None:
         return Way.RESTORE, f"only with a restore ({why})", 0.0
-    return Way.DOWN, f"with a down migration, rehearsed{f', which {lost}' if lost else ''}", 0.0
+    return Way.DOWN, "; ".join(("with a down migration, rehearsed", *besides)), 0.0
 
 
-def _taken_down(attempt: Attempt, older: Manifest, number: int, before: Schema) -> str | None:
-    """What is different once the copy was migrated back, in words; None when it cannot be."""
-    migration = _down(attempt, attempt.manifest, older)
+def _taken_down(attempt: Attempt, older: Manifest, number: int, before: Schema) -> tuple[str, ...] | None:
+    """What is to be said of the copy once it was migrated back; None when it cannot be."""
+    migration, migrated = _down(attempt, attempt.manifest, older), attempt.host.rehearsal.look(attempt.number)
     if migration is None:
         return None
     try:
@@ -325,7 +325,11 @@ def _taken_down(attempt: Attempt, older: Manifest, number: int, before: Schema) 
         return None
     if _trouble_on_copy(attempt, older, number):
         return None
-    return "; ".join(change.words for change in differences(before, attempt.host.rehearsal.look(attempt.number)))
+    after = attempt.host.rehearsal.look(attempt.number)
+    changed = tuple(change.words for change in differences(before, after))
+    # What the migration itself filled counts as users' data by then: nobody can tell who wrote it since.
+    is_refused = any(change.is_destructive for change in differences(migrated, after))
+    return (*changed, *(("it takes --allow-data-loss",) if is_refused else ()))
 
 
 def _down(attempt: Attempt, newer: Manifest | None, older: Manifest) -> Migration | None:
