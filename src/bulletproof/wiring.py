@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import shutil
 import time
@@ -60,7 +61,9 @@ def connect_planned(layout: PlannedLayout, config: AppConfig) -> Host:
     All that is made lies below the layout's root, and below its runtime folder.
     """
     _lend(layout.live, layout)
-    releases = BuiltReleases(layout, find_entry, lent=layout.live.cache, collect_static=collect_static)
+    releases = BuiltReleases(
+        layout, find_entry, lent=layout.live.cache, collect_static=functools.partial(collect_static, layout.data)
+    )
     return dataclasses.replace(
         _connect(layout, config), releases=releases, resources=lambda: _resources(layout.live.home)
     )
@@ -97,7 +100,7 @@ def _connect(layout: Layout, config: AppConfig) -> Host:
 
     return Host(
         layout=layout,
-        releases=BuiltReleases(layout, find_entry, collect_static=collect_static),
+        releases=BuiltReleases(layout, find_entry, collect_static=functools.partial(collect_static, layout.data)),
         supervisor=EmbeddedSupervisor(layout),
         proxy=proxy,
         database=SqliteDatabase(file),

@@ -41,16 +41,17 @@ TIMEOUT_SECONDS = 120.0
 T = TypeVar("T")
 
 
-def collect_static(folder: Path, manifest: Manifest, settings: Mapping[str, str]) -> Collected:
+def collect_static(data: Path, folder: Path, manifest: Manifest, settings: Mapping[str, str]) -> Collected:
     """What a framework collects of a release's static files while it is built in `folder`; only Django does.
 
-    Raises StepFailed `static-not-collected` with the last lines.
+    `data` is where the app's data lie, which it does not get to see. Raises StepFailed `static-not-collected` with the
+    last lines.
     """
     inside = Inside(
         manifest=manifest,
         source=folder / "source",
         venv=folder / "venv",
-        home=folder,
+        home=data,
         settings=for_app(settings),
         timeout_seconds=TIMEOUT_SECONDS,
     )

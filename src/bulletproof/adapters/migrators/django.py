@@ -119,7 +119,8 @@ def collect_static(inside: Inside, fallback: Path) -> Collected:
     Told of a scratch database, if its database is SQLite's at all.
     """
     with _told_of_scratch(inside) as told:
-        return told.ask("django-static", Collected, inside.manifest.entry, str(fallback), str(inside.source))
+        arguments = (inside.manifest.entry, str(fallback), str(inside.source))
+        return told.ask("django-static", Collected, *arguments, writes=(fallback.parent,))
 
 
 @contextmanager

@@ -152,13 +152,18 @@ class Inside:
             raise self._failed(reference, words)
         return Completed(argv=command.argv, status=status, output="", errors=said)
 
-    def ask(self, question: str, kind: type[T], *arguments: str) -> T:
-        """Ask `inside/answer.py`, which answers in a file. Raises StepFailed when there is no answer, saying why."""
+    def ask(self, question: str, kind: type[T], *arguments: str, writes: tuple[Path, ...] = ()) -> T:
+        """Ask `inside/answer.py`, which answers in a file and may write in `writes`.
+
+        Raises StepFailed when there is no answer, saying why.
+        """
         reference, doing = _TROUBLES[question]
         with _temporary_folder() as folder:
             file = folder / "answer.json"
             completed = self.run(
-                self.command(doing, self.python, ANSWER, question, file, self.source, *arguments), reference, (folder,)
+                self.command(doing, self.python, ANSWER, question, file, self.source, *arguments),
+                reference,
+                (folder, *writes),
             )
             answer = file.read_bytes() if file.exists() else b""
         context = last_lines(completed.errors)
