@@ -75,7 +75,7 @@ class Playground:
     def adapt(self, boot_seconds: float) -> None:
         """Wait no longer for what never comes than a machine that boots the app in so many seconds must."""
         deadline = min(30, max(5, math.ceil(3 * boot_seconds)))
-        hold = min(30, math.ceil(6 + 4 * boot_seconds))
+        hold = min(30, math.ceil(8 + 5 * boot_seconds))
         durable.write_file(self.folder / "bulletproof.toml", _CONFIG.format(deadline=deadline, hold=hold))
 
     def revision(self, tag: str) -> str:
