@@ -12,7 +12,7 @@ from pathlib import Path
 from bulletproof.errors import BulletproofError
 
 _COMMAND_SECONDS = 180.0
-_POLL_SECONDS = 0.05
+_POLL_SECONDS = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
