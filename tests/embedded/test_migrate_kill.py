@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import psutil
 import pytest
 
 import workshop
@@ -13,6 +16,7 @@ from bulletproof.demo.traffic import Traffic
 from bulletproof.effects.isolation import why_no_namespaces
 from bulletproof.operations.pipelines import ACTIVATE_MIGRATING, MIGRATING
 from embedded.data import Data, ask, assert_kept, grow, last_number, remains, set_aside, snapshots, version
+from embedded.places import until
 from embedded.test_kill import _must_be_entirely, _names, _quick
 from embedded.test_migrate import patient
 from live_app import LASTING, Event, LiveApp, breaks_only_live
@@ -112,6 +116,36 @@ def test_a_killed_migration_is_entirely_old_or_entirely_new(warm: LiveApp, warm_
         before.must_be_back(warm, warm_traffic, status)
     aside = len(set_aside(warm, number))
     assert aside == int(step in _SWAPPED and not is_new) or (step == "swap" and aside <= 1)
+
+
+@pytest.mark.xdist_group("migrate-kill")
+@pytest.mark.parametrize("step", ["snapshot", "gate"])
+def test_a_recovery_that_is_killed_itself_is_taken_up_by_the_next(
+    warm: LiveApp, warm_traffic: Traffic, step: str
+) -> None:
+    """Killed as soon as it is there and once more while it undoes, before and after the data was swapped."""
+    before, revision = Before.of(warm, warm_traffic), grow(warm)
+    warm.kill_at("step-started", step, "deploy", revision)
+    killed = set()
+    for seconds in (0.0, 0.6):
+        recovery = until(lambda: [one for one in _recoveries(warm) if one.pid not in killed], "nothing recovers")[0]
+        time.sleep(seconds)
+        recovery.kill()
+        killed.add(recovery.pid)
+    status = warm.wait_until_whole()
+
+    assert len(killed) == 2
+    before.must_be_back(warm, warm_traffic, status)
+
+
+def _recoveries(app: LiveApp) -> list[psutil.Process]:
+    """The processes that recover the app now."""
+    found = []
+    for process in app.processes():
+        with contextlib.suppress(psutil.Error):
+            if "recover" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 @pytest.mark.xdist_group("migrate-kill")
