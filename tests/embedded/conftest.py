@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 import workshop
+from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.demo.playground import Playground
+from embedded.places import HURRIED, Place, new_place
 from live_app import LiveApp, free_port, new_app, remove_sealed
 
 MakeApp = Callable[[str], LiveApp]
-InitApp = Callable[[str, Mapping[str, str]], LiveApp]
+LayApp = Callable[[str, Mapping[str, str]], LiveApp]
 
 
 @pytest.fixture(scope="session")
@@ -57,21 +59,45 @@ def make_lasting_app(house: Path, project: Path) -> Iterator[MakeApp]:
 
 
 @pytest.fixture
-def init_app(house: Path) -> Iterator[InitApp]:
-    """Makes an app of these files, on which `init` was run and whose files were committed; ended at the end."""
+def lay_app(house: Path) -> Iterator[LayApp]:
+    """Makes an app of these files, committed; ended at the end."""
     with ExitStack() as apps:
-        yield lambda word, files: apps.enter_context(_initialised(house, word, files))
+        yield lambda word, files: apps.enter_context(_laid(house, word, files))
+
+
+@pytest.fixture
+def init_app(lay_app: LayApp) -> LayApp:
+    """The same, on which `init` was run, and what that wrote was committed."""
+
+    def make(word: str, files: Mapping[str, str]) -> LiveApp:
+        app = lay_app(word, files)
+        app.run("init", "--name", app.name, status=0)
+        workshop.commit(app.folder, {}, "Configure it")
+        return app
+
+    return make
 
 
 @contextmanager
-def _initialised(house: Path, word: str, files: Mapping[str, str]) -> Iterator[LiveApp]:
+def _laid(house: Path, word: str, files: Mapping[str, str]) -> Iterator[LiveApp]:
     name = f"{word}-{secrets.token_hex(2)}"
     app = LiveApp(root=house / "root", name=name, folder=house / "projects" / name / "app", port=None)
     workshop.commit(app.folder, files, "The first")
     try:
-        app.run("init", "--name", name, status=0)
-        workshop.commit(app.folder, {}, "Configure it")
         yield app
     finally:
         if app.layout.journal.exists():
             app.end()
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    """A root of its own, in which nothing runs afterwards."""
+    with new_place() as new:
+        yield new
+
+
+@pytest.fixture
+def supervisor(place: Place) -> EmbeddedSupervisor:
+    """The supervisor of the app `demo`, not running yet, and in no mood to wait between restarts."""
+    return place.supervisor(policy=HURRIED)

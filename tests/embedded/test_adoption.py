@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import secrets
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 import workshop
+from embedded.conftest import LayApp
 from live_app import LiveApp
 
 pytestmark = [pytest.mark.xdist_group("adoption"), pytest.mark.timeout(600)]
@@ -147,28 +145,6 @@ def notes():
 ASKS = PLAIN.replace('return "up"', "return notes()")
 
 
-NewApp = Callable[[str, Mapping[str, str]], LiveApp]
-
-
-@pytest.fixture
-def new_app(house: Path) -> Iterator[NewApp]:
-    """Makes an app of these files, committed; ended at the end."""
-    with ExitStack() as apps:
-        yield lambda word, files: apps.enter_context(_living(house, word, files))
-
-
-@contextmanager
-def _living(house: Path, word: str, files: Mapping[str, str]) -> Iterator[LiveApp]:
-    name = f"{word}-{secrets.token_hex(2)}"
-    app = LiveApp(root=house / "root", name=name, folder=house / "projects" / name / "app", port=None)
-    workshop.commit(app.folder, files, "The first")
-    try:
-        yield app
-    finally:
-        if app.layout.journal.exists():
-            app.end()
-
-
 def initialise(app: LiveApp) -> str:
     """Run `init` and commit what it wrote; returns what it said."""
     said = app.run("init", "--name", app.name, status=0).err
@@ -183,9 +159,9 @@ def note_of(app: LiveApp, *words: str, step: str = "data") -> str:
     return note
 
 
-def test_the_database_that_the_app_opens_comes_along(new_app: NewApp) -> None:
+def test_the_database_that_the_app_opens_comes_along(lay_app: LayApp) -> None:
     """Of three databases the app's own is adopted, rehearsed on and migrated; the checkout is as it was to the byte."""
-    app = new_app("adopts", files(STAR, shines=True))
+    app = lay_app("adopts", files(STAR, shines=True))
     database(app.folder / "instance" / "app_dev.db", "one", "two")
     database(app.folder / "app_dev.db", "wrong")
     database(app.folder / "old" / "backup.sqlite3", "older", "oldest", "eldest")
@@ -221,9 +197,9 @@ def test_the_database_that_the_app_opens_comes_along(new_app: NewApp) -> None:
     assert everything(app.folder) == before
 
 
-def test_an_app_that_asks_its_database_itself(new_app: NewApp) -> None:
+def test_an_app_that_asks_its_database_itself(lay_app: LayApp) -> None:
     """Where nothing tells which database is the app's, a person decides; what it opens when it is asked is enough."""
-    app = new_app("asks", {"app.py": PLAIN, "requirements.txt": "flask\n", ".gitignore": "*.db\n.env\n"})
+    app = lay_app("asks", {"app.py": PLAIN, "requirements.txt": "flask\n", ".gitignore": "*.db\n.env\n"})
     elsewhere = app.folder.parent / "elsewhere" / "notes.db"
     database(elsewhere, "one", "two", noted=None)
     database(app.folder / "old.db", "old", noted=None)
@@ -250,9 +226,9 @@ def test_an_app_that_asks_its_database_itself(new_app: NewApp) -> None:
     assert everything(app.folder.parent) == before
 
 
-def test_a_person_may_begin_without_data(new_app: NewApp) -> None:
+def test_a_person_may_begin_without_data(lay_app: LayApp) -> None:
     """--new-database leaves what lies there alone; a later deployment never looks at it."""
-    app = new_app("anew", files())
+    app = lay_app("anew", files())
     database(app.folder / "instance" / "app_dev.db", "one")
     initialise(app)
     app.deploy("--new-database")
@@ -271,9 +247,9 @@ OLD = "CREATE TABLE note (id INTEGER NOT NULL, text VARCHAR(80) NOT NULL, PRIMAR
 STARRED = OLD.replace(", PRIMARY", ", star INTEGER, PRIMARY")
 
 
-def test_which_migration_a_database_is_at_is_told_by_its_schema(new_app: NewApp) -> None:
+def test_which_migration_a_database_is_at_is_told_by_its_schema(lay_app: LayApp) -> None:
     """A missing, an unknown and a false note are put right on exactly one match; otherwise it is said what differs."""
-    app = new_app("past", PAST)
+    app = lay_app("past", PAST)
     workshop.write(app.folder, {".gitignore": "*"})
     initialise(app)
     for name, table, noted in (
@@ -308,9 +284,9 @@ def test_which_migration_a_database_is_at_is_told_by_its_schema(new_app: NewApp)
     assert everything(app.folder) == before
 
 
-def test_a_note_that_turned_false_later_is_put_right(new_app: NewApp) -> None:
+def test_a_note_that_turned_false_later_is_put_right(lay_app: LayApp) -> None:
     """Somebody changed the live database by hand: a migration that fails over that is explained, or not due at all."""
-    app = new_app("lies", files())
+    app = lay_app("lies", files())
     initialise(app)
     app.deploy()
     with contextlib.closing(sqlite3.connect(app.database)) as connection, connection:
@@ -330,7 +306,7 @@ def test_a_note_that_turned_false_later_is_put_right(new_app: NewApp) -> None:
     assert rows(app.database, "SELECT version_num FROM alembic_version") == [("0002",)]
 
 
-def test_a_first_migration_that_is_not_the_initial_one(new_app: NewApp) -> None:
+def test_a_first_migration_that_is_not_the_initial_one(lay_app: LayApp) -> None:
     """Tables of create_all(), and migrations from then on: the one beginning that leads to the models is taken."""
     later = {
         **files(STAR),
@@ -338,7 +314,7 @@ def test_a_first_migration_that_is_not_the_initial_one(new_app: NewApp) -> None:
         **revision("0002", "0001", 'op.create_index("ix_note_star", "note", ["star"])'),
         "app.py": APP.format(column="star = db.Column(db.Integer, index=True)"),
     }
-    app = new_app("later", later)
+    app = lay_app("later", later)
     initialise(app)
     database(app.folder / "starred.db", "one", noted=None, table=STARRED)
     assert "only after 0001 leads exactly" in " ".join(

@@ -14,7 +14,7 @@ import workshop
 from bulletproof.demo.ledger import duplicated_writes, lost_writes
 from bulletproof.demo.traffic import Traffic
 from django_project import NOTE, PAGES, project
-from embedded.conftest import InitApp
+from embedded.conftest import LayApp
 from live_app import LIGHT, LiveApp
 
 pytestmark = [pytest.mark.xdist_group("frameworks"), pytest.mark.timeout(600)]
@@ -134,7 +134,7 @@ def _change(app: LiveApp, statement: str) -> None:
         connection.execute(statement)
 
 
-def test_a_django_is_migrated_and_rolled_back_under_traffic(init_app: InitApp) -> None:
+def test_a_django_is_migrated_and_rolled_back_under_traffic(init_app: LayApp) -> None:
     """The first deployment makes the database, the second migrates it, and the older code works with that again."""
     app = init_app("django", project())
     first = app.deploy()
@@ -150,7 +150,7 @@ def test_a_django_is_migrated_and_rolled_back_under_traffic(init_app: InitApp) -
     assert app.status()["serving"] == first.release != second.release
 
 
-def test_a_django_column_that_older_code_cannot_fill_is_taken_back(init_app: InitApp) -> None:
+def test_a_django_column_that_older_code_cannot_fill_is_taken_back(init_app: LayApp) -> None:
     """Whether the down migration will need a word is told at once; of a table without rows it takes nothing away.
 
     Django's own note of a migration is nothing that users made.
@@ -170,7 +170,7 @@ def test_a_django_column_that_older_code_cannot_fill_is_taken_back(init_app: Ini
     assert app.status()["serving"] == first.release
 
 
-def test_a_host_that_django_refuses_is_told(init_app: InitApp) -> None:
+def test_a_host_that_django_refuses_is_told(init_app: LayApp) -> None:
     """The gate's failure says what to add to ALLOWED_HOSTS."""
     app = init_app("hosts", project(hosts='["shop.example"]'))
     with (app.folder / "bulletproof.toml").open("a") as config:
@@ -181,7 +181,7 @@ def test_a_host_that_django_refuses_is_told(init_app: InitApp) -> None:
 
 
 @pytest.mark.parametrize("framework", _ASGI)
-def test_an_asgi_app_is_deployed_twice_under_traffic(init_app: InitApp, framework: str) -> None:
+def test_an_asgi_app_is_deployed_twice_under_traffic(init_app: LayApp, framework: str) -> None:
     """The second version goes live and back without a failed request; uvicorn is added to the release."""
     file, source, line = _ASGI[framework]
     store = Path(file).with_name("store.py").as_posix()

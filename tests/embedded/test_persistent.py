@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import secrets
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 import workshop
 from django_project import NOTE, WRITTEN, project
+from embedded.conftest import LayApp
 from live_app import LiveApp
 
 pytestmark = [pytest.mark.xdist_group("persistent"), pytest.mark.timeout(600)]
@@ -80,27 +78,6 @@ class Tag(db.Model):
 """
 _TABLE = "CREATE TABLE post (id INTEGER NOT NULL, title VARCHAR(80), PRIMARY KEY (id))"
 
-NewApp = Callable[[str, Mapping[str, str]], LiveApp]
-
-
-@pytest.fixture
-def new_app(house: Path) -> Iterator[NewApp]:
-    """Makes an app of these files, committed; ended at the end."""
-    with ExitStack() as apps:
-        yield lambda word, files: apps.enter_context(_living(house, word, files))
-
-
-@contextmanager
-def _living(house: Path, word: str, files: Mapping[str, str]) -> Iterator[LiveApp]:
-    name = f"{word}-{secrets.token_hex(2)}"
-    app = LiveApp(root=house / "root", name=name, folder=house / "projects" / name / "app", port=None)
-    workshop.commit(app.folder, files, "The first")
-    try:
-        yield app
-    finally:
-        if app.layout.journal.exists():
-            app.end()
-
 
 def _database(file: Path, *titles: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -122,10 +99,10 @@ def _upload(app: LiveApp, name: str, content: bytes) -> None:
         assert connection.getresponse().status == 201
 
 
-def test_the_tutorials_app_keeps_what_its_users_made(new_app: NewApp) -> None:
+def test_the_tutorials_app_keeps_what_its_users_made(lay_app: LayApp) -> None:
     """A database in `instance/`, a key beside it and uploads below `static/` outlive the release that wrote them."""
     files = {"app.py": _TUTORIAL, "requirements.txt": "flask\n", ".gitignore": "instance/\nstatic/uploads/\n"}
-    app = new_app("tutorial", files)
+    app = lay_app("tutorial", files)
     _database(app.folder / "instance" / "flaskr.sqlite", "one")
     (app.folder / "instance" / "key").write_text("secret")
     (app.folder / "static" / "uploads").mkdir(parents=True)
@@ -159,10 +136,10 @@ def test_the_tutorials_app_keeps_what_its_users_made(new_app: NewApp) -> None:
         assert connection.execute("SELECT count(*) FROM post").fetchone() == (1,)
 
 
-def test_a_relative_url_that_no_setting_moves(new_app: NewApp) -> None:
+def test_a_relative_url_that_no_setting_moves(lay_app: LayApp) -> None:
     """`sqlite:///app_dev.db` written in the source leads to the data; a table more is migrated as for any app."""
     files = {"app.py": _MODELS.format(more=""), "requirements.txt": "flask-sqlalchemy\n", ".gitignore": "*.db\n"}
-    app = new_app("relative", files)
+    app = lay_app("relative", files)
     _database(app.folder / "instance" / "app_dev.db", "one", "two")
     assert '\ndatabase.links = ["instance/app_dev.db"]' in _initialise(app)
     app.deploy()
@@ -174,9 +151,9 @@ def test_a_relative_url_that_no_setting_moves(new_app: NewApp) -> None:
         assert connection.execute("SELECT count(*) FROM tag").fetchone() == (0,)
 
 
-def test_a_django_as_startproject_writes_it(new_app: NewApp) -> None:
+def test_a_django_as_startproject_writes_it(lay_app: LayApp) -> None:
     """`BASE_DIR / "db.sqlite3"` leads to the data, in the first deployment and in a migration."""
-    app = new_app("started", project(database=WRITTEN))
+    app = lay_app("started", project(database=WRITTEN))
     assert '\ndatabase.links = ["db.sqlite3"]' in _initialise(app)
     app.deploy()
     with contextlib.closing(sqlite3.connect(app.database)) as connection, connection:
@@ -189,11 +166,11 @@ def test_a_django_as_startproject_writes_it(new_app: NewApp) -> None:
         assert connection.execute("SELECT title, note FROM books_book").fetchall() == [("one", None)]
 
 
-def test_a_write_into_the_source_is_named_with_the_line_that_helps(new_app: NewApp) -> None:
+def test_a_write_into_the_source_is_named_with_the_line_that_helps(lay_app: LayApp) -> None:
     """What `init` cannot see, the rehearsal notices: the place, and what to write into bulletproof.toml."""
     source = "from flask import Flask\n\napp = Flask(__name__)\n\n\n@app.get('/up')\ndef up():\n    return 'up'\n"
     writes = source.replace("    return", "    name = ''.join(['var/', 'cache'])\n{0}    return")
-    app = new_app("writes", {"app.py": source, "requirements.txt": "flask\n"})
+    app = lay_app("writes", {"app.py": source, "requirements.txt": "flask\n"})
     _initialise(app)
     app.deploy()
 

@@ -9,7 +9,7 @@ import pytest
 
 import workshop
 from django_project import project
-from embedded.conftest import InitApp
+from embedded.conftest import LayApp
 from live_app import LiveApp
 
 pytestmark = [pytest.mark.xdist_group("static"), pytest.mark.timeout(600)]
@@ -35,7 +35,7 @@ _STORAGE = '{"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.Mani
 _KEPT = "public, max-age=31536000, immutable"
 
 
-def test_a_flasks_static_folder(init_app: InitApp) -> None:
+def test_a_flasks_static_folder(init_app: LayApp) -> None:
     """`init; deploy` is enough; the next release's files come with it, and users' uploads stay."""
     app = init_app("flask", {"requirements.txt": "flask\n", "shop/__init__.py": _FLASK.format(version=1)})
     with (app.folder / "bulletproof.toml").open("a") as config:
@@ -59,7 +59,7 @@ def test_a_flasks_static_folder(init_app: InitApp) -> None:
     assert _served(app, "/static/app.css")[0] == "one"
 
 
-def test_a_django_collects_its_static_files(init_app: InitApp) -> None:
+def test_a_django_collects_its_static_files(init_app: LayApp) -> None:
     """collectstatic runs in the build; names with a hash may be kept for ever, and the former ones are still there."""
     files = project(apps=', "django.contrib.staticfiles"')
     files["shop/settings.py"] += (
@@ -82,7 +82,7 @@ def test_a_django_collects_its_static_files(init_app: InitApp) -> None:
     assert _served(app, old) == ("body {margin: 1px}", _KEPT)
 
 
-def test_a_django_whose_files_cannot_be_collected_is_undone(init_app: InitApp) -> None:
+def test_a_django_whose_files_cannot_be_collected_is_undone(init_app: LayApp) -> None:
     """A file that is named and not there: the release is not, and it is said which file."""
     files = project(apps=', "django.contrib.staticfiles"')
     files["shop/settings.py"] += f'STATIC_URL = "static/"\nSTORAGES = {_STORAGE}\n'

@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -22,20 +21,7 @@ from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.adapters.embedded.policy import Policy
 from bulletproof.adapters.embedded.runtime import keep_fresh, make_private_runtime, require_private
 from bulletproof.errors import Refused, StepFailed
-from embedded.places import HURRIED, Place, is_alive, kill_supervisor, new_place, until
-
-
-@pytest.fixture
-def place() -> Iterator[Place]:
-    """A root of its own, in which nothing runs afterwards."""
-    with new_place() as new:
-        yield new
-
-
-@pytest.fixture
-def supervisor(place: Place) -> EmbeddedSupervisor:
-    """The supervisor of the app `demo`, not running yet, and in no mood to wait between restarts."""
-    return place.supervisor(policy=HURRIED)
+from embedded.places import HURRIED, Place, is_alive, kill_supervisor, until
 
 
 class TestItself:

@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,20 +17,7 @@ from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.adapters.embedded.policy import Policy
 from bulletproof.domain.process import Phase
 from bulletproof.errors import StepFailed
-from embedded.places import HURRIED, Place, is_alive, kill_supervisor, new_place, pids_in, runs_again, until
-
-
-@pytest.fixture
-def place() -> Iterator[Place]:
-    """A root of its own, in which nothing runs afterwards."""
-    with new_place() as new:
-        yield new
-
-
-@pytest.fixture
-def supervisor(place: Place) -> EmbeddedSupervisor:
-    """The supervisor of the app `demo`, not running yet, and in no mood to wait between restarts."""
-    return place.supervisor(policy=HURRIED)
+from embedded.places import Place, is_alive, kill_supervisor, pids_in, runs_again, until
 
 
 class TestKilledSupervisor:

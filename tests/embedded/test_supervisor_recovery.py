@@ -7,23 +7,13 @@ import fcntl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from bulletproof.adapters.embedded.policy import Policy
 from bulletproof.adapters.embedded.recovery import Recovery
 from bulletproof.domain.layout import Layout
 from bulletproof.effects.lock import Holder, acquire, peek
-from embedded.places import HURRIED, Place, new_place, until
-
-
-@pytest.fixture
-def place() -> Iterator[Place]:
-    """A root of its own, in which nothing runs afterwards."""
-    with new_place() as new:
-        yield new
+from embedded.places import HURRIED, Place, until
 
 
 class TestDeadDeployer:

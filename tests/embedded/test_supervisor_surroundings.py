@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.adapters.embedded.policy import Policy
 from bulletproof.domain.process import Phase, ProcessSpec
 from bulletproof.errors import StepFailed
-from embedded.places import HURRIED, Place, kill_supervisor, new_place, runs_again, until
+from embedded.places import Place, kill_supervisor, runs_again, until
 
 SERVER = """
 import os, socket
@@ -32,19 +31,6 @@ with open(here / "served", "a") as served:
         connection.close()
 """
 """Answers every connection to its inherited socket with its pid."""
-
-
-@pytest.fixture
-def place() -> Iterator[Place]:
-    """A root of its own, in which nothing runs afterwards."""
-    with new_place() as new:
-        yield new
-
-
-@pytest.fixture
-def supervisor(place: Place) -> EmbeddedSupervisor:
-    """The supervisor of the app `demo`, not running yet, and in no mood to wait between restarts."""
-    return place.supervisor(policy=HURRIED)
 
 
 def _ask(path: Path) -> int:

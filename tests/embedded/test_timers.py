@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.domain.command import shell_argv
 from bulletproof.domain.process import Phase, ProcessSpec
-from embedded.places import HURRIED, Place, kill_supervisor, new_place, until
+from embedded.places import Place, kill_supervisor, until
 
 EVERY_SECOND = "* * * * * *"
 NAME = "timer-1-tidy"
-
-
-@pytest.fixture
-def place() -> Iterator[Place]:
-    """A root of its own, in which nothing runs afterwards."""
-    with new_place() as new:
-        yield new
-
-
-@pytest.fixture
-def supervisor(place: Place) -> EmbeddedSupervisor:
-    """The supervisor of the app `demo`, not running yet."""
-    return place.supervisor(policy=HURRIED)
 
 
 def timer(process: ProcessSpec, schedule: str = EVERY_SECOND) -> ProcessSpec:

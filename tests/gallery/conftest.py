@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from embedded.conftest import house, init_app
+from embedded.conftest import house, init_app, lay_app
 
-__all__ = ["house", "init_app"]
+__all__ = ["house", "init_app", "lay_app"]

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from bulletproof.domain.report import Way
-from embedded.conftest import InitApp
+from embedded.conftest import LayApp
 from gallery.visitor import Visitor, report, rows, upgrade, version_of
 
 pytestmark = [pytest.mark.xdist_group("gallery-ara"), pytest.mark.timeout(900)]
@@ -44,7 +44,7 @@ def _record(visitor: Visitor) -> None:
     visitor.post("/api/v1/tasks", {**task, "started": _WHEN, "status": "running", "playbook": 1, "play": 1, "file": 1})
 
 
-def test_ara_is_upgraded_with_records_in_it_and_goes_back_only_when_told(init_app: InitApp) -> None:
+def test_ara_is_upgraded_with_records_in_it_and_goes_back_only_when_told(init_app: LayApp) -> None:
     """Its columns of 1.8 have no default in the database, so a rollback takes them back, which has to be allowed."""
     app = init_app("ara", _FILES)
     first = app.deploy()

@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from bulletproof.domain.report import Way
-from embedded.conftest import InitApp
+from embedded.conftest import LayApp
 from gallery.visitor import Visitor, report, rows, upgrade, version_of
 
 pytestmark = [pytest.mark.xdist_group("gallery-ihatemoney"), pytest.mark.timeout(900)]
@@ -32,7 +32,7 @@ _BILL = {"date": "2026-01-02", "what": "Bread", "payer": 1, "payed_for": [1], "a
 _BILLS = "SELECT what, amount FROM bill"
 
 
-def test_ihatemoney_is_upgraded_with_bills_in_it_and_goes_back_only_when_told(init_app: InitApp) -> None:
+def test_ihatemoney_is_upgraded_with_bills_in_it_and_goes_back_only_when_told(init_app: LayApp) -> None:
     """Older code cannot run on newer data, and the way down drops a column with values: refused until it is allowed."""
     app = init_app("ihatemoney", _FILES)
     first = app.deploy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bulletproof.domain.report import Way
-from embedded.conftest import InitApp
+from embedded.conftest import LayApp
 from gallery.django_site import ADD_ADMIN, site
 from gallery.visitor import Visitor, report, rows, upgrade, version_of
 
@@ -16,7 +16,7 @@ _MORE = 'EXPLORER_CONNECTIONS = {"Default": "default"}\nEXPLORER_DEFAULT_CONNECT
 _MOVED = "SELECT title, alias FROM explorer_query JOIN explorer_databaseconnection c ON c.id = database_connection_id"
 
 
-def test_sql_explorer_is_upgraded_with_a_query_in_it_and_not_rolled_back(init_app: InitApp) -> None:
+def test_sql_explorer_is_upgraded_with_a_query_in_it_and_not_rolled_back(init_app: LayApp) -> None:
     """One of its migrations moves data and has no way back, and older code cannot insert: refused, in words."""
     files = {"requirements.txt": _REQUIREMENTS.format("4.3"), **site("explorer", "", "explorer.urls", _MORE)}
     app = init_app("explorer", files)

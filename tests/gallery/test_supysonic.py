@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bulletproof.domain.report import Way
-from embedded.conftest import InitApp
+from embedded.conftest import LayApp
 from gallery.visitor import Visitor, report, rows, upgrade, version_of
 
 pytestmark = [pytest.mark.xdist_group("gallery-supysonic"), pytest.mark.timeout(900)]
@@ -31,7 +31,7 @@ _LOGIN = "u=ann&p=secret&c=gallery&f=json"
 _PLAYLISTS = "SELECT playlist.name, user.name FROM playlist JOIN user ON user.id = playlist.user_id"
 
 
-def test_supysonic_is_upgraded_with_a_playlist_in_it_and_goes_back_by_code_alone(init_app: InitApp) -> None:
+def test_supysonic_is_upgraded_with_a_playlist_in_it_and_goes_back_by_code_alone(init_app: LayApp) -> None:
     """What its boot adds has a default in the database, so the older code works with it, and nothing is taken back."""
     app = init_app("supysonic", _FILES)
     first = app.deploy()
