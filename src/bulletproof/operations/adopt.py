@@ -31,7 +31,7 @@ def adopt_data(attempt: Attempt) -> str:
         _check_space(attempt, origin)
         attempt.found.adopted = host.adoption.take(attempt.number, origin.file)
     lines += lines_for_folders(attempt.manifest.config, origin.folders)
-    return "\n".join((*_words(origin), *lines)) or "none that an earlier life has left"
+    return "\n".join((*_words(origin), *lines)) or "none to take over"
 
 
 def leave_data(attempt: Attempt) -> None:
