@@ -36,7 +36,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(RUN) compileall -q src
 	touch $@
 
-$(VENV)/.ready-dev: $(VENV)/.ready
+$(VENV)/.ready-dev: $(VENV)/.ready tools/debian.sh
+	tools/debian.sh
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(VENV) -c constraints.txt --group dev
 	touch $@
 
