@@ -74,7 +74,7 @@ class Stage:
         deadline = time.monotonic() + 60
         while running.status() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        running.end(patience_seconds=1)
+        running.kill()
         return self.log.read_text().splitlines()
 
 

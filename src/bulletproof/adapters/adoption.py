@@ -24,7 +24,6 @@ from bulletproof.ports import Manifest, Origin
 _ANSWER = Path(__file__).with_name("inside") / "answer.py"
 _SECONDS = 60.0
 """An import takes seconds; what lasts longer hangs."""
-_STOP_SECONDS = 1.0
 _LAST_LINES = 3
 
 
@@ -147,7 +146,7 @@ class CheckoutAdoption:
         try:
             running.wait(_SECONDS)
         finally:
-            running.end(patience_seconds=_STOP_SECONDS)
+            running.kill()
 
     def _source_seen(self, number: int, manifest: Manifest) -> Path:
         """Where the app sees its source: where no path is remapped, that is the copy's own place."""

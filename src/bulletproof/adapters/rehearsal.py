@@ -24,7 +24,6 @@ from bulletproof.effects.sqlite_copy import copy_database, is_same_database, ref
 from bulletproof.errors import StepFailed
 from bulletproof.ports import REPLAY, Command, Manifest
 
-_STOP_SECONDS = 1.0
 _LOG_LINES = 15
 _MIB = 1 << 20
 
@@ -51,7 +50,6 @@ class CellRehearsal:
         self._database = database
         self._public_host = public_host
         self._running: Running | None = None
-        self._stop_signal = "SIGTERM"
         self._cell: Cell | None = None
 
     def why_not(self) -> str:
@@ -149,7 +147,6 @@ class CellRehearsal:
         """Start the release's web process in the cell, where the live paths hold the copy. Raises StepFailed."""
         durable.remove(self._sockets(number) / "web.sock")
         self._start(number, manifest, process.argv, process.folder, {**settings, **process.environment})
-        self._stop_signal = process.stop_signal
 
     def ask(self, number: int, path: str, timeout_seconds: float) -> Answer:
         """GET a path of the rehearsed instance as the proxy would."""
@@ -230,9 +227,10 @@ class CellRehearsal:
         )
 
     def _end(self) -> None:
+        """Without a word before: nobody's request is in it, and a database must bear that anyway (0.4-0.7 s saved)."""
         if self._running is not None:
-            self._running.end(patience_seconds=_STOP_SECONDS, stop_signal=self._stop_signal)
-            self._running, self._stop_signal = None, "SIGTERM"
+            self._running.kill()
+            self._running = None
 
     def _inside(self, number: int, words: str, folder: Path) -> str:
         """Words that name live paths, as they must be said in the cell: where no path is remapped, the copy's own."""

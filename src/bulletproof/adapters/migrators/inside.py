@@ -145,7 +145,7 @@ class Inside:
             try:
                 status = running.wait(self.timeout_seconds)
             finally:
-                running.end(patience_seconds=0.0)
+                running.kill()
             said = "\n".join(tail(folder / "log", _LOG_LINES))
         if status is None:
             words = f"{command.words} did not end within {self.timeout_seconds:.0f} seconds and was killed"
