@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from types import FrameType
 
 from hypothesis import settings
 
@@ -10,3 +12,11 @@ from hypothesis import settings
 settings.register_profile("gate", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("gate")
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(f"signal {number}")
+
+
+# A cancelled run ends as one that a person interrupts: what its fixtures started is ended.
+signal.signal(signal.SIGTERM, _end)
