@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
-.PHONY: demo test lint unit contract crash embedded gallery bench-deploy bench-database clean
+.PHONY: demo test lint unit contract crash embedded hosts gallery bench-deploy bench-database clean
 
 demo: $(VENV)/.ready
 	$(BIN)/bulletproof demo $(ARGS)
@@ -18,7 +18,7 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/lint-imports --no-cache
 
 # Each ring of tests alone. The gallery downloads published apps and takes minutes, so it is not part of `make test`.
-unit contract crash embedded gallery: $(VENV)/.ready-dev
+unit contract crash embedded hosts gallery: $(VENV)/.ready-dev
 	$(RUN) pytest tests/$@ $(ARGS)
 
 bench-deploy: $(VENV)/.ready-dev

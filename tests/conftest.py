@@ -14,7 +14,7 @@ if os.environ.get("CI"):
     settings.load_profile("gate")
 
 
-def _end(number: int, frame: FrameType | None) -> None:
+def _end(number: int, _: FrameType | None) -> None:
     raise KeyboardInterrupt(f"signal {number}")
 
 

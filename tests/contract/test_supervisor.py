@@ -11,14 +11,12 @@ from typing import Protocol
 
 import pytest
 
-from bulletproof.adapters.embedded.policy import Policy
 from bulletproof.domain.process import Phase, ProcessSpec
 from bulletproof.errors import StepFailed
 from bulletproof.ports import Supervisor
-from embedded.places import new_place, until
+from contract.supervisors import CRASHES, KINDS, Real, real
+from embedded.places import until
 from fakes.supervisor import FakeSupervisor
-
-CRASHES = 3
 
 
 class Case(Protocol):
@@ -36,26 +34,20 @@ class Case(Protocol):
         """End it behind the supervisor's back; it has noticed when this returns."""
 
 
-class EmbeddedCase:
-    """The embedded supervisor over real processes."""
+class RealCase:
+    """A supervisor of real processes."""
 
-    def __init__(self, root: Path, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
-        self._root = root
+    def __init__(self, given: Real) -> None:
+        self.supervisor = given.supervisor
+        self._given = given
 
     def process(self, name: str) -> ProcessSpec:
         """A shell that sleeps."""
-        return ProcessSpec(
-            name=name,
-            argv=("/bin/sh", "-c", "while :; do sleep 1000; done"),
-            folder=self._root,
-            log=self._root / "log",
-            environment={"PLACE": str(self._root), "PATH": os.defpath},
-        )
+        return self._given.shell("while :; do sleep 1000; done", name)
 
     def unstartable(self, name: str) -> ProcessSpec:
         """A program that does not exist."""
-        return dataclasses.replace(self.process(name), argv=(str(self._root / "no-such-program"),))
+        return dataclasses.replace(self.process(name), argv=(str(self._given.folder / "no-such-program"),))
 
     def crash(self, name: str) -> None:
         """SIGKILL it and wait for the supervisor to have dealt with it."""
@@ -84,15 +76,14 @@ class FakeCase:
         return self.process(name)
 
 
-@pytest.fixture(params=["embedded", "fake"])
+@pytest.fixture(params=[*KINDS, "fake"])
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     """Each implementation in turn, not running yet."""
     if request.param == "fake":
         yield FakeCase(FakeSupervisor(crashes=CRASHES))
         return
-    with new_place() as place:
-        policy = Policy(first_pause_seconds=0.01, crashes=CRASHES)
-        yield EmbeddedCase(place.root, place.supervisor(policy=policy))
+    with real(request.param) as given:
+        yield RealCase(given)
 
 
 def test_nothing_is_known_before_it_runs(case: Case) -> None:
@@ -227,8 +218,8 @@ def test_it_gives_up_in_words(case: Case) -> None:
         case.crash("web-1")
     state = case.supervisor.state("web-1")
     assert (state.phase, state.pid, state.restarts) == (Phase.FAILED, None, CRASHES)
-    assert state.words.startswith(f"gave up after {CRASHES} crashes in ")
-    assert state.words.endswith("s; last: killed by SIGKILL")
+    assert state.words.startswith(f"gave up after {CRASHES} crashes")
+    assert state.words.endswith("; last: killed by SIGKILL")
 
 
 def test_what_was_given_up_can_be_started_anew(case: Case) -> None:

@@ -50,6 +50,11 @@ def next_after(schedule: str, moment: datetime) -> datetime:
     return found
 
 
+def parsed(schedule: str) -> CronSim:
+    """A good schedule, taken apart."""
+    return CronSim(_plain(schedule), _BEGIN)
+
+
 def _plain(schedule: str) -> str:
     return _NICKNAMES.get(schedule.strip().lower(), schedule)
 

@@ -1,0 +1,258 @@
+"""The Supervisor port over systemd: a unit for each process, which lives no longer than this boot.
+
+The units lie in /run, so that after a reboot nothing of the app runs before `bulletproof start` has recovered what was
+interrupted. The host runs while the app's target is active.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from bulletproof.domain import units
+from bulletproof.domain.process import Phase, ProcessSpec, ProcessState
+from bulletproof.domain.settings import for_app
+from bulletproof.domain.units import Patience
+from bulletproof.effects import durable
+from bulletproof.effects.process import Completed, last_lines, run
+from bulletproof.errors import StepFailed
+
+UNITS = Path("/run/systemd/system")
+_SECONDS = 120.0
+"""For one systemctl: stopping waits for the process, whose patience the configuration bounds well below this."""
+_POLL_SECONDS = 0.05
+_PRIVATE = 0o600
+_PHASES = {
+    "active": Phase.RUNNING,
+    "reloading": Phase.RUNNING,
+    "activating": Phase.RUNNING,
+    "deactivating": Phase.STOPPING,
+    "failed": Phase.FAILED,
+}
+_SHOWN = ("ActiveState", "SubState", "MainPID", "NRestarts", "Result", "ExecMainCode", "ExecMainStatus")
+_NONE, _EXITED = "0", "1"
+"""ExecMainCode of what has not ended, and CLD_EXITED; all others are signals."""
+_MAIN_PROCESS_EXITED = "98e322203f7a4ed290d09fe03c09fe15"
+"""SD_MESSAGE_UNIT_PROCESS_EXIT of systemd's catalogue."""
+
+
+class _End(msgspec.Struct, frozen=True):
+    """What the journal says of the end of a main process."""
+
+    EXIT_CODE: str
+    EXIT_STATUS: str
+
+
+class SystemdSupervisor:
+    """The processes of one app as units; `settings` and environment reach them by a file of root's alone."""
+
+    def __init__(self, app: str, patience: Patience | None = None) -> None:
+        self._app = app
+        self._patience = patience or Patience()
+        self._target = f"{app}-host.target"
+
+    def ensure_running(self) -> None:
+        """The app's target is active when this returns. Raises StepFailed."""
+        if not self.is_running():
+            self._write(self._target, units.target(self._app))
+            self._must("daemon-reload")
+            self._must("start", self._target)
+
+    def shutdown(self) -> None:
+        """Every process has ended, and no unit is left; idempotent. Raises StepFailed."""
+        names = self.names()
+        for name in names:
+            self.ask_to_stop(name)
+        for name in names:
+            self.stop(name)
+        if (UNITS / self._target).exists():
+            self._must("stop", self._target)
+            self._forget(self._target)
+
+    def is_running(self) -> bool:
+        """Whether the app's target is active."""
+        return self._ask("is-active", "--quiet", self._target).status == 0
+
+    def start(self, process: ProcessSpec) -> None:
+        """Run it, and run it again whenever it crashes; idempotent by name. Raises StepFailed in words."""
+        self.ensure_running()
+        unit = self._unit(process.name)
+        wanted = self._files(process)
+        if self._is_up(process, wanted):
+            return
+        _require_program(process)
+        self._lay(process, wanted)
+        begun = units.beside(unit, "timer") if process.schedule else unit
+        started = self._ask("start", begun)
+        if started.status != 0:
+            words = self._last_end(unit, self._shown(unit))
+            self.stop(process.name)
+            raise _not_started(process, words, last_lines(started.errors))
+
+    def stop(self, name: str) -> None:
+        """Nothing of it is left when this returns; idempotent. Raises StepFailed when it cannot be ended."""
+        unit = self._unit(name)
+        if not (UNITS / unit).exists():
+            return
+        self._let_run_end(name)
+        kinds = [unit, units.beside(unit, "timer"), units.beside(unit, "socket")]
+        self._must("stop", *[kind for kind in kinds if (UNITS / kind).exists()])
+        self._forget(*kinds, units.beside(unit, "env"))
+
+    def ask_to_stop(self, name: str) -> None:
+        """Begin to stop it and return at once; one with a schedule begins no other run. Idempotent."""
+        unit = self._unit(name)
+        timer = units.beside(unit, "timer")
+        if (UNITS / timer).exists():
+            self._must("stop", timer)
+        elif (UNITS / unit).exists():
+            self._must("stop", "--no-block", unit)
+
+    def state(self, name: str) -> ProcessState:
+        """What systemd knows of the process; phase ABSENT when it has no unit."""
+        unit = self._unit(name)
+        if not (UNITS / unit).exists():
+            return ProcessState(name=name, phase=Phase.ABSENT)
+        shown = self._shown(unit)
+        phase = self._phase(unit, shown)
+        crashed = phase in {Phase.BACKING_OFF, Phase.FAILED}
+        restarts = int(shown["NRestarts"]) + (1 if phase is Phase.BACKING_OFF else 0)
+        words = self._last_end(unit, shown) if crashed or restarts else ""
+        if phase is Phase.FAILED:
+            words = f"gave up after {restarts} crashes; last: {words}"
+        pid = int(shown["MainPID"]) or None
+        return ProcessState(name=name, phase=phase, pid=pid, restarts=restarts, words=words)
+
+    def names(self) -> tuple[str, ...]:
+        """The processes that have a unit."""
+        found = (units.process_name(self._app, path.name) for path in UNITS.glob(f"{self._app}*.service"))
+        return tuple(sorted(name for name in found if name is not None))
+
+    def _unit(self, name: str) -> str:
+        return units.unit_name(self._app, name)
+
+    def _files(self, process: ProcessSpec) -> dict[str, str]:
+        """The unit files of a process, and what is in them."""
+        unit = self._unit(process.name)
+        environment = UNITS / units.beside(unit, "env")
+        files = {unit: units.service(self._app, process, environment, self._patience)}
+        if process.schedule:
+            files[units.beside(unit, "timer")] = units.timer(self._app, process)
+        if process.listen is not None:
+            files[units.beside(unit, "socket")] = units.socket(self._app, process)
+        return files
+
+    def _is_up(self, process: ProcessSpec, wanted: Mapping[str, str]) -> bool:
+        """Whether it runs as it is wanted. Raises StepFailed when something else runs under its name."""
+        while (phase := self.state(process.name).phase) is Phase.STOPPING:
+            time.sleep(_POLL_SECONDS)
+        if phase in {Phase.ABSENT, Phase.FAILED}:
+            return False
+        if any((UNITS / name).read_text(encoding="utf-8") != text for name, text in wanted.items()):
+            raise StepFailed("process-differs", f"{process.name} runs already, as something else")
+        return self._is_asked_for(process)
+
+    def _is_asked_for(self, process: ProcessSpec) -> bool:
+        """Whether it is to go on: one that was asked to stop, and has, is not."""
+        begun = units.beside(self._unit(process.name), "timer") if process.schedule else self._unit(process.name)
+        return (
+            self._ask("is-active", "--quiet", begun).status == 0 or self.state(process.name).phase is Phase.BACKING_OFF
+        )
+
+    def _lay(self, process: ProcessSpec, files: Mapping[str, str]) -> None:
+        unit = self._unit(process.name)
+        if not process.log.parent.is_dir():
+            durable.make_folder(process.log.parent)
+        variables = {**for_app(_settings(process.settings)), **process.environment}
+        self._write(units.beside(unit, "env"), units.environment_file(variables), mode=_PRIVATE)
+        for name, text in files.items():
+            self._write(name, text)
+        self._must("daemon-reload")
+        self._ask("reset-failed", unit)  # what was given up before begins anew, with no crash counted
+
+    def _write(self, name: str, text: str, mode: int = 0o644) -> None:
+        durable.make_folder(UNITS)
+        durable.write_file(UNITS / name, text, mode=mode)
+
+    def _forget(self, *names: str) -> None:
+        self._ask("reset-failed", *[name for name in names if (UNITS / name).exists() and not name.endswith(".env")])
+        for name in names:
+            durable.remove(UNITS / name)
+        self._must("daemon-reload")
+
+    def _let_run_end(self, name: str) -> None:
+        """A run of one with a schedule may go on for a while; no other begins."""
+        unit = self._unit(name)
+        timer = UNITS / units.beside(unit, "timer")
+        if not timer.exists():
+            return
+        self._must("stop", timer.name)
+        deadline = time.monotonic() + units.drain_seconds(timer.read_text(encoding="utf-8"))
+        while self._shown(unit)["ActiveState"] not in {"inactive", "failed"} and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+
+    def _shown(self, unit: str) -> dict[str, str]:
+        told = self._must("show", unit, f"--property={','.join(_SHOWN)}").output
+        return dict(line.split("=", 1) for line in told.splitlines())
+
+    def _phase(self, unit: str, shown: Mapping[str, str]) -> Phase:
+        if shown["SubState"] == "auto-restart":
+            return Phase.BACKING_OFF
+        if (UNITS / units.beside(unit, "timer")).exists() and shown["ActiveState"] in {"inactive", "failed"}:
+            return Phase.WAITING
+        return _PHASES.get(shown["ActiveState"], Phase.ABSENT)
+
+    def _last_end(self, unit: str, shown: Mapping[str, str]) -> str:
+        """How its main process ended last; what runs again is asked about in the journal."""
+        if shown["ExecMainCode"] != _NONE:
+            return _in_words(shown["ExecMainCode"] == _EXITED, int(shown["ExecMainStatus"]))
+        argv = ("journalctl", f"--unit={unit}", "--output=json", "--lines=1", f"MESSAGE_ID={_MAIN_PROCESS_EXITED}")
+        told = run(argv, folder=Path("/"), timeout_seconds=_SECONDS).output.strip()
+        if not told:
+            return "ended, how is not known: the journal does not tell"
+        end = msgspec.json.decode(told, type=_End)
+        return _in_words(end.EXIT_CODE == "exited", int(end.EXIT_STATUS))
+
+    def _ask(self, *words: str) -> Completed:
+        return run(("systemctl", "--no-pager", "--no-ask-password", *words), folder=Path("/"), timeout_seconds=_SECONDS)
+
+    def _must(self, *words: str) -> Completed:
+        done = self._ask(*words)
+        if done.status != 0:
+            words_of_it = " ".join(("systemctl", *words))
+            raise StepFailed("systemd-refused", f"`{words_of_it}` failed", context=last_lines(done.errors))
+        return done
+
+
+def _settings(file: Path | None) -> dict[str, str]:
+    if file is None:
+        return {}
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, str])
+    except OSError as error:
+        raise StepFailed("settings-not-read", f"its settings could not be read: {error.strerror}: {file}") from error
+
+
+def _in_words(is_exit: bool, status: int) -> str:  # noqa: FBT001
+    if not is_exit:
+        return f"killed by {signal.Signals(status).name}"
+    return f"exited with status {status}" if status else "ended by itself"
+
+
+def _require_program(process: ProcessSpec) -> None:
+    """Say what systemd would say only in the journal."""
+    program = Path(process.argv[0])
+    if not program.exists():
+        raise _not_started(process, f"could not be started: {os.strerror(errno.ENOENT)}: {program}")
+    if not os.access(program, os.X_OK):
+        raise _not_started(process, f"could not be started: {os.strerror(errno.EACCES)}: {program}")
+
+
+def _not_started(process: ProcessSpec, words: str, context: tuple[str, ...] = ()) -> StepFailed:
+    return StepFailed("process-not-started", f"{process.name}: {words}", context=context)

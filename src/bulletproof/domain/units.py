@@ -1,0 +1,159 @@
+"""systemd units: what a supervised process is for systemd, as pure functions from a ProcessSpec to text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bulletproof.domain.calendar import calendar_events
+from bulletproof.domain.process import ProcessSpec
+
+RUN = Path("/run")
+"""Below it systemd makes and removes a unit's runtime folder by itself."""
+
+_DRAIN = "X-DrainSeconds="
+"""systemd leaves out what begins with X- (systemd.syntax(7))."""
+_NUMBERED = re.compile(r"(web|worker|timer)-([0-9].*)")
+_UNIT = re.compile(r"(?:-(web|worker|timer)@([0-9][A-Za-z0-9._-]*)|@([A-Za-z][A-Za-z0-9._-]*))\.service")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How systemd deals with what crashes."""
+
+    restart_seconds: float = 10.0
+    """Before a crashed process is started again."""
+    crashes: int = 8
+    """So many within `row_seconds`, and systemd gives up."""
+    row_seconds: float = 600.0
+
+
+def unit_name(app: str, name: str) -> str:
+    """The service of an app's process: `web-3` of `shop` is `shop-web@3.service`, its proxy `shop@proxy.service`."""
+    numbered = _NUMBERED.fullmatch(name)
+    return f"{app}-{numbered[1]}@{numbered[2]}.service" if numbered else f"{app}@{name}.service"
+
+
+def process_name(app: str, unit: str) -> str | None:
+    """The process whose service this is; None when it is none of the app's, though it may begin as one."""
+    found = _UNIT.fullmatch(unit.removeprefix(app)) if unit.startswith(app) else None
+    if found is None:
+        return None
+    return f"{found[1]}-{found[2]}" if found[1] else found[3]
+
+
+def beside(unit: str, kind: str) -> str:
+    """The timer or the socket that belongs to a service."""
+    return f"{unit.removesuffix('.service')}.{kind}"
+
+
+def service(app: str, process: ProcessSpec, environment_file: Path, patience: Patience) -> str:
+    """The service unit of a process; its environment and settings are in a file that root alone can read."""
+    unit = unit_name(app, process.name)
+    lines = [
+        "[Unit]",
+        f"Description={_plain(process.name)} of {app}, by Bulletproof",
+        *_limits(process, patience),
+        *((f"Requires={beside(unit, 'socket')}", f"After={beside(unit, 'socket')}") if process.listen else ()),
+        "",
+        "[Service]",
+        "Type=exec",
+        f"ExecStart={' '.join(_word(word) for word in process.argv)}",
+        f"WorkingDirectory={_path(process.folder)}",
+        f"EnvironmentFile={_path(environment_file)}",
+        f"StandardOutput=append:{_path(process.log)}",
+        f"StandardError=append:{_path(process.log)}",
+        "UMask=0027",
+        f"KillSignal={process.stop_signal}",
+        # The signal goes to the main process, since what it started is its own to end; SIGKILL then goes to all.
+        f"KillMode={'control-group' if process.is_group else 'mixed'}",
+        f"TimeoutStopSec={process.stop_seconds:g}",
+        *_runtime(process),
+        *_ending(process, patience),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def timer(app: str, process: ProcessSpec) -> str:
+    """The timer unit of a process with a schedule: nothing is caught up, and no run begins while one goes on."""
+    lines = [
+        "[Unit]",
+        f"Description=when {_plain(process.name)} of {app} is due, by Bulletproof",
+        f"{_DRAIN}{process.drain_seconds:g}",
+        "",
+        "[Timer]",
+        *(f"OnCalendar={event}" for event in calendar_events(process.schedule)),
+        "AccuracySec=1s",
+        "Persistent=false",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def drain_seconds(text: str) -> float:
+    """How long a run may go on once its timer is stopped, as the timer unit notes it."""
+    return next((float(line.removeprefix(_DRAIN)) for line in text.splitlines() if line.startswith(_DRAIN)), 0.0)
+
+
+def target(app: str) -> str:
+    """The target that is active while the app's host runs."""
+    return f"[Unit]\nDescription={app} runs, by Bulletproof\n"
+
+
+def socket(app: str, process: ProcessSpec) -> str:
+    """The socket unit of a process that listens: it outlives the process, with whoever waits in its queue."""
+    lines = [
+        "[Unit]",
+        f"Description=what {_plain(process.name)} of {app} listens on, by Bulletproof",
+        "",
+        "[Socket]",
+        f"ListenStream={_path(process.listen)}" if process.listen else "",
+        "SocketMode=0660",
+        "Backlog=4096",  # Linux' own bound, net.core.somaxconn
+        "RemoveOnStop=yes",
+        "TriggerLimitIntervalSec=0",  # a process that crashes must not close what others wait in
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def environment_file(environment: Mapping[str, str]) -> str:
+    """What systemd reads back as these very variables (systemd.exec(5), EnvironmentFile=)."""
+    return "".join(f"{name}={_quoted(value)}\n" for name, value in environment.items())
+
+
+def _limits(process: ProcessSpec, patience: Patience) -> tuple[str, ...]:
+    if process.schedule:
+        return ("StartLimitIntervalSec=0",)
+    return (f"StartLimitIntervalSec={patience.row_seconds:g}", f"StartLimitBurst={patience.crashes}")
+
+
+def _runtime(process: ProcessSpec) -> tuple[str, ...]:
+    if process.runtime is None:
+        return ()
+    return (f"RuntimeDirectory={_word(str(process.runtime.relative_to(RUN)))}", "RuntimeDirectoryMode=0750")
+
+
+def _ending(process: ProcessSpec, patience: Patience) -> tuple[str, ...]:
+    if not process.schedule:
+        return ("Restart=always", f"RestartSec={patience.restart_seconds:g}")
+    return (f"RuntimeMaxSec={process.timeout_seconds:g}",) if process.timeout_seconds else ()
+
+
+def _quoted(value: str) -> str:
+    escaped = re.sub(r'(["\\$`])', r"\\\1", value)
+    return f'"{escaped}"'
+
+
+def _word(word: str) -> str:
+    """A word of a command line: no specifier, no variable, no separator of commands (systemd.service(5))."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
+    return f'"{escaped.replace("%", "%%").replace("$", "$$")}"'
+
+
+def _path(path: Path) -> str:
+    return str(path).replace("%", "%%")
+
+
+def _plain(words: str) -> str:
+    return words.replace("%", "%%")
