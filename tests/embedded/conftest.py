@@ -13,7 +13,7 @@ import pytest
 import workshop
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.demo.playground import Playground
-from embedded.places import HURRIED, Place, new_place
+from embedded.places import HURRIED, SHORT_FOLDER, Place, new_place
 from live_app import LiveApp, free_port, new_app, remove_sealed
 
 MakeApp = Callable[[str], LiveApp]
@@ -23,7 +23,7 @@ LayApp = Callable[[str, Mapping[str, str]], LiveApp]
 @pytest.fixture(scope="session")
 def house() -> Iterator[Path]:
     """A folder with a short name for the root and the projects: packages are downloaded once."""
-    folder = Path(tempfile.mkdtemp(prefix="bp-live-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="bp-live-", dir=SHORT_FOLDER))
     yield folder
     remove_sealed(folder)
 
