@@ -381,6 +381,25 @@ class TestModels:
         assert error.reference == "app-not-loaded"
         assert words in error.message
 
+    def test_its_traceback_is_the_apps(self, house: House) -> None:
+        """It leads through the app alone, and to what was raised first: no word of how it came to be loaded."""
+        files = {
+            "wsgi.py": "import shop\n",
+            "shop.py": "try:\n    open('/none')\nexcept OSError as gone:\n    raise ValueError('no file') from gone\n",
+        }
+        manifest = house.release("1", files)
+        with pytest.raises(StepFailed) as caught:
+            house.migrator.state(manifest, house.settings)
+
+        told = "\n".join(caught.value.context)
+        assert "FileNotFoundError" in told
+        assert "ValueError: no file" in told
+        assert "open('/none')" in told
+        assert 'wsgi.py", line 1' in told
+        assert 'shop.py", line 4' in told
+        assert "frozen" not in told
+        assert "answer.py" not in told
+
     def test_an_app_that_hangs(self, house: House) -> None:
         """An app that never ends loading is killed when time is up, and that is said."""
         manifest = house.release("1", {"wsgi.py": "import time; time.sleep(600)"})

@@ -203,7 +203,7 @@ def main(question: str, file: str, source: str, *arguments: str) -> None:
     except SystemExit as error:
         answer = {"error": f"it called sys.exit({error.code!r})"}
     except BaseException as error:  # noqa: BLE001  an app may raise anything, and it is told
-        traceback.print_exc()
+        _print_trouble(error)
         first, *_ = str(error).strip().splitlines() or [""]
         answer = {"error": f"{type(error).__name__}: {first}", "kind": _kind(error)}
     if file == os.devnull:
@@ -217,6 +217,18 @@ def main(question: str, file: str, source: str, *arguments: str) -> None:
     if file != os.devnull and os.getpgrp() == os.getpid():  # as whoever wants an answer runs it: a group of our own
         os.killpg(0, signal.SIGKILL)
     os._exit(1 if "error" in answer else 0)
+
+
+def _print_trouble(error: BaseException) -> None:
+    """Its traceback as far as it leads through the app: how we and the import system came there helps nobody."""
+    told = traceback.TracebackException.from_exception(error)
+    trouble: traceback.TracebackException | None = told
+    while trouble is not None:
+        frames = [one for one in trouble.stack if one.filename != __file__ and not one.filename.startswith("<frozen ")]
+        trouble.stack = traceback.StackSummary.from_list(frames)
+        trouble = trouble.__cause__ or trouble.__context__
+    with contextlib.suppress(Exception):  # an app may have put anything in its place
+        sys.stderr.write("".join(told.format()))
 
 
 def _tell(answer: Answer) -> None:
