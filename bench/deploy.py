@@ -17,7 +17,7 @@ from types import FrameType
 from bench.guide import Guide
 from bench.ours import Ours
 from bench.report import as_json, show
-from bench.results import BACK, BAD, GOOD, GUIDE, OURS, Machine, Results, processor
+from bench.results import BACK, BAD, GOOD, GUIDE, OURS, REBUILT, Machine, Results, processor
 from bench.startup import measure_startup
 from bench.trial import RATE, Act, Trial, under_load, users
 from bulletproof.demo.playground import Playground
@@ -88,6 +88,9 @@ def _in_turn(guide: Guide, ours: Ours, folder: Path, runs: int, load: Load) -> I
     for run in range(1, runs + 1):
         by_guide = Act(what=GOOD, way=GUIDE, run=run, is_ours=False, status=0)
         yield under_load(guide, folder, by_guide, load, lambda: guide.deploy("v2"))
+        guide.reset()
+        rebuilding = Act(what=GOOD, way=REBUILT, run=run, is_ours=False, status=0)
+        yield under_load(guide, folder, rebuilding, load, lambda: guide.deploy("v2", rebuild=True))
         guide.reset()
         by_us = Act(what=GOOD, way=OURS, run=run, is_ours=True, status=0)
         deployed = under_load(ours, folder, by_us, load, lambda: ours.deploy("v2"))

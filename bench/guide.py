@@ -29,6 +29,9 @@ git pull --quiet --ff-only origin "$RELEASE"
 chown -R "$(id -un)" .
 chmod 664 app_dev.db
 
+# Recreate the virtual environment: "done automatically in deployment", says the guide where it repairs one.
+if [ "$REBUILD" = yes ]; then rm -rf venv && python3 -m venv venv; fi
+
 # Install dependencies.
 pip install -r requirements.txt
 
@@ -110,9 +113,13 @@ class Guide:
         self._service.start()
         self._wait_until_ready()
 
-    def deploy(self, release: str) -> Finished:
-        """The guide's procedure, command for command, as a CI job runs it: the first failure ends it."""
-        first = self._script(_BEFORE_THE_RESTART, release)
+    def deploy(self, release: str, *, rebuild: bool = False) -> Finished:
+        """The guide's procedure, command for command, as a CI job runs it: the first failure ends it.
+
+        With `rebuild` the virtual environment is removed and made anew, as the guide says in one place and not in
+        the other.
+        """
+        first = self._script(_BEFORE_THE_RESTART, release, rebuild=rebuild)
         if first.status != 0:
             return first
         begun = time.monotonic()
@@ -133,8 +140,9 @@ class Guide:
         """Stop it, however far it came."""
         self._service.stop()
 
-    def _script(self, text: str, release: str) -> Finished:
-        return run(("bash", "-e", "-c", text), folder=self._app, environment=self._environment | {"RELEASE": release})
+    def _script(self, text: str, release: str, *, rebuild: bool = False) -> Finished:
+        told = {"RELEASE": release, "REBUILD": "yes" if rebuild else "no"}
+        return run(("bash", "-e", "-c", text), folder=self._app, environment=self._environment | told)
 
     def _checked(self, *argv: str) -> None:
         run_checked(

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench.results import BACK, BAD, GOOD, GUIDE, METRICS, OURS, Results
+from bench.results import BACK, BAD, GOOD, GUIDE, METRICS, OURS, REBUILT, Results
 from bench.startup import RUNS
 from bench.trial import Trial
 from bulletproof.demo.traffic import Load
@@ -54,7 +54,7 @@ def show(results: Results) -> None:
 
 def as_json(results: Results) -> bytes:
     """Everything, each trial with its full report."""
-    pairs = [(GOOD, GUIDE), (GOOD, OURS), (BACK, OURS), (BAD, GUIDE), (BAD, OURS)]
+    pairs = [(GOOD, GUIDE), (GOOD, REBUILT), (GOOD, OURS), (BACK, OURS), (BAD, GUIDE), (BAD, OURS)]
     told = {
         "machine": results.machine,
         "load": results.load,
@@ -95,7 +95,7 @@ def _table(results: Results) -> Table:
         trials = [trial for trial in results.trials if trial.act.what == what]
         for trial in trials:
             table.add_row(*_head(trial), *_cells({name: take(trial) for name, take in METRICS.items()}))
-        for way in [way for way in (GUIDE, OURS) if len(results.of(what, way)) > 1]:
+        for way in [way for way in (GUIDE, REBUILT, OURS) if len(results.of(what, way)) > 1]:
             table.add_row(what, "median", way, "", "", *_cells(results.medians(what, way)), style="bold")
         if what == GOOD:
             table.add_row(what, "ratio", "ours / guide's", "", "", *_ratios(results), style="bold")

@@ -13,7 +13,7 @@ from bench.trial import Trial
 from bulletproof.demo.traffic import Load
 
 GOOD, BACK, BAD = "deploy v2", "rollback", "deploy answers-500"
-GUIDE, OURS = "the guide", "bulletproof"
+GUIDE, REBUILT, OURS = "the guide", "guide, new venv", "bulletproof"
 
 GAP_SECONDS = 0.5
 """The aim: never so long without a success. The best of the tools measured elsewhere had 1.5 s."""
@@ -100,6 +100,7 @@ class Results:
         failed, lost = sum(trial.report.failed for trial in mine), sum(trial.lost for trial in mine)
         gap = max(trial.report.longest_gap_seconds for trial in mine)
         share = ours["seconds"] / guide["seconds"]
+        rebuilt = self.medians(GOOD, REBUILT)["seconds"]
         cpu = self.startup.help_cpu_seconds
         return (
             Aim("no request fails", f"{failed} failed, rollbacks and bad release included", failed == 0),
@@ -109,6 +110,11 @@ class Results:
             ),
             Aim(f"never {GAP_SECONDS} s without a success", f"{gap:.2f} s at worst", gap < GAP_SECONDS),
             Aim(f"at most {WALL_SHARE} of the guide's wall time", f"{share:.2f} (medians)", share <= WALL_SHARE),
+            Aim(
+                f"at most {WALL_SHARE} of it where the guide rebuilds its environment",
+                f"{ours['seconds'] / rebuilt:.2f} (medians)",
+                ours["seconds"] <= WALL_SHARE * rebuilt,
+            ),
             Aim(f"--help under {HELP_CPU_SECONDS} s of CPU", f"{cpu:.3f} s", cpu < HELP_CPU_SECONDS),
         )
 
