@@ -185,6 +185,8 @@ class SchemaState:
     """All revisions of the release that can be replayed on an empty database, in order, in its tool's words."""
     is_unnoted: bool = False
     """Whether the database has tables and no note of the migrations that made them."""
+    elsewhere: str = ""
+    """The kind of the app's database when that is not SQLite's, such as `PostgreSQL`: nobody looks into it."""
     stamp: tuple[str, ...] = ()
     """What the database has to note before anything else, since its schema is exactly that of these revisions."""
 

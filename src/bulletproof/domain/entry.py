@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from bulletproof.domain.frameworks import ASGI, DJANGO, FLASK, WSGI, Framework
 from bulletproof.domain.python_module import Binding, BrokenModule, Imported, Module, top_level
 from bulletproof.domain.python_traits import settings_module
-from bulletproof.domain.web_apps import FACTORY_NAMES, OBJECT_NAMES, Apps, Origin, is_asgi_app, takes_no_argument
+from bulletproof.domain.web_apps import FACTORY_NAMES, OBJECT_NAMES, Apps, Origin, plain_app, takes_no_argument
 from bulletproof.errors import StepFailed
 
 SERVER_MODULES = ("wsgi", "asgi", "run", "app", "main", "application", "server", "autoapp")
@@ -22,8 +22,9 @@ _BY_NAME = {"wsgi": WSGI, "asgi": ASGI}
 _CODE_COLUMNS = 60
 _LOOKED_FOR = (
     "looked for: app or application, made with Flask(...), FastAPI(...), get_wsgi_application() and the like, or with"
-    " create_app(), in wsgi.py, asgi.py, run.py, app.py, main.py or a package, for a function create_app or make_app"
-    " that needs no arguments, and for what wsgi.py or asgi.py has from an installed package"
+    " create_app(), or a function of environ and start_response, in wsgi.py, asgi.py, run.py, app.py, main.py or a"
+    " package, for a function create_app or make_app that needs no arguments, and for what wsgi.py or asgi.py has from"
+    " an installed package"
 )
 
 
@@ -204,8 +205,8 @@ def _lost_settings(module: Module, origin: Origin, apps: Apps) -> Rejected | Non
 
 def _is_usable(name: str, binding: Binding, module: Module) -> bool:
     """Whether what is bound can be an app itself, and does not only make one."""
-    if isinstance(binding, ast.AsyncFunctionDef):
-        return is_asgi_app(name, binding)
+    if isinstance(binding, ast.FunctionDef | ast.AsyncFunctionDef):
+        return plain_app(name, binding) is not None
     return isinstance(binding, ast.expr) or _is_handed_on(binding, module)
 
 

@@ -14,6 +14,23 @@ _FOR_BUILD = frozenset(
 )
 _FOR_BUILD_PREFIX = "UV_INDEX"
 
+DATABASES = {
+    "sqlite": "SQLite",
+    "postgresql": "PostgreSQL",
+    "postgres": "PostgreSQL",
+    "mysql": "MySQL",
+    "mariadb": "MariaDB",
+    "oracle": "Oracle",
+    "mssql": "SQL Server",
+}
+"""How databases are called, by the dialect in their URLs."""
+
+NOT_YET_OURS = (
+    "not looked after yet: releases are gated and undone, but there is no rehearsal and no copy of these data, and"
+    " migrations are yours to run (bulletproof run -- COMMAND)"
+)
+"""What does not hold for an app whose database is not SQLite's."""
+
 RESERVED = "BULLETPROOF_"
 """Names that begin so are Bulletproof's own."""
 
@@ -37,6 +54,14 @@ def for_app(settings: Mapping[str, str]) -> Settings:
 def missing(today: Mapping[str, str], previously: Mapping[str, str]) -> tuple[str, ...]:
     """Names that the live deployment runs with and that today's settings lack."""
     return tuple(sorted(set(previously) - set(today)))
+
+
+def other_database(given: str | None) -> str:
+    """What a URL leads to that is not SQLite's, for people; empty when it is, or when nothing is given."""
+    if database_url(given, "") is not None:
+        return ""
+    dialect = (given or "").partition(":")[0].partition("+")[0].lower()
+    return DATABASES.get(dialect, "another database than SQLite")
 
 
 def database_url(given: str | None, file: str) -> str | None:

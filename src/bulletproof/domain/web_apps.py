@@ -6,7 +6,7 @@ import ast
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bulletproof.domain.frameworks import ASGI, FLASK, FRAMEWORKS, Framework, made_with
+from bulletproof.domain.frameworks import ASGI, FLASK, FRAMEWORKS, WSGI, Framework, made_with
 from bulletproof.domain.python_module import Binding, Imported, Module, inner_imports
 
 OBJECT_NAMES = ("app", "application")
@@ -15,6 +15,8 @@ FACTORY_NAMES = ("create_app", "make_app")
 
 _ASGI_PARAMETERS = ["scope", "receive", "send"]
 """What an ASGI app is called with (asgi.readthedocs.io/en/latest/specs/main.html)."""
+_WSGI_PARAMETERS = ["environ", "start_response"]
+"""What a WSGI app is called with, by the names that PEP 3333 gives them and everybody uses."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -93,8 +95,9 @@ class Apps:
     def _bound_app(self, binding: Binding, name: str, module: Module) -> Origin | None:
         if isinstance(binding, ast.expr):
             return self._app(binding, module, {}, may_wrap=name in OBJECT_NAMES)
-        if isinstance(binding, ast.AsyncFunctionDef):
-            return Origin(module.name, binding.lineno, ASGI) if is_asgi_app(name, binding) else None
+        if isinstance(binding, ast.FunctionDef | ast.AsyncFunctionDef):
+            framework = plain_app(name, binding)
+            return Origin(module.name, binding.lineno, framework) if framework else None
         if isinstance(binding, Imported) and binding.name and (other := self.modules.get(binding.module)):
             return self.object(other, binding.name)
         return None
@@ -182,9 +185,15 @@ class Apps:
         return _Target(other, name) if other else _Target(None, ".".join([*path, name]))
 
 
-def is_asgi_app(name: str, function: ast.AsyncFunctionDef) -> bool:
-    """Whether the function is itself an app, by its usual name and by what it takes."""
-    return name in OBJECT_NAMES and [one.arg for one in function.args.args] == _ASGI_PARAMETERS
+def plain_app(name: str, function: Function) -> Framework | None:
+    """What kind of app the function itself is, by its usual name and by what it takes; None when it is none."""
+    if name not in OBJECT_NAMES:
+        return None
+    is_async = isinstance(function, ast.AsyncFunctionDef)
+    taken = [one.arg for one in function.args.args]
+    if taken == (_ASGI_PARAMETERS if is_async else _WSGI_PARAMETERS):
+        return ASGI if is_async else WSGI
+    return None
 
 
 def _used_framework(module: Module) -> Framework | None:

@@ -54,6 +54,14 @@ _LOOKED_AT = 5
 _NAMES_A_URL = re.compile(r"UR[IL]|DSN")
 """In a setting's name; without it what is handed to a driver of files is a path, and nothing that we could set."""
 _LONGEST_NAME = 32
+_CONTAINERS = (
+    "Dockerfile",
+    "Containerfile",
+    "docker-compose.yml",
+    "docker-compose.yaml",
+    "compose.yml",
+    "compose.yaml",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,9 +151,21 @@ def detect(folder: Path, *, entry: str | None = None) -> Findings:
     """
     try:
         return _detect(folder, entry)
+    except StepFailed as error:
+        if error.reference == "entry-not-found":
+            error.context += _words_of_containers(folder)
+        raise
     except OSError as error:
         words = f"{error.filename} cannot be read: {error.strerror}"
         raise StepFailed("folder-unreadable", words, hint=f"ls -ld {error.filename}") from error
+
+
+def _words_of_containers(folder: Path) -> tuple[str, ...]:
+    """What is to be said of files that tell how the app runs elsewhere."""
+    found = [name for name in _CONTAINERS if (folder / name).exists()]
+    return (
+        (f"not looked at: {', '.join(found)}; an app is run by its Python code here, in no container",) if found else ()
+    )
 
 
 def _detect(folder: Path, entry: str | None) -> Findings:

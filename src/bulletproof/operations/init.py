@@ -12,6 +12,7 @@ import msgspec
 from bulletproof.domain import toml
 from bulletproof.domain.config import AppConfig, Server
 from bulletproof.domain.frameworks import ASGI, Framework
+from bulletproof.domain.settings import DATABASES, NOT_YET_OURS
 from bulletproof.effects.durable import write_file
 from bulletproof.effects.env_file import EnvFile
 from bulletproof.effects.project import TABLE, find_config, read_config
@@ -58,7 +59,6 @@ _CHOSEN = {"workers", "timers"}
 """Tables whose keys a person chooses."""
 _FIRST_PORT = 8000
 _COMMENT_COLUMN = 36
-_KINDS = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB", "oracle": "Oracle"}
 _TOOLS = {"flask-migrate": "Flask-Migrate", "alembic": "Alembic", "django": "Django"}
 _WRITTEN_DOWN = {
     "Django": 'write DATABASES = {"default": dj_database_url.config()} and add dj-database-url to requirements.txt',
@@ -247,7 +247,7 @@ def _asked_for(findings: Findings) -> tuple[str, ...]:
 
 
 def _database_line(database: DatabaseFound) -> Line:
-    kind = _KINDS.get(database.kind, database.kind)
+    kind = DATABASES.get(database.kind, database.kind)
     if database.links:
         why = f"seen in {database.where}; {database.links[0]} is a link to it in each release"
         return Line(topic="database", what=kind, why=f"{why}, and it will live in the data folder")
@@ -256,7 +256,7 @@ def _database_line(database: DatabaseFound) -> Line:
         why = f"{told}; SQLite in the data folder, unless you set that to another"
         return Line(topic="database", what="not told", why=why)
     if database.kind != "sqlite":
-        return Line(topic="database", what=kind, why=f"{told}, and stays where that leads")
+        return Line(topic="database", what=kind, why=f"{told}, and stays there; {NOT_YET_OURS}")
     return Line(topic="database", what=kind, why=f"{told}; it will live in the data folder")
 
 

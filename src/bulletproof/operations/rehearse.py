@@ -43,6 +43,8 @@ def rehearse_on_copy(attempt: Attempt) -> str:
     `schema-newer`, `schema-unknown`, `data-loss`, `hold-too-long`, `rehearsal-not-isolated`.
     """
     host, number = attempt.host, attempt.number
+    if kind := attempt.found.schema.elsewhere:
+        return _go_without(attempt, f"its database is {kind}, of which no copy is made yet; the gate alone decides")
     if reason := host.rehearsal.why_not():
         return _go_without(attempt, reason)
     try:

@@ -9,7 +9,7 @@ import msgspec
 from bulletproof.domain.health import falls_back_to_root
 from bulletproof.domain.process import PROXY, RELAY, ProcessSpec, web_name
 from bulletproof.domain.retention import releases_to_remove
-from bulletproof.domain.settings import Settings, changed
+from bulletproof.domain.settings import NOT_YET_OURS, Settings, changed
 from bulletproof.domain.web import database_setting, web_process
 from bulletproof.errors import StepFailed
 from bulletproof.operations.attempt import Attempt
@@ -83,6 +83,8 @@ def check_schema(attempt: Attempt) -> str:
     """Compare what the release needs with what the database has, touching neither. Raises StepFailed for no answer."""
     schema = attempt.host.migrator.state(attempt.manifest, attempt.settings)
     attempt.found.schema = schema
+    if schema.elsewhere:
+        return f"{schema.elsewhere}: {NOT_YET_OURS}"
     if schema.unknown:
         return f"the database is newer: {', '.join(schema.unknown)} ({schema.tool})"
     if schema.is_unnoted:

@@ -21,7 +21,7 @@ from bulletproof.adapters.migrators.inside import ANSWER, MIGRATE, Inside
 from bulletproof.adapters.migrators.scripts import Scripts, find_packaged_scripts, find_scripts
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.schema import Schema
-from bulletproof.domain.settings import for_app
+from bulletproof.domain.settings import NOT_YET_OURS, for_app, other_database
 from bulletproof.domain.static_files import Collected
 from bulletproof.domain.system_libraries import blamed
 from bulletproof.effects import durable
@@ -81,10 +81,13 @@ class Migrators:
     def state(self, manifest: Manifest, settings: Mapping[str, str]) -> SchemaState:
         """Compare what the release needs with what the live database has, touching neither.
 
-        Raises StepFailed: `several-heads`, `several-migration-folders`, `schema-differs`, `migrations-not-readable`,
+        A database that is not SQLite's is not looked into. Raises StepFailed: `several-heads`,
+        `several-migration-folders`, `schema-differs`, `migrations-not-readable`,
         `app-not-loaded`, `setting-ignored`, `database-not-supported`, or why the database
         cannot be read.
         """
+        if kind := other_database(settings.get(manifest.config.database.setting)):
+            return SchemaState(tool="none", elsewhere=kind)
         inside = self._inside(manifest, settings)
         if own := manifest.config.migrations.command:
             return SchemaState(tool="command", pending=(own,))
@@ -149,6 +152,8 @@ class Migrators:
         Raises StepFailed, besides the reasons of `state`: `database-exists`, `migration-failed` with the last lines,
         `database-not-made`, `migration-incomplete`. What was made until then is the caller's to remove.
         """
+        if kind := other_database(settings.get(manifest.config.database.setting)):
+            return f"{kind}: {NOT_YET_OURS}"
         if self._is_there():
             raise StepFailed("database-exists", f"{self._file} exists, and only a new database is made this way")
         inside = self._inside(manifest, settings)
@@ -160,6 +165,8 @@ class Migrators:
         if command is None or (command.words == _CREATE_ALL and not models.tables):
             return "no database"
         self._run(inside, command)
+        if manifest.config.migrations.command and not self._is_there():
+            return f"{command.words} ended well, and made no database"
         return self._made(command.words, lambda live: self._lacking(inside, found, models, live))
 
     def _notes(self, inside: Inside, schema: Schema) -> tuple[str, ...]:
