@@ -9,7 +9,7 @@ demo: $(VENV)/.ready
 	$(BIN)/bulletproof demo $(ARGS)
 
 test: lint $(VENV)/.ready-dev
-	$(RUN) pytest -n 2 --dist loadgroup --ignore=tests/gallery tests examples/datacharted/tests $(ARGS)
+	$(RUN) pytest -n 3 --dist loadgroup --ignore=tests/gallery tests examples/datacharted/tests $(ARGS)
 
 lint: $(VENV)/.ready-dev
 	$(RUN) ruff check .

@@ -22,6 +22,7 @@ from bulletproof.domain.config import App, AppConfig
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.source import Source
 from bulletproof.effects.source import lay_source
+from bulletproof.operations.sweep import sweep
 
 APP = """\
 import itsdangerous
@@ -143,12 +144,13 @@ def append(file: Path, line: str) -> None:
 
 
 def assert_nothing_left(releases: BuiltReleases, release: str) -> None:
-    """After discarding the release nothing of it is anywhere, and nothing comes back."""
+    """After discarding the release, as a recovery does, nothing of it is anywhere, and nothing comes back."""
     releases.discard(release)
-    root = releases.layout.root
+    sweep(releases.layout)
     for _ in range(2):
         time.sleep(0.05)
-        assert [name for name in names_below(root) if ".bp-" in name or release in name] == []
+        left = [name for name in names_below(releases.layout.root) if ".bp-" in name or release in name]
+        assert not left, left
     assert releases.existing() == ()
 
 

@@ -325,7 +325,7 @@ class Stage:
     def end(self) -> None:
         """End the app."""
         for running in self.running:
-            running.kill()
+            isolation.end_at_once(running)
         self.running.clear()
 
     def create_outside(self, code: str) -> None:
@@ -693,7 +693,7 @@ running = isolation.start_in_cell(cell, (python, "-c", "import app; app.create_a
                                   environment=environment, log=stage / "log")
 while not reason and running.status() is None:
     time.sleep(0.02)
-running.kill()
+isolation.end_at_once(running)
 print(json.dumps([reason, os.getuid(), isolation.violations(cell)]))
 """
 

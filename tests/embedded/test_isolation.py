@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from bulletproof.effects import cell as cell_script
-from bulletproof.effects.isolation import Cell, start_in_cell, why_no_namespaces
+from bulletproof.effects.isolation import Cell, end_at_once, start_in_cell, why_no_namespaces
 from bulletproof.effects.process import run
 from planted import Bug, planted
 
@@ -74,7 +74,7 @@ class Stage:
         deadline = time.monotonic() + 60
         while running.status() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        running.kill()
+        end_at_once(running)
         return self.log.read_text().splitlines()
 
 

@@ -13,7 +13,7 @@ from bulletproof.domain.config import AppConfig
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.web import surroundings
 from bulletproof.effects import durable, tree
-from bulletproof.effects.isolation import Cell, is_remapped, start_in_cell, why_not
+from bulletproof.effects.isolation import Cell, end_at_once, is_remapped, start_in_cell, why_not
 from bulletproof.effects.logs import tail
 from bulletproof.effects.sqlite_copy import copy_database, settle_copy
 from bulletproof.effects.sqlite_file import read_whole
@@ -146,7 +146,7 @@ class CheckoutAdoption:
         try:
             running.wait(_SECONDS)
         finally:
-            running.kill()
+            end_at_once(running)
 
     def _source_seen(self, number: int, manifest: Manifest) -> Path:
         """Where the app sees its source: where no path is remapped, that is the copy's own place."""

@@ -15,7 +15,16 @@ from bulletproof.domain.process import Phase, ProcessSpec, ProcessState
 from bulletproof.domain.schema import Schema
 from bulletproof.domain.system_libraries import blamed
 from bulletproof.effects import durable
-from bulletproof.effects.isolation import Cell, is_remapped, proof, start_in_cell, violations, why_not, would_write
+from bulletproof.effects.isolation import (
+    Cell,
+    end_at_once,
+    is_remapped,
+    proof,
+    start_in_cell,
+    violations,
+    why_not,
+    would_write,
+)
 from bulletproof.effects.logs import tail
 from bulletproof.effects.probe import ask_socket
 from bulletproof.effects.process import Running
@@ -229,7 +238,7 @@ class CellRehearsal:
     def _end(self) -> None:
         """Without a word before: nobody's request is in it, and a database must bear that anyway (0.4-0.7 s saved)."""
         if self._running is not None:
-            self._running.kill()
+            end_at_once(self._running)
             self._running = None
 
     def _inside(self, number: int, words: str, folder: Path) -> str:

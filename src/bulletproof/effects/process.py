@@ -150,8 +150,12 @@ class Running:
             return self._child.wait(max(0.0, seconds))
         return None
 
-    def kill(self) -> None:
-        """SIGKILL to its whole session; returns when it is gone; idempotent."""
+    def end(self, *, patience_seconds: float, stop_signal: str = "SIGTERM") -> None:
+        """That signal, then SIGKILL to its whole session; returns when it is gone; idempotent."""
+        if self._child.poll() is None:
+            self._child.send_signal(signal.Signals[stop_signal])
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(patience_seconds)
         _kill(self._child)
 
 

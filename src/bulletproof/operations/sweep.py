@@ -7,9 +7,11 @@ from bulletproof.effects import durable
 
 
 def sweep(layout: Layout) -> None:
-    """Remove what killed calls of ours left in the app's folders; what a living process writes stays."""
-    for folder in (
-        layout.home,
+    """Remove what killed calls of ours left in the app's folders, in the cache, and on the way there from the root.
+
+    What a living process writes stays.
+    """
+    ours = (
         layout.releases,
         layout.data,
         layout.state,
@@ -17,6 +19,10 @@ def sweep(layout: Layout) -> None:
         layout.environment.parent,
         layout.logs,
         layout.sockets,
-    ):
+        layout.cache,
+        *layout.cache.glob("*/"),
+    )
+    above = (parent for folder in ours for parent in folder.parents if parent.is_relative_to(layout.root))
+    for folder in dict.fromkeys((*ours, *above)):
         if any(folder.glob(f"{durable.LEFTOVER_PREFIX}*")):
             durable.sweep(folder)

@@ -16,7 +16,7 @@ from bulletproof.domain.settings import database_url
 from bulletproof.domain.system_libraries import blamed
 from bulletproof.domain.web import surroundings
 from bulletproof.effects import durable
-from bulletproof.effects.isolation import Cell, is_remapped, start_in_cell
+from bulletproof.effects.isolation import Cell, end_at_once, is_remapped, start_in_cell
 from bulletproof.effects.logs import tail
 from bulletproof.effects.process import Completed, last_lines, run
 from bulletproof.errors import StepFailed
@@ -145,7 +145,7 @@ class Inside:
             try:
                 status = running.wait(self.timeout_seconds)
             finally:
-                running.kill()
+                end_at_once(running)
             said = "\n".join(tail(folder / "log", _LOG_LINES))
         if status is None:
             words = f"{command.words} did not end within {self.timeout_seconds:.0f} seconds and was killed"
