@@ -36,7 +36,8 @@ _HEAD = """\
 # The gallery: what becomes of an app
 
 Each of these small apps is really initialised, deployed and asked by `tests/embedded/test_gallery.py`; this page
-is written by `tools/gallery_page.py` from the same table. What `init` says of four of them is shown as it looks in a terminal.
+is written by `tools/gallery_page.py` from the same table. What `init` says of four of them is shown as it looks in a
+terminal.
 
 """
 
