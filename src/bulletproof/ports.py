@@ -187,6 +187,8 @@ class SchemaState:
     """Whether the database has tables and no note of the migrations that made them."""
     elsewhere: str = ""
     """The kind of the app's database when that is not SQLite's, such as `PostgreSQL`: nobody looks into it."""
+    others: tuple[str, ...] = ()
+    """Databases besides the app's one, in words: they are left where they are, and nobody migrates them."""
     stamp: tuple[str, ...] = ()
     """What the database has to note before anything else, since its schema is exactly that of these revisions."""
 

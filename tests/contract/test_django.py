@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bulletproof.domain.config import AppConfig, Migrations
+from bulletproof.domain.settings import NOT_YET_OURS
 from bulletproof.effects.process import Completed, run
 from bulletproof.effects.sqlite_census import census
 from bulletproof.errors import StepFailed
@@ -198,6 +199,32 @@ def test_a_path_in_the_settings_is_refused(house: House) -> None:
     assert f"sqlite {house.layout.source('1')}/db.sqlite3" in caught.value.message
     assert not house.file.exists()
     assert not (house.layout.source("1") / "db.sqlite3").exists()
+
+
+def besides(name: str) -> str:
+    """Settings with a second database, of this name."""
+    return f'dj_database_url.config(), "audit": {{"ENGINE": "django.db.backends.sqlite3", "NAME": {name}}}'
+
+
+def test_a_second_database_is_told_and_left_alone(house: House, tmp_path: Path) -> None:
+    """It is not migrated, and each deployment says what does not hold for it."""
+    other = tmp_path / "audit.sqlite3"
+    manifest = laid(house, "1", project(database=besides(f'"{other}"')))
+    told = house.migrator.create(manifest, house.settings)
+    assert told.splitlines()[1] == f"audit (SQLite, {other}): {NOT_YET_OURS}"
+    assert house.state(manifest).others == (f"audit (SQLite, {other})",)
+    assert house.state(manifest).fits
+    assert not other.exists()
+
+
+def test_a_second_database_in_the_release_is_refused(house: House) -> None:
+    """Each release would have its own, empty one: nothing is made, and it is said what to write."""
+    manifest = laid(house, "1", project(database=besides('BASE_DIR / "data" / "audit.sqlite3"')))
+    error = house.failure(manifest)
+    assert error.reference == "database-in-release"
+    assert "the database audit is data/audit.sqlite3 in the source" in error.message
+    assert error.hint == 'app.persistent = ["data"] in bulletproof.toml'
+    assert not house.file.exists()
 
 
 def test_tables_without_a_note(house: House) -> None:

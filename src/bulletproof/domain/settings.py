@@ -31,6 +31,12 @@ NOT_YET_OURS = (
 )
 """What does not hold for an app whose database is not SQLite's."""
 
+
+def not_looked_after(others: Iterable[str]) -> tuple[str, ...]:
+    """A line for each database besides the one that is looked after."""
+    return tuple(f"{other}: {NOT_YET_OURS}" for other in others)
+
+
 RESERVED = "BULLETPROOF_"
 """Names that begin so are Bulletproof's own."""
 

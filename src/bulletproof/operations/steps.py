@@ -9,13 +9,13 @@ import msgspec
 from bulletproof.domain.health import falls_back_to_root
 from bulletproof.domain.process import PROXY, RELAY, ProcessSpec, web_name
 from bulletproof.domain.retention import releases_to_remove
-from bulletproof.domain.settings import NOT_YET_OURS, Settings, changed
+from bulletproof.domain.settings import NOT_YET_OURS, Settings, changed, not_looked_after
 from bulletproof.domain.web import database_setting, web_process
 from bulletproof.errors import StepFailed
 from bulletproof.operations.attempt import Attempt
 from bulletproof.operations.gate import Candidate, pass_gate
 from bulletproof.operations.workers import refuse_missing_programs, stop_all
-from bulletproof.ports import Host, Manifest
+from bulletproof.ports import Host, Manifest, SchemaState
 
 _POLL_SECONDS = 0.1
 _OPEN_SECONDS = 15.0
@@ -83,6 +83,10 @@ def check_schema(attempt: Attempt) -> str:
     """Compare what the release needs with what the database has, touching neither. Raises StepFailed for no answer."""
     schema = attempt.host.migrator.state(attempt.manifest, attempt.settings)
     attempt.found.schema = schema
+    return "\n".join((_in_words(schema), *not_looked_after(schema.others)))
+
+
+def _in_words(schema: SchemaState) -> str:
     if schema.elsewhere:
         return f"{schema.elsewhere}: {NOT_YET_OURS}"
     if schema.unknown:

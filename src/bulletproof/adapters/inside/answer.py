@@ -76,6 +76,7 @@ def django_migrations(entry: str, setting: str) -> Answer:
             "known": sorted(set(loader.disk_migrations) | replaced),
             "pending": [[one.app_label, one.name] for one in _plan(executor, loader.graph.leaf_nodes())],
             "ends": sorted(loader.graph.leaf_nodes()),
+            "others": [_other_database(one) for one in _module("django.db").connections.all() if one != connection],
         }
 
 
@@ -461,6 +462,10 @@ def _django_migration(migration: Any) -> Answer:  # noqa: ANN401  django is the 
         "is_reversible": all(map(_can_be_undone, migration.operations)),
         "replaces": migration.replaces,
     }
+
+
+def _other_database(connection: Any) -> Answer:  # noqa: ANN401  django is the release's
+    return {"alias": connection.alias, "kind": connection.vendor, "name": str(connection.settings_dict["NAME"])}
 
 
 def _can_be_undone(operation: Any) -> bool:  # noqa: ANN401  django is the release's

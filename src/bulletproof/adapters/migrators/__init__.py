@@ -21,7 +21,7 @@ from bulletproof.adapters.migrators.inside import ANSWER, MIGRATE, Inside
 from bulletproof.adapters.migrators.scripts import Scripts, find_packaged_scripts, find_scripts
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.schema import Schema
-from bulletproof.domain.settings import NOT_YET_OURS, for_app, other_database
+from bulletproof.domain.settings import NOT_YET_OURS, for_app, not_looked_after, other_database
 from bulletproof.domain.static_files import Collected
 from bulletproof.domain.system_libraries import blamed
 from bulletproof.effects import durable
@@ -160,6 +160,7 @@ class Migrators:
         found = self._migrations(inside)
         # Before anything is made: with a scratch database it is seen whether the app uses the one that it is told of.
         models = _models(inside)
+        others = django.state(inside, self._file, None).others if _is_django(inside) else ()
         command = self._upgrade(inside, found)
         durable.make_folder(self._file.parent, mode=0o700)  # an app may make its own when it boots
         if command is None or (command.words == _CREATE_ALL and not models.tables):
@@ -167,7 +168,8 @@ class Migrators:
         self._run(inside, command)
         if manifest.config.migrations.command and not self._is_there():
             return f"{command.words} ended well, and made no database"
-        return self._made(command.words, lambda live: self._lacking(inside, found, models, live))
+        made = self._made(command.words, lambda live: self._lacking(inside, found, models, live))
+        return "\n".join((made, *not_looked_after(others)))
 
     def _notes(self, inside: Inside, schema: Schema) -> tuple[str, ...]:
         """What notes the release's own end in a scratch, so that an app that migrates when loaded does nothing."""

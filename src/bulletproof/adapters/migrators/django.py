@@ -16,7 +16,7 @@ import msgspec
 
 from bulletproof.adapters.migrators.compare import Models
 from bulletproof.adapters.migrators.inside import ANSWER, Inside
-from bulletproof.domain.settings import database_url
+from bulletproof.domain.settings import DATABASES, database_url
 from bulletproof.domain.static_files import Collected
 from bulletproof.effects.process import last_lines, run
 from bulletproof.effects.sqlite_file import PATIENCE_SECONDS, Reading
@@ -41,6 +41,20 @@ class _Migration(msgspec.Struct, frozen=True, kw_only=True):
     replaces: tuple[Key, ...] = ()
 
 
+class _Other(msgspec.Struct, frozen=True, kw_only=True):
+    """A database besides the default one."""
+
+    alias: str
+    kind: str
+    """`sqlite`, or what Django calls another."""
+    name: str
+    """Its file, or its name on a server."""
+
+    @property
+    def words(self) -> str:
+        return f"{self.alias} ({DATABASES.get(self.kind, self.kind)}, {self.name})"
+
+
 class _Project(msgspec.Struct, frozen=True, kw_only=True):
     """All migrations of a release, each after those that it needs."""
 
@@ -49,6 +63,7 @@ class _Project(msgspec.Struct, frozen=True, kw_only=True):
     """Besides those, what a squashed migration replaces."""
     pending: tuple[Key, ...]
     ends: tuple[Key, ...]
+    others: tuple[_Other, ...] = ()
 
     @property
     def keys(self) -> frozenset[Key]:
@@ -72,10 +87,13 @@ def is_used(inside: Inside) -> bool:
 def state(inside: Inside, file: Path, live: Reading | None) -> SchemaState:
     """What the database at `file`, which holds `live`, lacks, and what it has had that the release does not know.
 
-    Raises StepFailed `schema-unknown` when there are tables and no note, and what `Inside.ask` raises.
+    Raises StepFailed `schema-unknown` when there are tables and no note, `database-in-release` when another database
+    than the default one would be gone with the release, and what `Inside.ask` raises.
     """
     noted = _noted(file, live) if live else ()
     project = _project(inside, (*live.statements, *map(_note, noted)) if live else ())
+    for other in project.others:
+        _require_outside(inside, other)
     # The notes of an app that was uninstalled stay for ever, and say nothing about the age of the data.
     apps = {app for app, _ in project.known}
     unknown = tuple(key for key in noted if key not in project.known and key[0] in apps)
@@ -84,6 +102,7 @@ def state(inside: Inside, file: Path, live: Reading | None) -> SchemaState:
         current=tuple(map(_words, noted[-1:])),
         pending=() if unknown else tuple(map(_words, project.pending)),
         unknown=tuple(map(_words, unknown)),
+        others=tuple(other.words for other in project.others),
     )
 
 
@@ -141,6 +160,26 @@ def _migrate(inside: Inside, file: Path, words: str, *targets: str) -> Command:
 def _project(inside: Inside, statements: tuple[str, ...] = ()) -> _Project:
     with inside.aside(statements) as (scratch, _):
         return scratch.ask("django-migrations", _Project, inside.manifest.entry, inside.setting)
+
+
+def _require_outside(inside: Inside, other: _Other) -> None:
+    """Refuse a database that lies in the release itself, where no other release finds it and nobody may write."""
+    if other.kind != "sqlite" or other.name == ":memory:" or other.name.startswith("file:memorydb"):
+        return
+    if not Path(os.path.realpath(other.name)).is_relative_to(inside.source.resolve()):
+        return
+    place = (
+        Path(other.name).relative_to(inside.source) if Path(other.name).is_relative_to(inside.source) else other.name
+    )
+    folder = Path(place).parent
+    raise StepFailed(
+        "database-in-release",
+        f"release {inside.manifest.release}: the database {other.alias} is {place} in the source, so each release would"
+        " have its own, and could not write to it",
+        hint=f'app.persistent = ["{folder}"] in bulletproof.toml'
+        if folder != Path()
+        else 'give it a folder of its own, such as data/, and write app.persistent = ["data"] into bulletproof.toml',
+    )
 
 
 def _noted(file: Path, live: Reading) -> tuple[Key, ...]:
