@@ -734,6 +734,11 @@ class TestMisfits:
         schema = Schema(tables={}, others={"view recent": "create view", "index user": "create index"})
         assert misfits(models, schema) == ("table user is missing",)
 
+    def test_the_rows_id(self) -> None:
+        """A model may name what every table has, as those of full-text searches do."""
+        models = Models(is_used=True, tables=(("entry_fts", ("rowid", "title")),))
+        assert misfits(models, Schema(tables={"entry_fts": Table(columns={"title": TEXT})})) == ()
+
     def test_an_app(self, house: House) -> None:
         """A real app is asked; it finds the tables when it boots, and can put rows into them."""
         house.sql(f'{USERS} CREATE TABLE pair (a TEXT, b TEXT, PRIMARY KEY (a, b)); CREATE TABLE "a ""b""" (c);')

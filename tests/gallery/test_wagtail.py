@@ -39,7 +39,7 @@ def test_wagtail_is_upgraded_with_what_an_editor_made_and_goes_back(init_app: La
     upgrade(app, _REQUIREMENTS.format("7.4.4"))
     apps = {pending.partition(".")[0] for pending in report(app).pending}
     assert apps == {"wagtailadmin", "wagtailcore", "wagtailsearch", "wagtailusers"}
-    assert report(app).rollback is Way.DOWN
+    assert report(app).rollback is Way.DOWN, report(app).rollback_words
     assert rows(app, _KEPT) == [("/old", "https://example.org/new")]
     assert "/old" in visitor.must("/cms/redirects/")
     assert version_of(app, "wagtail") == "7.4.4"

@@ -11,6 +11,9 @@ from bulletproof.effects.sqlite_file import Reading
 from bulletproof.errors import StepFailed
 from bulletproof.ports import SchemaState
 
+_ROWID = frozenset({"rowid", "oid", "_rowid_"})
+"""Columns that every table has though none is told, full-text ones too (sqlite.org/lang_createtable.html#rowid)."""
+
 
 class Revision(msgspec.Struct, frozen=True, kw_only=True):
     """One migration."""
@@ -131,7 +134,7 @@ def _differing(models: Models, schema: Schema) -> Iterator[str]:
 
 
 def _differing_columns(name: str, columns: tuple[str, ...], table: Table) -> Iterator[str]:
-    known, wanted = {one.lower() for one in table.columns}, {one.lower() for one in columns}
+    known, wanted = {one.lower() for one in table.columns} | _ROWID, {one.lower() for one in columns}
     yield from (f"table {name} lacks column {one}" for one in columns if one.lower() not in known)
     keys = [column for column in table.columns.values() if column.is_key]
     for one, column in table.columns.items():
