@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
+import pty
 import re
 import sqlite3
 import subprocess
@@ -17,6 +19,7 @@ from click.testing import CliRunner
 
 from bulletproof.cli.init import init_command
 from bulletproof.domain.config import App, AppConfig, Database, Health, Proxy, Server
+from bulletproof.domain.settings import NOT_YET_OURS
 from bulletproof.domain.toml import parse
 from bulletproof.effects.env_file import EnvFile
 from bulletproof.effects.project import read_config
@@ -771,7 +774,7 @@ def test_it_is_said_where_the_settings_come_from(folder: Path, tree: Tree, what:
             "os.getenv('DB_URL', 'oracle://h')",
             (),
             "Oracle",
-            "its URL is in DB_URL (app.py:3), and stays where that leads",
+            f"its URL is in DB_URL (app.py:3), and stays there; {NOT_YET_OURS}",
         ),
         (
             "os.getenv('DB_URL', 'sqlite:///x')",
@@ -1138,3 +1141,24 @@ def test_folders_that_users_fill_are_written_down(folder: Path) -> None:
         "static/uploads/",
         "web/uploads/",
     ]
+
+
+def test_a_person_at_a_terminal_is_asked_which_app_is_meant(folder: Path) -> None:
+    """The candidates are numbered, with where each was seen; a number that is none is asked for again."""
+    planted(folder, {"app.py": APP, "main.py": FACTORY + "app = create_app()\n"})
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "r+b", buffering=0) as terminal:
+        command = [sys.executable, "-P", "-m", "bulletproof", "init", "--name", "shop"]
+        with subprocess.Popen(command, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs) as child:
+            os.close(theirs)
+            terminal.write(b"3\n2\n")
+            shown = b""
+            with contextlib.suppress(OSError):  # how Linux says that nobody writes to a terminal any more
+                while chunk := terminal.read(4096):
+                    shown += chunk
+            assert child.wait(60) == 0, shown.decode()
+    words = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
+    assert "1  app:app   app.py:2: app = Flask(__name__)" in words
+    assert "2  main:app  main.py:7: app = create_app()" in words
+    assert "3 is not in the range 1<=x<=2" in words
+    assert 'app.entry = "main:app"' in (folder / "bulletproof.toml").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from bulletproof.domain.entry import Candidate
     from bulletproof.operations.init import Initialised, Line
 
 _NARROWEST, _WIDEST = 40, 110
@@ -41,11 +43,27 @@ def init_command(*, folder: Path, name: str | None, entry: str | None, is_forced
     """Look at the app, write the file, tell what was found."""
     from bulletproof.operations import init  # noqa: PLC0415  what it reads Python with is not for --help
 
-    done = init.initialise(folder.absolute(), name=name, entry=entry, is_forced=is_forced)
+    may_ask = sys.stdin.isatty() and sys.stderr.isatty() and not as_json
+    done = init.initialise(
+        folder.absolute(), name=name, entry=entry, is_forced=is_forced, choose=_ask if may_ask else None
+    )
     if as_json:
         click.echo(json.dumps(init.as_json(done), ensure_ascii=False))
         return
     _show(done, tuple(init.describe(done.findings)), tuple(init.warnings(done.findings)))
+
+
+def _ask(candidates: Sequence[Candidate]) -> Candidate:
+    """Let the person at the terminal say which app is to be served."""
+    click.echo(f"{len(candidates)} apps were found, and none is clearly the one to serve:\n", err=True)
+    widest = max(len(one.entry) for one in candidates)
+    for number, one in enumerate(candidates, start=1):
+        click.echo(f"  {number}  {one.entry:{widest}}  {click.style(_plain(one.reason), dim=True)}", err=True)
+    click.echo(err=True)
+    which = click.IntRange(1, len(candidates))
+    number = click.prompt("Which one? Its number", type=which, err=True)
+    click.echo(err=True)
+    return candidates[number - 1]
 
 
 def _show(done: Initialised, lines: Sequence[Line], warnings: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -144,13 +144,18 @@ class Findings:
     procfile: Procfile | None = None
 
 
-def detect(folder: Path, *, entry: str | None = None) -> Findings:
+Choose = Callable[[Sequence[Candidate]], Candidate]
+"""Lets a person say which of several apps is meant."""
+
+
+def detect(folder: Path, *, entry: str | None = None, choose: Choose | None = None) -> Findings:
     """Look at everything in the folder; with `entry` that one is taken and not searched for.
 
+    Where several apps could be meant, `choose` is asked; without it that is an error.
     Raises StepFailed `entry-not-found`, `entry-ambiguous` and `folder-unreadable`, and UsageError `procfile-invalid`.
     """
     try:
-        return _detect(folder, entry)
+        return _detect(folder, entry, choose)
     except StepFailed as error:
         if error.reference == "entry-not-found":
             error.context += _words_of_containers(folder)
@@ -168,13 +173,13 @@ def _words_of_containers(folder: Path) -> tuple[str, ...]:
     )
 
 
-def _detect(folder: Path, entry: str | None) -> Findings:
+def _detect(folder: Path, entry: str | None, choose: Choose | None) -> Findings:
     tree = read_source(folder)
     packages = imported_packages(tree.modules)
     env, example = read_env_file(folder / ".env"), read_env_file(folder / ".env.example")
     pyproject, procfile = _pyproject(folder), read_procfile(folder)
     told = Found(what=entry, where="--entry") if entry else _told_by(procfile)
-    candidate = None if entry else _candidate(search_entry(folder, tree), told)
+    candidate = None if entry else _candidate(search_entry(folder, tree), told, choose)
     found = told or Found(what=candidate.entry if candidate else "", where=candidate.reason if candidate else "")
     framework = candidate.framework if candidate else of_packages(set(packages), found.what) or _plain(procfile)
     dependencies, problem = _dependencies(folder)
@@ -203,8 +208,10 @@ def _detect(folder: Path, entry: str | None) -> Findings:
     )
 
 
-def _candidate(found: EntrySearch, told: Found | None) -> Candidate | None:
+def _candidate(found: EntrySearch, told: Found | None, choose: Choose | None) -> Candidate | None:
     """What is to be loaded, as the source shows it; None when a person names something that it does not show."""
+    if told is None and choose is not None and found.candidates and not found.chosen:
+        return choose(found.candidates)
     if told is None:
         return the_one(found, hint="bulletproof init --entry MODULE:APP")
     return next((one for one in found.candidates if one.entry == told.what), None)

@@ -17,7 +17,7 @@ from bulletproof.effects.durable import write_file
 from bulletproof.effects.env_file import EnvFile
 from bulletproof.effects.project import TABLE, find_config, read_config
 from bulletproof.errors import UsageError
-from bulletproof.operations.detect import DatabaseFound, Findings, Found, detect
+from bulletproof.operations.detect import Choose, DatabaseFound, Findings, Found, detect
 
 _HEAD = """\
 # Bulletproof's configuration of this app. Only the name is needed: every other line can be deleted.
@@ -86,12 +86,18 @@ class Line:
 
 
 def initialise(
-    folder: Path, *, name: str | None = None, entry: str | None = None, is_forced: bool = False
+    folder: Path,
+    *,
+    name: str | None = None,
+    entry: str | None = None,
+    is_forced: bool = False,
+    choose: Choose | None = None,
 ) -> Initialised:
     """Find out what the app in the folder needs and write it down.
 
-    `name` and `entry` are taken instead of what would be found. Raises UsageError when there is a configuration
-    already (and not `is_forced`), and all that `detect` raises; nothing was written then.
+    `name` and `entry` are taken instead of what would be found; `choose` is asked where several apps could be meant.
+    Raises UsageError when there is a configuration already (and not `is_forced`), and all that `detect` raises; nothing
+    was written then.
     """
     path = folder / toml.FILE_NAME
     _refuse_to_overwrite(folder, is_forced=is_forced)
@@ -99,7 +105,7 @@ def initialise(
         _refuse_misfit("--name", f"name = {json.dumps(name)}")
     if entry is not None:
         _refuse_misfit("--entry", f'name = "app"\napp.entry = {json.dumps(entry)}')
-    findings = detect(folder, entry=entry)
+    findings = detect(folder, entry=entry, choose=choose)
     try:
         write_file(path, toml_text(findings, name or findings.name.what))
     except OSError as error:
