@@ -310,23 +310,24 @@ def _way_back(attempt: Attempt, before: Schema) -> tuple[Way, str, float]:
     why, seconds = _timed(attempt, lambda: _trouble_on_copy(attempt, manifest, previous.number))
     if not why:
         return Way.CODE, "code alone, rehearsed", seconds
-    besides = _taken_down(attempt, manifest, previous.number, before)
-    if besides is None:
+    migration = _down(attempt, attempt.manifest, manifest)
+    if migration is None:
         return Way.RESTORE, f"only with a restore ({why})", 0.0
+    try:
+        besides = _taken_down(attempt, migration, manifest, previous.number, before)
+    except StepFailed as error:
+        return Way.RESTORE, f"only with a restore ({why}; a down migration does not help: {error.message})", 0.0
     return Way.DOWN, "; ".join(("with a down migration, rehearsed", *besides)), 0.0
 
 
-def _taken_down(attempt: Attempt, older: Manifest, number: int, before: Schema) -> tuple[str, ...] | None:
-    """What is to be said of the copy once it was migrated back; None when it cannot be."""
-    migration, migrated = _down(attempt, attempt.manifest, older), attempt.host.rehearsal.look(attempt.number)
-    if migration is None:
-        return None
-    try:
-        migrate_copy(attempt, migration, _patience_seconds(attempt))
-    except StepFailed:
-        return None
-    if _trouble_on_copy(attempt, older, number):
-        return None
+def _taken_down(
+    attempt: Attempt, migration: Migration, older: Manifest, number: int, before: Schema
+) -> tuple[str, ...]:
+    """What is to be said of the copy once it was migrated back. Raises StepFailed when that does not help."""
+    migrated = attempt.host.rehearsal.look(attempt.number)
+    migrate_copy(attempt, migration, _patience_seconds(attempt))
+    if trouble := _trouble_on_copy(attempt, older, number):
+        raise StepFailed("schema-newer", trouble)
     after = attempt.host.rehearsal.look(attempt.number)
     changed = tuple(change.words for change in differences(before, after))
     # What the migration itself filled counts as users' data by then: nobody can tell who wrote it since.
