@@ -15,8 +15,10 @@ class Source:
     """A full commit id, or `worktree` (tracked and untracked files as they are), or `files` (a folder without git)."""
     title: str = ""
     """The commit's subject."""
+    is_laid: bool = False
+    """Whether the folder holds exactly what is to be deployed, as a bundle does, and no history."""
 
     @property
     def is_commit(self) -> bool:
         """Whether a commit is taken, and not the files as they lie there."""
-        return self.revision not in {"worktree", "files"}
+        return not self.is_laid and self.revision not in {"worktree", "files"}

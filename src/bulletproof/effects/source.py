@@ -89,7 +89,7 @@ def lay_source(source: Source, destination: Path, *, outside: Collection[Path] =
     if source.is_commit:
         count = _lay_commit(source, destination)
     else:
-        paths = _files(source, outside) if source.revision == "files" else _worktree(source, outside)
+        paths = _paths(source, outside)
         count = tree.lay(tree.listed(source.folder, paths), destination, is_wanted=_is_no_secret)
     if count == 0:
         raise StepFailed("source-empty", f"{source.folder} has no files to deploy", hint="git status")
@@ -161,6 +161,12 @@ def _lay_commit(source: Source, destination: Path) -> int:
     count = tree.lay_archive(archive, destination, is_wanted=_is_no_secret)
     durable.remove(archive)
     return count
+
+
+def _paths(source: Source, outside: Collection[Path]) -> Iterable[PurePosixPath]:
+    if source.is_laid:
+        return tree.walked(source.folder, is_entered=lambda _: True)
+    return _files(source, outside) if source.revision == "files" else _worktree(source, outside)
 
 
 def _worktree(source: Source, outside: Collection[Path]) -> list[PurePosixPath]:

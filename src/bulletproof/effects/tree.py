@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import io
 import os
 import stat
 import tarfile
@@ -25,6 +26,7 @@ MOST_BYTES = 4 << 30
 """More than any app's source, and less than what fills a disk."""
 
 _CHUNK_BYTES = 1 << 20
+_MOST_AT_ONCE = 2 << 20
 _FICLONE = 0x40049409
 """ioctl_ficlone(2): share the blocks of a file until one of the two is written (btrfs, XFS)."""
 
@@ -95,10 +97,25 @@ def lay(entries: Iterable[Entry], destination: Path, *, is_wanted: Callable[[Pur
 def lay_archive(archive: Path, destination: Path, *, is_wanted: Callable[[PurePosixPath], bool]) -> int:
     """Lay the wanted entries of a tar file, which nobody vouches for, as `lay` does and with its errors."""
     try:
-        with tarfile.open(archive, "r:") as tar:
+        with modest(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             return lay(_members(tar), destination, is_wanted=is_wanted)
     except (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError) as error:
         raise StepFailed("source-unsafe", f"the archive of the source is damaged: {error}") from error
+
+
+class _Modest(io.BufferedReader):
+    """A file that nobody reads much of at once: a header that claims to be huge would be read into memory whole."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """So many bytes. Raises tarfile.ReadError for more than any header has."""
+        if size is None or not 0 <= size <= _MOST_AT_ONCE:
+            raise tarfile.ReadError(f"a header claims to have {size} bytes")
+        return super().read(size)
+
+
+def modest(archive: Path) -> IO[bytes]:
+    """A tar file that nobody vouches for, opened for `tarfile`, which it keeps from reading too much at once."""
+    return _Modest(io.FileIO(archive))
 
 
 def listed(folder: Path, paths: Iterable[PurePosixPath]) -> Iterator[Entry]:
