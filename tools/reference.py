@@ -96,7 +96,7 @@ def _tables() -> dict[str, type]:
 
 def _is_named(kind: object) -> bool:
     """Whether it is a table of tables that a person names."""
-    return typing.get_origin(kind) is dict
+    return typing.get_origin(kind) is dict and isinstance(typing.get_args(kind)[1], type)
 
 
 def _rows(table: type) -> list[str]:
@@ -107,7 +107,8 @@ def _rows(table: type) -> list[str]:
     for field in msgspec.structs.fields(table):
         if _is_named(field.type) or (isinstance(field.type, type) and issubclass(field.type, msgspec.Struct)):
             continue
-        default = "needed" if field.required else f"`{msgspec.json.encode(field.default).decode()}`"
+        made = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        default = "needed" if field.required else f"`{msgspec.json.encode(made).decode()}`"
         kind = _kind(schema[field.name], definitions)
         rows.append(f"| `{field.name}` | {kind} | {default} | {meanings.get(field.name, '')} |")
     return rows
@@ -121,7 +122,13 @@ def _kind(schema: dict[str, object], definitions: dict[str, dict[str, object]]) 
     if "$ref" in schema:
         members = definitions[str(schema["$ref"]).rpartition("/")[2]]["enum"]
         return " or ".join(sorted(map(str, members))) if isinstance(members, list) else ""
-    words = {"integer": "whole number", "number": "number", "string": "text", "array": "list of texts"}
+    words = {
+        "object": "table of texts",
+        "integer": "whole number",
+        "number": "number",
+        "string": "text",
+        "array": "list of texts",
+    }
     kind = {**words, "boolean": "true or false"}[str(schema.get("type"))]
     low, high = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("maximum")
     return kind + (f", {low} to {high}" if high is not None else f", from {low}" if low is not None else "")

@@ -21,7 +21,9 @@ from bulletproof.domain.toml_places import find_places
 from bulletproof.effects.project import Project, find_config, find_project, read_config
 from bulletproof.errors import UsageError
 
-TOP_KEYS = "name, app, health, database, proxy, drain, keep, migrations, hold, rehearsal, require, workers, timers"
+TOP_KEYS = (
+    "name, app, health, database, proxy, drain, keep, migrations, hold, rehearsal, require, workers, timers, hosts"
+)
 APP_KEYS = "entry, server, workers, threads, timeout_seconds, persistent"
 NAME_WORDS = "2 to 32 lower case letters, digits and dashes, a letter first and no dash last"
 

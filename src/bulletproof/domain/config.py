@@ -7,6 +7,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from bulletproof.domain.address import ADDRESS
+
 # The descriptions are what a person reads when a value does not fit: "`name` must be <description>, not ...".
 # A pattern ends in `$(?!\n)` because Python's `$` alone lets a line end pass; JSON Schema reads both the same.
 
@@ -84,6 +86,21 @@ Schedule = Annotated[
     Meta(max_length=200, description='five fields as in a crontab, such as "*/5 * * * *", or "@hourly"'),
 ]
 """Its fields are judged as well, by `domain.cron`."""
+HostName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$(?!\n)",
+        description="named with at most 63 letters, digits, dots, dashes and underscores, a letter or digit first",
+    ),
+]
+HostAddress = Annotated[
+    str,
+    Meta(
+        pattern=rf"^{ADDRESS}$(?!\n)",
+        max_length=300,
+        description='[USER@]HOST[:PORT], such as "deploy@example.org"',
+    ),
+]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 Mebibytes = Annotated[int, Meta(ge=0, le=1 << 30)]
 
@@ -245,3 +262,5 @@ class AppConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     require: Require = Require()
     workers: dict[ProcessName, Worker] = {}
     timers: dict[ProcessName, Timer] = {}
+    hosts: dict[HostName, HostAddress] = {}
+    """Short names for `--to`, each with its `[USER@]HOST[:PORT]`, such as `prod = "deploy@example.org"`"""

@@ -14,7 +14,16 @@ import msgspec
 from msgspec import Struct, inspect
 
 from bulletproof.domain import command, cron
-from bulletproof.domain.config import AppConfig, ProcessCommand, ProcessName, Schedule, Timer, Worker
+from bulletproof.domain.config import (
+    AppConfig,
+    HostAddress,
+    HostName,
+    ProcessCommand,
+    ProcessName,
+    Schedule,
+    Timer,
+    Worker,
+)
 from bulletproof.domain.toml_places import Keys, Place, Places, find_places
 from bulletproof.errors import UsageError
 
@@ -58,6 +67,8 @@ _SYNTAX = (
 _NAMED: Mapping[str, type[Struct]] = {"workers": Worker, "timers": Timer}
 """Tables of tables whose keys a person chooses."""
 _ANY_NAME = "NAME"
+_HOSTS = "hosts"
+"""A table of texts whose keys a person chooses."""
 _EXAMPLES = {"name": "myapp", "command": "python worker.py", "schedule": "*/5 * * * *"}
 _JUDGES = ((Schedule, cron.fault), (ProcessCommand, command.fault))
 """What a pattern cannot tell of a text."""
@@ -204,6 +215,8 @@ def _faults(table: object, shape: type[Struct], keys: Keys, top: int) -> Iterato
             yield from _faults(value, fields[key].type, here, top)
         elif len(here) == top + 1 and key in _NAMED:
             yield from _named_faults(value, _NAMED[key], here, top)
+        elif len(here) == top + 1 and key == _HOSTS:
+            yield from _host_faults(value, here)
         else:
             yield from _misfits(value, fields[key].type, here)
     for key, field in fields.items():
@@ -236,6 +249,18 @@ def _named_faults(value: object, shape: type[Struct], keys: Keys, top: int) -> I
             yield _Fault(keys=here, words=words)
         else:
             yield from _faults(inner, shape, here, top)
+
+
+def _host_faults(value: object, keys: Keys) -> Iterator[_Fault]:
+    """What is wrong with the names and addresses of hosts."""
+    if not isinstance(value, dict):
+        yield _Fault(keys=keys, words=f"{_name(keys)} must be a table, not {_told(value)}")
+        return
+    for name, address in value.items():
+        here = (*keys, name)
+        for fault in _misfits(name, HostName, here):
+            yield _Fault(keys=here, words=fault.words.partition(", not ")[0], is_about_key=True)
+        yield from _misfits(address, HostAddress, here)
 
 
 def _is_table(kind: object) -> bool:
