@@ -22,7 +22,7 @@ from bulletproof.domain.config import AppConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "reference"
-_CLASSES = ("UsageError", "Refused", "StepFailed", "Undone", "NeedsPerson", "LockHeld", "RecoveryNeeded")
+_CLASSES = ("UsageError", "Refused", "StepFailed", "Undone", "NeedsPerson", "LockHeld", "RecoveryNeeded", "Unwatched")
 
 
 def pages() -> dict[str, str]:
@@ -65,7 +65,7 @@ def error_page() -> str:
     """Exit codes, and every reference that an error can have."""
     lines = ["# Exit codes and errors", "", "| code | means |", "|---|---|", "| 0 | done |"]
     codes: dict[int, list[str]] = {}
-    for name in ("Refused", "UsageError", "Undone", "NeedsPerson", "LockHeld", "RecoveryNeeded"):
+    for name in ("Refused", "UsageError", "Undone", "NeedsPerson", "LockHeld", "RecoveryNeeded", "Unwatched"):
         kind = getattr(errors, name)
         codes.setdefault(kind.exit_code, []).append((inspect.getdoc(kind) or "").splitlines()[0].rstrip("."))
     lines += [f"| {code} | {'; '.join(words)} |" for code, words in sorted(codes.items())]

@@ -7,6 +7,7 @@ BulletproofError
 ├── NeedsPerson           4  the host could not be made whole by itself
 ├── LockHeld              5  another deployment holds the lock
 ├── RecoveryNeeded        6  a crash left something to finish, and this command may not do it
+├── Unwatched             7  what was asked for goes on, and it is not known here how it ends
 └── StepFailed            1  a step said why it could not be done; the pipeline decides what that means
 """
 
@@ -75,3 +76,9 @@ class RecoveryNeeded(BulletproofError):
     """A crash left something to finish, and this command may not do it."""
 
     exit_code = 6
+
+
+class Unwatched(BulletproofError):
+    """What was asked for goes on at its host, and it is not known here how it ends."""
+
+    exit_code = 7

@@ -143,7 +143,7 @@ def _keep_report(layout: Layout, number: int, content: bytes) -> None:
 def _prune_logs(layout: Layout, before: int) -> None:
     kinds = ("web", "worker", "timer", "rehearsal")
     logs = [log for kind in kinds for log in layout.logs.glob(f"{kind}-*.log*")]
-    for log in (*logs, *layout.report(0).parent.glob("*")):
+    for log in (*logs, *layout.report(0).parent.glob("*"), *layout.told.glob("*")):
         number = log.name.rpartition("-")[2].partition(".")[0]
         if number.isdigit() and int(number) < before:
             durable.remove(log)
@@ -151,6 +151,13 @@ def _prune_logs(layout: Layout, before: int) -> None:
 
 def _wipe(layout: Layout) -> None:
     """Everything of the app but data that was set aside and the journal, which closes last."""
-    for path in (layout.home, layout.environment.parent, layout.logs, layout.sockets, layout.frozen_settings):
+    for path in (
+        layout.home,
+        layout.environment.parent,
+        layout.logs,
+        layout.sockets,
+        layout.frozen_settings,
+        layout.told,
+    ):
         durable.remove_tree(path)
     durable.remove(layout.port)

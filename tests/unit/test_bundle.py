@@ -124,7 +124,7 @@ def test_a_bundle_that_ends_too_early_is_truncated(packed: Bundle, tmp_path: Pat
         assert not (tmp_path / f"there-{number}" / "source").exists()
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_no_altered_bundle_is_laid(
     packed: Bundle, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -150,7 +150,7 @@ def test_no_altered_bundle_is_laid(
     assert not (folder / "source").exists()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.binary(max_size=200), st.booleans())
 def test_no_garbage_is_taken_for_a_bundle(
     tmp_path_factory: pytest.TempPathFactory,
@@ -288,7 +288,7 @@ def test_a_header_that_claims_to_be_huge_is_not_read_into_memory(tmp_path: Path)
     assert refused.value.reference == "source-unsafe"
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from bulletproof.cli.deployments import carry_out, find_order, origin_options, source_options
-from bulletproof.cli.target import host_options, json_option, loss_option, wait_option
+from bulletproof.cli.deployments import Wish, carry_out, ordered, origin_options, source_options
+from bulletproof.cli.parcels import packed_source
+from bulletproof.cli.target import detach_option, json_option, loss_option, sent_with, wait_option
 from bulletproof.operations.activate import activate
 
 _HELP = """\
@@ -26,7 +27,8 @@ When anything goes wrong before the commit point, all of it is undone and what s
 @source_options
 @origin_options
 @loss_option
-@host_options
+@sent_with(packed_source)
+@detach_option
 @wait_option
 @json_option
 @click.pass_obj
@@ -34,6 +36,7 @@ def deploy_command(
     root: Path,
     *,
     revision: str | None,
+    bundle: str | None,
     worktree: bool,
     may_lose_data: bool,
     database: Path | None,
@@ -44,14 +47,15 @@ def deploy_command(
     as_json: bool,
 ) -> None:
     """Deploy what is asked for from this folder."""
-    target, order = find_order(
-        root,
-        verb_root,
-        app_name,
-        revision,
+    wish = Wish(
+        revision=revision,
+        bundle=bundle,
         worktree=worktree,
         may_lose_data=may_lose_data,
         database=database,
         has_new_database=has_new_database,
     )
-    carry_out(target, "deploy", lambda session: activate(session, order), as_json=as_json, wait_seconds=wait_seconds)
+    with ordered(root, verb_root, app_name, wish) as (target, order):
+        carry_out(
+            target, "deploy", lambda session: activate(session, order), as_json=as_json, wait_seconds=wait_seconds
+        )

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import click
 
-from bulletproof.cli.render import choose_renderer
+from bulletproof.cli.recording import Recording
+from bulletproof.cli.render import choose_renderer, exit_code_of
 from bulletproof.cli.target import Target, find_target, open_session
 from bulletproof.domain.config import AppConfig
-from bulletproof.domain.deployment import Kind, Live, Outcome
+from bulletproof.domain.deployment import Kind, Live
+from bulletproof.domain.source import Source
+from bulletproof.effects.bundle import unpack
 from bulletproof.effects.dotenv import read_dotenv
 from bulletproof.effects.interrupts import Interrupted
 from bulletproof.effects.project import find_project
+from bulletproof.effects.scratch import scratch_folder
 from bulletproof.effects.source import has_changes, resolve
 from bulletproof.engine.journal import Journal
-from bulletproof.errors import BulletproofError, NeedsPerson, Refused, Undone, UsageError
+from bulletproof.errors import BulletproofError, UsageError
 from bulletproof.operations.activate import Result, Session, serving, words_of
 from bulletproof.operations.attempt import Order
 from bulletproof.wiring import connect
 
 F = TypeVar("F", bound=Callable[..., object])
-
-EXIT_CODES = {
-    Outcome.DEPLOYED: 0,
-    Outcome.REFUSED: Refused.exit_code,
-    Outcome.UNDONE: Undone.exit_code,
-    Outcome.FAILED: NeedsPerson.exit_code,
-}
 
 
 def source_options(function: F) -> F:
@@ -38,6 +37,7 @@ def source_options(function: F) -> F:
     function = click.option(
         "--worktree", is_flag=True, help="Take the files as they lie here, uncommitted changes included."
     )(function)
+    function = click.option("--bundle", metavar="DIGEST", hidden=True)(function)
     return click.argument("revision", required=False)(function)
 
 
@@ -51,41 +51,66 @@ def origin_options(function: F) -> F:
     )(function)
     return click.option(
         "--database",
-        type=click.Path(path_type=Path, dir_okay=False, exists=True),
-        help="In a first deployment: copy this SQLite file, and not the one that the app opens here.",
+        type=click.Path(path_type=Path),
+        help="In a first deployment: copy this SQLite file, with --to of the host, and not the one that the app opens"
+        " here.",
     )(function)
 
 
-def find_order(
-    root: Path,
-    verb_root: Path | None,
-    app_name: str | None,
-    revision: str | None,
-    *,
-    worktree: bool,
-    may_lose_data: bool,
-    database: Path | None = None,
-    has_new_database: bool = False,
-) -> tuple[Target, Order]:
-    """The app of the folder that we stand in, and the order to deploy what is meant of it."""
-    if database and has_new_database:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a person asked to be deployed."""
+
+    revision: str | None
+    bundle: str | None
+    """The digest of the bundle that comes by standard input, instead of a source that lies here."""
+    worktree: bool
+    may_lose_data: bool
+    database: Path | None
+    has_new_database: bool
+
+
+@contextmanager
+def ordered(root: Path, verb_root: Path | None, app_name: str | None, wish: Wish) -> Iterator[tuple[Target, Order]]:
+    """The app, and the order to deploy what is meant of it: from the folder that we stand in, or from a bundle."""
+    if wish.database and wish.has_new_database:
         raise click.UsageError("--database and --new-database exclude each other")
+    if wish.database and not wish.database.is_file():
+        raise UsageError("database-not-found", f"there is no file {wish.database.absolute()}", hint="ls -l")
+    if wish.bundle is None:
+        yield _from_here(root, verb_root, app_name, wish)
+        return
+    with scratch_folder("bulletproof-bundle-") as scratch:
+        unpacked = unpack(sys.stdin.buffer, wish.bundle, scratch)
+        config = unpacked.config
+        if app_name and app_name != config.name:
+            raise click.UsageError(f"the bundle's app is {config.name}, not {app_name}")
+        target = Target(root=(verb_root or root).absolute(), app=config.name, config=config)
+        yield target, _order(wish, unpacked.source, config, unpacked.settings)
+
+
+def _from_here(root: Path, verb_root: Path | None, app_name: str | None, wish: Wish) -> tuple[Target, Order]:
     project = find_project(Path.cwd())
     target = find_target(root, verb_root, None)
     if app_name and app_name != target.app:
         raise click.UsageError(f"this folder's app is {target.app}, not {app_name}")
-    source = resolve(project.folder, revision, worktree=worktree)
-    if source.is_commit and revision is None and has_changes(project.folder):
+    source = resolve(project.folder, wish.revision, worktree=wish.worktree)
+    if source.is_commit and wish.revision is None and has_changes(project.folder):
         click.secho("note: uncommitted changes are not deployed (--worktree would take them)", dim=True, err=True)
     dotenv = project.folder / ".env"
-    return target, Order(
+    settings = read_dotenv(dotenv) if dotenv.exists() else {}
+    return target, _order(wish, source, project.config, settings)
+
+
+def _order(wish: Wish, source: Source, config: AppConfig, first_settings: Mapping[str, str]) -> Order:
+    return Order(
         kind=Kind.DEPLOY,
         source=source,
-        config=project.config,
-        first_settings=read_dotenv(dotenv) if dotenv.exists() else {},
-        may_lose_data=may_lose_data,
-        database=database.absolute() if database else None,
-        has_new_database=has_new_database,
+        config=config,
+        first_settings=first_settings,
+        may_lose_data=wish.may_lose_data,
+        database=wish.database.absolute() if wish.database else None,
+        has_new_database=wish.has_new_database,
     )
 
 
@@ -93,7 +118,7 @@ def carry_out(
     target: Target, verb: str, act: Callable[[Session], Result], *, as_json: bool = False, wait_seconds: float = 0.0
 ) -> None:
     """Run `act` in a session, show it, and end the process with the exit code that its outcome means."""
-    renderer = choose_renderer(target.app, as_json=as_json)
+    renderer = Recording(choose_renderer(target.app, as_json=as_json), target.layout)
     try:
         with open_session(target, verb, renderer, wait_seconds=wait_seconds) as session:
             result = act(session)
@@ -103,7 +128,7 @@ def carry_out(
         renderer.failed(error, still_serving(target))
         sys.exit(error.exit_code)
     renderer.ended(result, address)
-    sys.exit(UsageError.exit_code if isinstance(result.cause, UsageError) else EXIT_CODES[result.outcome])
+    sys.exit(exit_code_of(result))
 
 
 def still_serving(target: Target) -> Live | None:

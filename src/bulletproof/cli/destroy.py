@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
 from bulletproof.cli.deployments import carry_out
-from bulletproof.cli.target import find_target, host_options, json_option, wait_option
+from bulletproof.cli.parcels import confirm, confirmed
+from bulletproof.cli.target import find_target, json_option, sent_with, wait_option
 from bulletproof.operations.destroy import destroy
 
 
 @click.command("destroy")
 @click.option("--yes", "is_confirmed", is_flag=True, help="Do not ask.")
-@host_options
+@sent_with(confirmed)
 @wait_option
 @json_option
 @click.pass_obj
@@ -30,11 +30,5 @@ def destroy_command(
     """Stop the app and remove its releases, settings and logs. Its data is set aside, never deleted."""
     target = find_target(root, verb_root, app_name)
     if not is_confirmed:
-        if not sys.stdin.isatty():
-            raise click.UsageError("without a terminal, destroy wants --yes")
-        click.echo(f"This stops {target.app} and removes its releases, settings and logs from {target.root}.", err=True)
-        click.echo(f"Its data goes to {target.layout.set_aside}.", err=True)
-        typed = click.prompt(f"Type {target.app} to go on", default="", show_default=False, err=True)
-        if typed != target.app:
-            raise click.UsageError("not confirmed; nothing was changed")
+        confirm(target.app, f"from {target.root}", str(target.layout.set_aside))
     carry_out(target, "destroy", destroy, as_json=as_json, wait_seconds=wait_seconds)

@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from bulletproof.cli.deployments import carry_out
-from bulletproof.cli.target import Target, find_target, host_options, json_option, wait_option
-from bulletproof.operations.change_settings import change_settings, read_assignments
+from bulletproof.cli.parcels import values_by_stdin
+from bulletproof.cli.target import Target, find_target, host_options, json_option, sent_with, wait_option
+from bulletproof.operations.change_settings import change_settings, read_assignments, read_values
 from bulletproof.wiring import connect_settings
 
 
@@ -23,8 +24,9 @@ def env_command() -> None:
 
 
 @env_command.command("set")
-@click.argument("assignments", nargs=-1, required=True, metavar="NAME=VALUE...")
-@host_options
+@click.argument("assignments", nargs=-1, metavar="NAME=VALUE...")
+@click.option("--from-stdin", "is_from_stdin", is_flag=True, hidden=True)
+@sent_with(values_by_stdin)
 @wait_option
 @json_option
 @click.pass_obj
@@ -32,13 +34,14 @@ def set_command(
     root: Path,
     *,
     assignments: tuple[str, ...],
+    is_from_stdin: bool,
     verb_root: Path | None,
     app_name: str | None,
     wait_seconds: float,
     as_json: bool,
 ) -> None:
     """Set settings. NAME=- reads the value from standard input, so that it stands in no process list."""
-    values = read_assignments(assignments, sys.stdin)
+    values = read_values(sys.stdin) if is_from_stdin else read_assignments(assignments, sys.stdin)
     _change(find_target(root, verb_root, app_name), values, (), wait_seconds=wait_seconds, as_json=as_json)
 
 

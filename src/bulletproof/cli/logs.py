@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import click
 
 from bulletproof.cli.target import Target, find_target, host_options
 from bulletproof.effects.logs import follow, tail
+from bulletproof.effects.reader import is_gone
 from bulletproof.engine.journal import Journal
 from bulletproof.errors import UsageError
 from bulletproof.wiring import config_of
@@ -47,7 +49,13 @@ def logs_command(
         for line in tail(path, lines) if path else ():
             click.echo(line)
         return
-    for line in follow(current, lambda: time.sleep(_POLL_SECONDS), lines=lines):
+
+    def pause() -> None:
+        if is_gone(sys.stdout.fileno()):
+            raise BrokenPipeError  # a silent app would never let us find out by writing
+        time.sleep(_POLL_SECONDS)
+
+    for line in follow(current, pause, lines=lines):
         click.echo(line)
 
 

@@ -24,11 +24,14 @@ class Verb(NamedTuple):
 
 VERBS: dict[str, Verb] = {
     "init": Verb("Begin", "Look at an app and write its bulletproof.toml"),
+    "setup": Verb("Begin", "Bring this Bulletproof to a host, over SSH"),
     "demo": Verb("Begin", "Deploy a real app under load, break it in many ways, and show that nothing was lost"),
     "deploy": Verb("Deploy", "Make a revision of the app live, without dropping a request"),
     "plan": Verb("Deploy", "Rehearse a deployment and tell what it would do, changing nothing"),
     "rollback": Verb("Deploy", "Make an earlier release live again, with today's data and settings"),
     "restart": Verb("Deploy", "Replace the running processes by new ones, without dropping a request"),
+    "attach": Verb("Deploy", "Watch the deployment that runs, from its beginning"),
+    "abort": Verb("Deploy", "Undo the deployment that runs"),
     "env": Verb("Deploy", "Set, list and unset the app's settings"),
     "status": Verb("Look", "What runs, since when, and where"),
     "releases": Verb("Look", "Every deployment and how it ended"),
@@ -101,13 +104,33 @@ def default_root() -> str:
     envvar="BULLETPROOF_ROOT",
     help="The folder that holds the embedded host.  [default: the user's data directory]",
 )
+@click.option(
+    "--to",
+    metavar="HOST",
+    help="The host by SSH that the verb is about: a name from [hosts], or [USER@]HOST[:PORT].",
+)
 @click.version_option(__version__, message="bulletproof %(version)s")
 @click.pass_context
-def bulletproof(context: click.Context, root: str | None) -> None:
-    """Keep the root for the verb."""
+def bulletproof(context: click.Context, root: str | None, to: str | None) -> None:
+    """Keep root and host for the verb; and let another machine's command line in, if it fits."""
+    if to is not None:
+        _require_host_option(context, context.invoked_subcommand or "")
+        context.meta["bulletproof.to"] = to
+    if "BULLETPROOF_CLIENT" in os.environ:
+        from bulletproof.cli.client import admit  # noqa: PLC0415  only over SSH
+
+        admit(context)
     from pathlib import Path  # noqa: PLC0415  8 ms of processor time that the help does not need
 
     context.obj = Path(root or default_root()).absolute()
+
+
+def _require_host_option(context: click.Context, name: str) -> None:
+    """Raise a usage error for a verb that is done on this machine only."""
+    command = bulletproof.get_command(context, name)
+    is_group = isinstance(command, click.Group)
+    if command and not is_group and all(parameter.name != "to" for parameter in command.params):
+        raise click.UsageError(f"{name} is done here only; it takes no --to")
 
 
 def main() -> None:

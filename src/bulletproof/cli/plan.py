@@ -9,10 +9,11 @@ from pathlib import Path
 
 import click
 
-from bulletproof.cli.deployments import find_order, origin_options, source_options
+from bulletproof.cli.deployments import Wish, ordered, origin_options, source_options
+from bulletproof.cli.parcels import packed_source
 from bulletproof.cli.plan_text import as_json as plan_as_json
 from bulletproof.cli.plan_text import in_words
-from bulletproof.cli.target import Target, host_options, json_option, loss_option
+from bulletproof.cli.target import Target, json_option, loss_option, sent_with
 from bulletproof.cli.words import show_error
 from bulletproof.domain.layout import PlannedLayout, runtime_folder
 from bulletproof.effects import durable
@@ -43,13 +44,14 @@ Exit status: 0 when it would be deployed, 1 when it would be refused, 5 while an
 @source_options
 @origin_options
 @loss_option
-@host_options
+@sent_with(packed_source)
 @json_option
 @click.pass_obj
 def plan_command(
     root: Path,
     *,
     revision: str | None,
+    bundle: str | None,
     worktree: bool,
     may_lose_data: bool,
     database: Path | None,
@@ -59,18 +61,20 @@ def plan_command(
     as_json: bool,
 ) -> None:
     """Plan what is asked for from this folder."""
-    target, order = find_order(
-        root,
-        verb_root,
-        app_name,
-        revision,
+    wish = Wish(
+        revision=revision,
+        bundle=bundle,
         worktree=worktree,
         may_lose_data=may_lose_data,
         database=database,
         has_new_database=has_new_database,
     )
     try:
-        with Interrupts(), scratch_folder(f"bulletproof-plan-{target.app}-") as scratch:
+        with (
+            Interrupts(),
+            ordered(root, verb_root, app_name, wish) as (target, order),
+            scratch_folder(f"bulletproof-plan-{target.app}-") as scratch,
+        ):
             plan = _plan(target, order, scratch)
     except Interrupted as signal:
         raise StepFailed("interrupted", f"{signal}; the plan changed nothing", hint="bulletproof plan") from signal

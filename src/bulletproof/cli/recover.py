@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from bulletproof.cli.recording import Recording
 from bulletproof.cli.render import choose_renderer
 from bulletproof.cli.target import find_target, host_options, json_option, open_session, wait_option
 from bulletproof.operations.activate import recover
@@ -24,9 +25,8 @@ def recover_command(
     The supervisor does the same by itself, within seconds of the deployer's death.
     """
     target = find_target(root, verb_root, app_name)
-    with open_session(
-        target, "recover", choose_renderer(target.app, as_json=as_json), wait_seconds=wait_seconds
-    ) as session:
+    renderer = Recording(choose_renderer(target.app, as_json=as_json), target.layout)
+    with open_session(target, "recover", renderer, wait_seconds=wait_seconds) as session:
         entry = recover(session)
     if entry is None:
         click.echo("nothing to recover: the host is whole", err=True)

@@ -10,11 +10,12 @@ from typing import Protocol
 
 import click
 
+from bulletproof.cli.client import our_client, typed_there
 from bulletproof.cli.words import show_error
 from bulletproof.domain.deployment import Kind, Live, Outcome
 from bulletproof.domain.events import Committed, Event, StepDone, StepFailed, StepStarted, StepUndone
 from bulletproof.engine.journal import Entry
-from bulletproof.errors import BulletproofError
+from bulletproof.errors import BulletproofError, NeedsPerson, Refused, Undone, Unwatched, UsageError
 from bulletproof.operations.activate import Result, words_of
 
 _DOING = {
@@ -43,6 +44,19 @@ _AGAIN = {
     Kind.START: "start",
     Kind.STOP: "stop",
     Kind.DESTROY: "destroy",
+}
+EVENT_NAMES: dict[type[Event], str] = {
+    StepStarted: "step-started",
+    StepDone: "step-done",
+    StepFailed: "step-failed",
+    StepUndone: "step-undone",
+    Committed: "committed",
+}
+EXIT_CODES = {
+    Outcome.DEPLOYED: 0,
+    Outcome.REFUSED: Refused.exit_code,
+    Outcome.UNDONE: Undone.exit_code,
+    Outcome.FAILED: NeedsPerson.exit_code,
 }
 _NAME_WIDTH = 12
 _SILENT = {"adopt", "vacant"}
@@ -177,14 +191,7 @@ class JsonEvents:
 
     def event(self, event: Event) -> None:
         """{"event": "step-started" | "step-done" | "step-failed" | "step-undone" | "committed", …}."""
-        names = {
-            StepStarted: "step-started",
-            StepDone: "step-done",
-            StepFailed: "step-failed",
-            StepUndone: "step-undone",
-            Committed: "committed",
-        }
-        self._print(names[type(event)], **asdict(event))
+        self._print(EVENT_NAMES[type(event)], **asdict(event))
 
     def ended(self, result: Result, address: str) -> None:
         """{"event": "deployment", "outcome": …}, the last line."""
@@ -195,21 +202,23 @@ class JsonEvents:
             _error_of(result, self._kind) if result.cause else None,
             address,
             result.troubles,
+            result.seconds,
         )
 
     def failed(self, error: BulletproofError, serving: Live | None) -> None:
-        """The same last line for a deployment that could not be begun or ended."""
+        """The same last line for what could not be begun or ended, without an outcome when none is known."""
         outcome = Outcome.FAILED if error.exit_code in {4, 6} else Outcome.REFUSED
-        self._deployment(outcome, "", serving, error, "")
+        self._deployment(None if isinstance(error, Unwatched) else outcome, "", serving, error, "")
 
     def _deployment(
         self,
-        outcome: Outcome,
+        outcome: Outcome | None,
         release: str,
         serving: Live | None,
         error: BulletproofError | None,
         address: str,
         troubles: tuple[str, ...] = (),
+        seconds: float = 0.0,
     ) -> None:
         self._print(
             "deployment",
@@ -217,7 +226,7 @@ class JsonEvents:
             release=release or None,
             serving=serving.release if serving else None,
             address=address or None,
-            seconds=round(time.monotonic() - self._begun_at, 3),
+            seconds=round(seconds or time.monotonic() - self._begun_at, 3),
             error=error_as_json(error) if error else None,
             troubles=troubles,
         )
@@ -226,9 +235,15 @@ class JsonEvents:
         click.echo(json.dumps({"event": event, "app": self._app or None, **values}))
 
 
+def exit_code_of(result: Result) -> int:
+    """The exit code that a deployment's result means."""
+    return UsageError.exit_code if isinstance(result.cause, UsageError) else EXIT_CODES[result.outcome]
+
+
 def choose_renderer(app: str, *, as_json: bool) -> Renderer:
     """The renderer for where the output goes."""
-    return JsonEvents(app) if as_json else Lines(app, is_live=sys.stderr.isatty())
+    client = our_client()
+    return JsonEvents(app) if as_json else Lines(app, is_live=sys.stderr.isatty() or bool(client and client.is_live))
 
 
 def _serves(serving: Live | None, address: str) -> str:
@@ -249,7 +264,7 @@ def error_as_json(error: BulletproofError) -> dict[str, object]:
     return {
         "reference": error.reference,
         "message": error.message,
-        "hint": error.hint,
+        "hint": typed_there(error.hint),
         "context": list(error.context),
         "exit_code": error.exit_code,
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from bulletproof.cli.deployments import carry_out
-from bulletproof.cli.target import find_target, host_options, json_option, loss_option, wait_option
+from bulletproof.cli.target import detach_option, find_target, host_options, json_option, loss_option, wait_option
 from bulletproof.domain.deployment import Kind
 from bulletproof.operations.activate import Result, Session, activate, recover, rollback_target
 from bulletproof.operations.attempt import Order
@@ -17,6 +17,7 @@ from bulletproof.operations.attempt import Order
 @click.argument("release", required=False)
 @loss_option
 @host_options
+@detach_option
 @wait_option
 @json_option
 @click.pass_obj

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from bulletproof.cli.target import find_target, host_options
+from bulletproof.cli.parcels import in_terminal
+from bulletproof.cli.target import find_target, sent_with
 from bulletproof.domain.settings import for_app
 from bulletproof.domain.web import database_setting, surroundings
 from bulletproof.engine.journal import Journal
@@ -30,7 +31,7 @@ Run COMMAND in the live release: its folder, its packages, its settings, its dat
 
 
 @click.command("run", help=_HELP, context_settings={"ignore_unknown_options": True})
-@host_options
+@sent_with(in_terminal)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
 def run_command(root: Path, *, command: tuple[str, ...], verb_root: Path | None, app_name: str | None) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from bulletproof.cli.client import typed_there
 from bulletproof.cli.target import Target, find_target, host_options, json_option
 from bulletproof.cli.wording import duration, size
 from bulletproof.domain.process import Phase, ProcessState
@@ -121,7 +122,7 @@ def _advice(found: Status) -> str:
         hint = "bulletproof restart"
     elif names := [name for name, states in found.background.items() if any(map(is_in_trouble, states))]:
         hint = f"bulletproof logs {names[0]}"
-    return f"{click.style('hint:', fg='cyan')} {hint}" if hint else ""
+    return f"{click.style('hint:', fg='cyan')} {typed_there(hint)}" if hint else ""
 
 
 def _crashes(restarts: int) -> str:

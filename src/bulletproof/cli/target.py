@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import click
 
+from bulletproof.cli.afar import Packing, hand_over, host_of, remember_host
+from bulletproof.cli.detached import detach_and_watch, is_to_be_detached
 from bulletproof.cli.render import Renderer
 from bulletproof.domain import toml
 from bulletproof.domain.config import AppConfig
@@ -34,7 +37,37 @@ INHERITED_LOCK = "BULLETPROOF_LOCK_FD"
 
 
 def host_options(function: F) -> F:
-    """The options by which every verb finds its app."""
+    """The options by which every verb finds its app; with `--to` its words are handed to the host."""
+    return sent_with(None)(function)
+
+
+def sent_with(packing: Packing | None) -> Callable[[F], F]:
+    """The same for a verb of which the host needs more than the words: what `packing` makes."""
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def here_or_there(*args: object, **kwargs: object) -> object:
+            context = click.get_current_context()
+            host = host_of(context)
+            return function(*args, **kwargs) if host is None else hand_over(context, host, packing)
+
+        return to_option(_place_options(cast("F", here_or_there)))
+
+    return decorate
+
+
+def to_option(function: F) -> F:
+    """The host that is meant."""
+    return click.option(
+        "--to",
+        metavar="HOST",
+        expose_value=False,
+        callback=remember_host,
+        help="A host by SSH: a name from [hosts], or [USER@]HOST[:PORT].",
+    )(function)
+
+
+def _place_options(function: F) -> F:
     function = click.option("--app", "app_name", metavar="NAME", help="The app, when not in its folder.")(function)
     return click.option(
         "--root",
@@ -45,7 +78,19 @@ def host_options(function: F) -> F:
 
 
 def wait_option(function: F) -> F:
-    """How long to wait for another deployment."""
+    """How long to wait for another deployment.
+
+    A verb that has it takes the lock: asked for over SSH, or with `--detach`, it is done in a process of its own.
+    """
+
+    @functools.wraps(function)
+    def here_or_detached(*args: object, **kwargs: object) -> object:
+        is_left = bool(kwargs.pop("is_left", False))
+        if is_to_be_detached(wished=is_left):
+            target = _place_of(click.get_current_context())
+            detach_and_watch(target.layout.lock, is_left=is_left)
+        return function(*args, **kwargs)
+
     return click.option(
         "--wait",
         "wait_seconds",
@@ -53,7 +98,20 @@ def wait_option(function: F) -> F:
         default=0.0,
         metavar="SECONDS",
         help="Wait so long for another deployment to end, instead of refusing at once.",
-    )(function)
+    )(cast("F", here_or_detached))
+
+
+def detach_option(function: F) -> F:
+    """Leave the deployment to itself; above `wait_option`."""
+    return click.option("--detach", "is_left", is_flag=True, help="Come back as soon as it has begun; it goes on.")(
+        function
+    )
+
+
+def _place_of(context: click.Context) -> Target:
+    """The app that a verb is about, before the verb looks itself."""
+    chosen = context.params
+    return find_target(context.find_object(Path) or Path(), chosen["verb_root"], chosen["app_name"])
 
 
 def loss_option(function: F) -> F:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from bulletproof.cli.client import typed_there
 from bulletproof.errors import BulletproofError
 
 
@@ -26,4 +27,4 @@ def show_error(error: BulletproofError, *, after: str = "") -> None:
     if after:
         click.echo(f"  {after}", err=True)
     if error.hint:
-        click.echo(f"{click.style('hint:', fg='cyan')} {error.hint}", err=True)
+        click.echo(f"{click.style('hint:', fg='cyan')} {typed_there(error.hint)}", err=True)

@@ -135,6 +135,15 @@ class Layout:
         return self.state / "reports" / f"{number}.json"
 
     @property
+    def told(self) -> Path:
+        """The folder of what each deployment told."""
+        return self.state / "told"
+
+    def events(self, number: int) -> Path:
+        """What deployment `number` told from its beginning, one JSON object per line."""
+        return self.told / f"deployment-{number}.jsonl"
+
+    @property
     def environment(self) -> Path:
         """The settings that the next deployment takes."""
         return self.root / "etc" / "bulletproof" / self.app / "env.json"

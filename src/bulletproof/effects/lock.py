@@ -132,6 +132,20 @@ def peek(path: Path) -> Holder | None:
         os.close(descriptor)
 
 
+def is_held(path: Path) -> bool:
+    """Whether anybody holds the lock at this moment. It is taken for an instant, shared, to find out."""
+    descriptor = _open(path, os.O_RDONLY)
+    if descriptor is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def take_from_dead(path: Path) -> HeldLock | None:
     """Take the lock if its owner died in the middle, with its note kept; None in every other case.
 

@@ -15,6 +15,7 @@ from typing import IO
 
 from bulletproof.errors import StepFailed
 
+NOTHING = subprocess.DEVNULL
 _CONTEXT_LINES = 15
 _CHECK_SECONDS = 0.05
 
@@ -134,11 +135,43 @@ def _text(file: IO[bytes]) -> str:
     return file.read().decode(errors="replace")
 
 
+def attend(
+    argv: Sequence[str],
+    *,
+    given: IO[bytes] | int | None,
+    said: IO[bytes] | None = None,
+    errors: IO[bytes] | None = None,
+) -> int:
+    """Run a program in our own terminal, where it may ask the person, to its end; it is ended when we are interrupted.
+
+    `given`, `said` and `errors` are its input and output, ours when None; NOTHING is an empty input. Returns its exit
+    status, minus a signal's number.
+    Raises FileNotFoundError when there is no such program.
+    """
+    child = subprocess.Popen(argv, stdin=given, stdout=said, stderr=errors)
+    try:
+        return child.wait()
+    except BaseException:
+        child.terminate()
+        child.wait()
+        raise
+
+
+def detach(argv: Sequence[str], *, given: IO[bytes], said: IO[bytes], errors: IO[bytes]) -> Running:
+    """Start a program that outlives us: in a session of its own, on files of which nobody need be the reader."""
+    return Running(subprocess.Popen(argv, stdin=given, stdout=said, stderr=errors, start_new_session=True))
+
+
 class Running:
     """A program that was started and is watched; ended with everything in its session."""
 
     def __init__(self, child: subprocess.Popen[bytes]) -> None:
         self._child = child
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._child.pid
 
     def status(self) -> int | None:
         """Its exit status, minus a signal's number; None while it runs."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 from dataclasses import dataclass
 
 import psutil
@@ -34,3 +37,25 @@ def _resident(process: psutil.Process) -> int:
         return int(process.memory_info().rss)
     except psutil.NoSuchProcess:
         return 0
+
+
+class Asked:
+    """A running process that can be asked to end; by a handle, so that it is never another one of the same number."""
+
+    def __init__(self, pid: int) -> None:
+        """Raises ProcessLookupError when it does not run any more."""
+        self._handle = os.pidfd_open(pid)
+
+    def ask_to_end(self) -> None:
+        """SIGTERM. Raises ProcessLookupError when it has ended, PermissionError when it is another user's."""
+        signal.pidfd_send_signal(self._handle, signal.SIGTERM)
+
+    def has_ended(self, within_seconds: float) -> bool:
+        """Whether it ends within so long."""
+        poll = select.poll()
+        poll.register(self._handle, select.POLLIN)
+        return bool(poll.poll(within_seconds * 1000))
+
+    def close(self) -> None:
+        """Let go of the handle."""
+        os.close(self._handle)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import TextIO
 
+import msgspec
+
 from bulletproof.domain.deployment import Kind
 from bulletproof.domain.settings import RESERVED, changed
 from bulletproof.errors import UsageError
@@ -41,6 +43,8 @@ def read_assignments(assignments: tuple[str, ...], stdin: TextIO) -> dict[str, s
 
     Raises UsageError, which never tells a value.
     """
+    if not assignments:
+        raise UsageError("setting-malformed", "no setting is named", hint="bulletproof env set NAME=VALUE")
     values = {}
     for assignment in assignments:
         name, separator, value = assignment.partition("=")
@@ -50,9 +54,25 @@ def read_assignments(assignments: tuple[str, ...], stdin: TextIO) -> dict[str, s
                 f"{name if _NAME.fullmatch(name) else 'an argument'} is not of the form NAME=VALUE",
                 hint="bulletproof env set NAME=VALUE",
             )
+        values[name] = stdin.read().removesuffix("\n") if value == "-" else value
+    return _checked(values)
+
+
+def read_values(stdin: TextIO) -> dict[str, str]:
+    """Settings as a command line on another machine sends them: a JSON object. Raises UsageError as above."""
+    try:
+        values = msgspec.json.decode(stdin.read(), type=dict[str, str])
+    except msgspec.MsgspecError as error:
+        raise UsageError("setting-malformed", "the settings did not arrive whole; nothing was set") from error
+    if not values or not all(map(_NAME.fullmatch, values)):
+        raise UsageError("setting-malformed", "what arrived is no list of settings; nothing was set")
+    return _checked(values)
+
+
+def _checked(values: dict[str, str]) -> dict[str, str]:
+    for name, value in values.items():
         if name.startswith(RESERVED):
             raise UsageError("setting-reserved", f"names that begin with {RESERVED} are Bulletproof's own")
-        values[name] = stdin.read().removesuffix("\n") if value == "-" else value
-        if "\0" in values[name]:
+        if "\0" in value:
             raise UsageError("setting-malformed", f"the value of {name} holds a zero byte")
     return values

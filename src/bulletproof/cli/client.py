@@ -1,0 +1,67 @@
+"""Who gives the orders when they come over SSH: the command line on another machine, and how it calls this host."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import click
+import msgspec
+
+from bulletproof import __version__
+from bulletproof.domain.versions import fit, is_older
+from bulletproof.errors import UsageError
+
+VARIABLE = "BULLETPROOF_CLIENT"
+"""The environment variable that tells an engine of its client, as JSON."""
+
+_COMMAND = re.compile(r"\bbulletproof (?=[a-z])")
+
+
+class Client(msgspec.Struct, frozen=True, kw_only=True):
+    """A command line on another machine."""
+
+    version: str
+    host: str
+    """How it calls this host."""
+    is_live: bool = False
+    """Whether its person looks at a terminal."""
+
+
+def our_client() -> Client | None:
+    """The client that we work for; None when a person typed the command on this very machine.
+
+    Raises UsageError `client-odd` when what it says of itself cannot be understood.
+    """
+    told = os.environ.get(VARIABLE)
+    if not told:
+        return None
+    try:
+        return msgspec.json.decode(told, type=Client)
+    except msgspec.MsgspecError as error:
+        raise UsageError("client-odd", f"the other machine's command line cannot be understood: {error}") from error
+
+
+def admit(context: click.Context) -> None:
+    """Let in a client that fits, and show it colours when its person looks at a terminal. Raises UsageError."""
+    client = our_client()
+    if client is not None:
+        require_fit(client)
+        context.color = client.is_live or None
+
+
+def require_fit(client: Client) -> None:
+    """Raise UsageError `engine-older` or `engine-newer` when this engine and the client cannot work together."""
+    if fit(client.version, __version__):
+        return
+    both = f"the engine on {client.host} is {__version__}, and this command line is {client.version}"
+    if is_older(__version__, client.version):
+        raise UsageError("engine-older", f"{both}; they do not fit", hint="bulletproof setup")
+    hint = f"uv tool install 'bulletproof=={__version__}' (or pip install), then again"
+    raise UsageError("engine-newer", f"{both}; they do not fit", hint=hint)
+
+
+def typed_there(hint: str) -> str:
+    """A hint as the client's person has to type it."""
+    client = our_client()
+    return _COMMAND.sub(f"bulletproof --to {client.host} ", hint) if client else hint
