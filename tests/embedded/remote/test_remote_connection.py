@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import subprocess
 
@@ -34,6 +35,20 @@ def test_a_host_whose_key_is_not_known_is_never_taken(app: FarApp, key: str | No
 
     assert (done.status, done.reference) == (1, "host-key-changed" if key else "host-key-unknown")
     assert host.commands() == before
+
+
+def test_a_name_of_the_configuration_leads_to_its_host(app: FarApp) -> None:
+    """`[hosts]` gives user, host and port; hints say the name."""
+    assert app.host is not None
+    app.configure(hosts={"prod": f"{getpass.getuser()}@127.0.0.1:{app.host.port}"})
+    try:
+        found = app.run("status", "--json", "--to", "prod", status=0)
+        refused = app.run("abort", "--to", "prod", status=1)
+    finally:
+        app.configure()
+
+    assert json.loads(found.out)["app"] == app.name
+    assert "hint: bulletproof --to prod status" in refused.err
 
 
 def test_a_host_that_cannot_be_reached_is_told(app: FarApp) -> None:
