@@ -81,8 +81,8 @@ class Releases(Protocol):
     def prune_cache(self) -> int:
         """Remove what only older builds could use again; returns how many entries went."""
 
-    def point_current_at(self, release: str) -> None:
-        """Let the proxy give out the static files of this release, and where it has none, of the one before.
+    def point_current_at(self, release: str, former: str | None) -> None:
+        """Let the proxy give out the static files of this release, and where it has none, of the former one.
 
         People see by the same link which release is live.
         """

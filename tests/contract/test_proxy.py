@@ -678,7 +678,8 @@ class TestStaticFiles:
             (folder / name.replace("_", ".")).write_text(content)
         site.layout.public(release).mkdir()
         (site.layout.public(release) / "static").symlink_to("../source/shop/static")
-        BuiltReleases(site.layout, lambda _source, _server: "app:app").point_current_at(release)
+        former = site.layout.current.readlink().name if site.layout.current.is_symlink() else None
+        BuiltReleases(site.layout, lambda _source, _server: "app:app").point_current_at(release, former)
 
     def test_the_live_release_comes_first_and_then_the_one_before(self, site: Site, app: Instance) -> None:
         """A page of the release before finds its files; of two with one name it is the live one's."""

@@ -114,7 +114,7 @@ def test_current_names_the_live_release_until_it_is_gone(releases: Releases, dep
     """`current` follows the live release, and never names one that was discarded."""
     for release in ("1-aaa", "2-bbb"):
         deploy(release)
-        releases.point_current_at(release)
+        releases.point_current_at(release, None)
     assert _current(releases) == "2-bbb"
     releases.discard("1-aaa")
     assert _current(releases) == "2-bbb"

@@ -88,7 +88,7 @@ class FakeReleases:
         """There is no cache."""
         return 0
 
-    def point_current_at(self, release: str) -> None:
+    def point_current_at(self, release: str, former: str | None) -> None:  # noqa: ARG002  the port's
         """Remember which release is for people to look at."""
         self.current = release
 

@@ -140,13 +140,12 @@ class BuiltReleases:
         names = [path.parent.name for path in self.layout.releases.glob(f"*/{_MANIFEST}")]
         return tuple(sorted((name for name in names if not name.startswith(".")), key=_by_number))
 
-    def point_current_at(self, release: str) -> None:
-        """Let `current` name the live release, and `former` the one that it named until now."""
+    def point_current_at(self, release: str, former: str | None) -> None:
+        """Let `current` name the live release, and `former` the one before, unless that was pruned."""
         _require_name(release)
-        current, named = self.layout.current, Path("releases") / release
-        if current.is_symlink() and current.readlink() != named:
-            durable.replace_symlink(self.layout.former, current.readlink())
-        durable.replace_symlink(current, named)
+        if former is not None and self.layout.release(former).is_dir():
+            durable.replace_symlink(self.layout.former, Path("releases") / former)
+        durable.replace_symlink(self.layout.current, Path("releases") / release)
 
     def has_program(self, release: str, program: str) -> bool:
         """Whether a command of the built release would find it: in its packages, its source, or on the machine."""

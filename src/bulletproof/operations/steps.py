@@ -207,7 +207,7 @@ def candidate(host: Host, manifest: Manifest, number: int) -> Candidate:
 
 def cut_over(attempt: Attempt) -> str:
     """New requests go to the new instance, from one instant on; its static files are there before its first page."""
-    attempt.host.releases.point_current_at(attempt.deployment.release)
+    _give_out_files_of(attempt, attempt.deployment.release)
     attempt.host.proxy.route_to(attempt.number)
     return ""
 
@@ -217,8 +217,14 @@ def cut_back(attempt: Attempt) -> None:
     previous = attempt.deployment.previous
     if previous is not None:
         attempt.host.proxy.route_to(previous.number)
-        attempt.host.releases.point_current_at(previous.release)
+        _give_out_files_of(attempt, previous.release)
         drain(attempt.host, attempt.number, seconds=_UNDO_DRAIN_SECONDS)
+
+
+def _give_out_files_of(attempt: Attempt, release: str) -> None:
+    """Of a release, and of the one that was live before it: by the journal, so that an undo leaves what it found."""
+    earlier = [live.release for live in attempt.lived if live.release != release]
+    attempt.host.releases.point_current_at(release, earlier[-1] if earlier else None)
 
 
 def verify_through_proxy(attempt: Attempt) -> str:

@@ -145,7 +145,7 @@ def test_only_ids_of_releases_are_discarded(releases: BuiltReleases, name: str) 
     with pytest.raises(StepFailed, match="release-unknown"):
         releases.discard(name)
     with pytest.raises(StepFailed, match="release-unknown"):
-        releases.point_current_at(name)
+        releases.point_current_at(name, None)
 
 
 def test_a_code_change_builds_within_two_seconds(releases: BuiltReleases, app: Path) -> None:
