@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -125,10 +127,20 @@ def carry_out(
             address = f"http://127.0.0.1:{session.host.proxy.port()}" if result.serving else ""
     except (BulletproofError, OSError, Interrupted) as cause:
         error = words_of(cause)
-        renderer.failed(error, still_serving(target))
+        _tell(functools.partial(renderer.failed, error, still_serving(target)))
         sys.exit(error.exit_code)
-    renderer.ended(result, address)
+    _tell(functools.partial(renderer.ended, result, address))
     sys.exit(exit_code_of(result))
+
+
+def _tell(show: Callable[[], None]) -> None:
+    """Tell how it ended; where that cannot be written any more, the exit code says it."""
+    try:
+        show()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())  # what waits in it would be tried again at the exit, and change the code
 
 
 def still_serving(target: Target) -> Live | None:
