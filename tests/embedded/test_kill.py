@@ -111,8 +111,10 @@ def test_the_next_deployment_after_all_these_kills_works(warm: LiveApp) -> None:
 def test_a_recovery_removes_what_killed_writes_left(warm: LiveApp) -> None:
     """A file that was never finished, which may hold settings, does not outlive the recovery."""
     layout = warm.layout
-    places = (layout.home, layout.releases, layout.state, layout.frozen_settings, layout.environment.parent)
+    below_state = (layout.rehearsal(0).parent, layout.report(0).parent, layout.snapshots, layout.frozen_settings)
+    places = (layout.home, layout.releases, layout.state, *below_state, layout.environment.parent)
     for place in places:
+        place.mkdir(exist_ok=True)
         (place / ".bp-new-999999999.1.00000000").write_text("SECRET_KEY")
     assert len(warm.leftovers()) == len(places)
     warm.kill_at("step-started", "fetch", "deploy", "v1")
