@@ -783,6 +783,16 @@ def test_a_port_that_another_program_took_meanwhile_is_refused_at_the_start(plac
     assert f"(pid {os.getpid()})" in refused.value.message
 
 
+def test_another_that_listens_is_not_taken_for_our_own(place: Place) -> None:
+    """Two hosts that chose one port at the same time: the slower one must not believe that its proxy is up."""
+    proxy = CaddyProxy(place.layout(), free_port())
+    port = proxy.port()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        assert not proxy.is_listening()
+
+
 def test_two_proxies_on_one_port_are_noticed(site: Site, place: Place) -> None:
     """Should a second Caddy get onto the port all the same, both say so instead of sharing the requests."""
     environment = {"HOME": str(place.root), "XDG_DATA_HOME": str(place.root)}

@@ -107,7 +107,7 @@ class CaddyProxy:
         return port
 
     def is_listening(self) -> bool:
-        """Whether something accepts connections on the port, looked up without connecting.
+        """Whether our Caddy accepts connections on the port, looked up without connecting.
 
         Raises StepFailed (`port-shared`) when two programs do: Caddy binds with SO_REUSEPORT, so a second one of the
         same user gets a part of the connections instead of an error.
@@ -116,7 +116,8 @@ class CaddyProxy:
         listeners = len(route.listeners(port))
         if listeners > 1:
             raise StepFailed("port-shared", f"{listeners} programs listen on port {port}, and each gets some requests")
-        return listeners == 1
+        # One that listens may be another's, who chose the same port at the same time and was quicker.
+        return listeners == 1 and route.is_listening_with(str(self._caddyfile), port)
 
     def route_to(self, number: int) -> None:
         """The cutover: new requests go to deployment `number`'s instance, from one instant on."""
