@@ -30,7 +30,7 @@ class Clock:
 
 
 def gate(
-    answer: Callable[[str], int], health: Health, *, states: Iterable[ProcessState] | None = None
+    answer: Callable[[str], int], health: Health, *, states: Iterable[ProcessState] | None = None, crashes: int = 0
 ) -> tuple[str, list[str]]:
     """Pass the gate with an instance that answers by path; returns the words and the paths that were asked."""
     asked: list[str] = []
@@ -42,7 +42,13 @@ def gate(
         status = answer(path)
         return Answer(status=status, seconds=0.1, words="" if status else "no answer in time")
 
-    candidate = Candidate(release="1-abc", ask=ask, state=lambda: next(running), log_tail=lambda _: ("the last line",))
+    candidate = Candidate(
+        release="1-abc",
+        ask=ask,
+        state=lambda: next(running),
+        log_tail=lambda _: ("the last line",),
+        crashes=crashes,
+    )
     return pass_gate(candidate, health, clock, clock.sleep), asked
 
 
@@ -54,6 +60,15 @@ def test_three_in_a_row_are_asked_for() -> None:
 
     assert asked == ["/up"] * 6
     assert words == "/up healthy 3 times in a row"
+
+
+def test_what_crashed_before_it_came_to_the_gate_may_pass_and_may_not_crash_again() -> None:
+    """An old instance that is resumed has a past."""
+    once = ProcessState(name="web-1", phase=Phase.RUNNING, restarts=1)
+    twice = ProcessState(name="web-1", phase=Phase.RUNNING, restarts=2)
+    assert gate(lambda _: 200, Health(), states=itertools.repeat(once), crashes=1)[0]
+    with pytest.raises(StepFailed, match="crashed-at-boot"):
+        gate(lambda _: 200, Health(), states=[once, twice], crashes=1)
 
 
 def test_a_round_is_good_only_when_every_path_is() -> None:

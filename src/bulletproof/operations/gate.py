@@ -27,6 +27,8 @@ class Candidate:
     log_tail: Callable[[int], tuple[str, ...]]
     where: str = ""
     """Words for where it stands, when that is not the live host."""
+    crashes: int = 0
+    """How often it had crashed before it came to the gate, which says nothing of it now."""
 
 
 def pass_gate(candidate: Candidate, health: Health, clock: Callable[[], float], sleep: Callable[[float], None]) -> str:
@@ -63,7 +65,7 @@ def _ask_all(candidate: Candidate, paths: tuple[str, ...], timeout_seconds: floa
 
 def _refuse_crashed(candidate: Candidate) -> None:
     state = candidate.state()
-    if state.restarts or state.phase is not Phase.RUNNING:
+    if state.restarts > candidate.crashes or state.phase is not Phase.RUNNING:
         log = candidate.log_tail(_LOG_LINES)
         words = f"the app of release {candidate.release}{candidate.where} {state.words or 'does not run'}"
         words, hint = blamed(words, log, f"bulletproof logs {candidate.release}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from bulletproof.domain.process import Phase, web_name
 from bulletproof.domain.report import DRAIN_SECONDS, MARGIN_SECONDS
 from bulletproof.engine.journal import Journal
@@ -70,10 +72,14 @@ def resume_requests(attempt: Attempt) -> None:
     if previous is None or host.proxy.target() == previous.number:
         return
     manifest = host.releases.manifest(previous.release)
-    if host.supervisor.state(web_name(previous.number)).phase is not Phase.RUNNING:
+    name = web_name(previous.number)
+    if host.supervisor.state(name).phase is not Phase.RUNNING:
+        host.supervisor.stop(name)  # what died with the whole host waits to be run again, as if it had crashed
         host.supervisor.start(instance_process(attempt, manifest, previous.number))
+    crashes = host.supervisor.state(name).restarts
+    resumed = dataclasses.replace(candidate(host, manifest, previous.number), crashes=crashes)
     try:
-        pass_gate(candidate(host, manifest, previous.number), manifest.config.health, host.clock, host.sleep)
+        pass_gate(resumed, manifest.config.health, host.clock, host.sleep)
     finally:
         # Healthy or not, it is all there is: an error is a better answer than none.
         host.proxy.route_to(previous.number)
