@@ -3,13 +3,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
-.PHONY: demo test lint unit contract crash embedded hosts gallery bench-deploy bench-database clean
+.PHONY: demo test prove prove-all lint unit contract crash embedded hosts gallery bench-deploy bench-database clean
 
 demo: $(VENV)/.ready
 	$(BIN)/bulletproof demo $(ARGS)
 
 test: lint $(VENV)/.ready-dev
-	$(RUN) pytest -n 3 --dist loadgroup --ignore=tests/gallery tests examples/datacharted/tests $(ARGS)
+	$(RUN) pytest -n 3 --dist loadgroup --ignore=tests/gallery --ignore=tests/prove tests examples/datacharted/tests $(ARGS)
+
+# The proof: planted bugs that it must catch, then faults in real deployments; docs/proof.md tells what came of them.
+prove: $(VENV)/.ready-dev
+	$(RUN) pytest -n 2 tests/prove
+	$(RUN) bulletproof.prove --faults 2000 --minutes 15 --write docs/proof.md $(ARGS)
+
+prove-all: $(VENV)/.ready-dev
+	$(RUN) pytest -n 2 tests/prove
+	$(RUN) bulletproof.prove --faults 10000 --rounds 200 --write docs/proof.md $(ARGS)
 
 lint: $(VENV)/.ready-dev
 	$(RUN) ruff check .

@@ -84,6 +84,29 @@ ALLOWED = {
     "demo/story.py": Allowance(frozenset({".unlink"}), "what a broken release has filled the disk with"),
     "demo/traffic.py": Allowance(
         frozenset({".open", "subprocess", "subprocess.Popen"}), "it holds the traffic generator and reads its log"),
+    "prove/__main__.py": Allowance(
+        frozenset({"os.execvp"}),
+        "it becomes itself in a mount namespace of its own"),
+    "prove/disk.py": Allowance(
+        frozenset({".mkdir", ".open", ".touch", ".unlink", ".write_text", "shutil.rmtree", "subprocess",
+                   "subprocess.run"}),
+        "it makes a disk to break it, which is gone when the proof ends"),
+    "prove/host.py": Allowance(
+        frozenset({".chmod", ".rename", ".unlink", ".write_text", "subprocess", "subprocess.Popen", "subprocess.run"}),
+        "it starts and kills the tool under test in a scratch folder of which nothing is kept"),
+    "prove/hostile.py": Allowance(
+        frozenset({"open", "os.execv", "pty", "pty.fork", "subprocess", "subprocess.run"}),
+        "it starts, signals and kills the tool under test from outside"),
+    "prove/oracle.py": Allowance(frozenset({"shutil.copy"}), "a copy of the journal to read where the disk is full"),
+    "prove/power.py": Allowance(
+        frozenset({".mkdir", "subprocess"}),
+        "it holds the deployment that it cuts off, on a disk that it breaks"),
+    "prove/scenarios.py": Allowance(
+        frozenset({".touch", ".unlink"}),
+        "a mark in a scratch folder that makes a release ill"),
+    "prove/subject.py": Allowance(
+        frozenset({".touch", ".write_text", "shutil.copytree"}),
+        "a project made anew for each proof"),
 }  # fmt: skip
 DOOR = "bulletproof.effects.durable."
 PROCESS_DOORS = ("effects/process.py", "adapters/embedded/")

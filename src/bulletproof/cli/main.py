@@ -26,6 +26,7 @@ VERBS: dict[str, Verb] = {
     "init": Verb("Begin", "Look at an app and write its bulletproof.toml"),
     "setup": Verb("Begin", "Bring this Bulletproof to a host, over SSH"),
     "demo": Verb("Begin", "Deploy a real app under load, break it in many ways, and show that nothing was lost"),
+    "prove": Verb("Begin", "Kill deployments of this app anywhere, on hosts of their own, and show that it survives"),
     "deploy": Verb("Deploy", "Make a revision of the app live, without dropping a request"),
     "plan": Verb("Deploy", "Rehearse a deployment and tell what it would do, changing nothing"),
     "rollback": Verb("Deploy", "Make an earlier release live again, with today's data and settings"),

@@ -1,0 +1,1 @@
+"""The proof that a deployment can be killed anywhere: faults in a real host, and an oracle that looks from outside."""

@@ -1,0 +1,71 @@
+"""`python -m bulletproof.prove`: the proof of Bulletproof itself, over the tiny app."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from bulletproof.effects import durable
+from bulletproof.prove import disk, power, report, runner, strace, sweep
+from bulletproof.prove.host import scratch
+from bulletproof.prove.hostile import CASES
+from bulletproof.prove.scenarios import SCENARIOS
+
+
+def main() -> int:
+    """Record, choose, inject, tell; 0 when every promise was kept."""
+    parser = argparse.ArgumentParser(prog="bulletproof.prove", description=__doc__)
+    parser.add_argument("--faults", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--only", default="", metavar="SCENARIO/STEP/FAULT[:CALL[:INDEX]]")
+    parser.add_argument("--hosts", type=int, default=runner.HOSTS)
+    parser.add_argument("--rounds", type=int, default=24, help="of cut power and of full and broken disks (root only)")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no fault after so long")
+    parser.add_argument("--write", type=Path, help="the page for the documentation")
+    options = parser.parse_args()
+    if not strace.is_there():
+        parser.error("faults are injected by strace, which is not installed")
+    if again := disk.namespace([sys.executable, "-P", "-m", "bulletproof.prove", *sys.argv[1:]]):
+        os.execvp(again[0], again)  # noqa: S606  in a mount namespace, there is no shell that it could need
+    cases = [case for case in CASES if f"hostile/{case.name}".startswith(options.only)]
+    names = [name for name in SCENARIOS if f"{name}/".startswith(options.only) or options.only.startswith(f"{name}/")]
+
+    def watch(verdict: sweep.Verdict) -> None:
+        if not verdict.is_good:
+            sys.stdout.write(f"{verdict.name} [{verdict.step}]: {'; '.join(verdict.problems)}\n")
+            sys.stdout.flush()
+
+    with scratch() as base:
+        known = runner.record_all(base / "record", names) if names else []
+        chosen = sweep.sample(
+            [point for point in known if str(point).startswith(options.only)], options.faults, options.seed
+        )
+        sys.stdout.write(f"{len(known)} faults are known; {len(chosen)} are injected, seed {options.seed}\n")
+        sys.stdout.flush()
+        begun = time.monotonic()
+        until = begun + options.minutes * 60
+        works = runner.works(chosen, cases, options.seed)
+        verdicts = _on_disk(base / "disk", options, watch, until)
+        verdicts += runner.prove(base, works, watch, hosts=options.hosts, until=until)
+        seconds = time.monotonic() - begun
+    if options.write:
+        durable.write_file(options.write, report.page(verdicts, seconds, seed=options.seed, known=len(known)))
+    sys.stdout.write(f"{report.markdown(verdicts)}\n{report.verdict_line(verdicts, seconds)}\n")
+    return 0 if all(verdict.is_good for verdict in verdicts) else 1
+
+
+def _on_disk(base: Path, options: argparse.Namespace, watch: runner.Watch, until: float) -> list[sweep.Verdict]:
+    """The rounds with a disk of one's own; where there can be none, it is said why."""
+    if not "disk/".startswith(options.only) and not options.only.startswith("disk/"):
+        return []
+    if reason := disk.why_not():
+        sys.stdout.write(f"no power was cut, and no disk filled: {reason}\n")
+        return []
+    return power.play(base, options.rounds, options.seed, watch, until)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

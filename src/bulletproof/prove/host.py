@@ -1,0 +1,278 @@
+"""A real embedded host with a tiny app on it, steered by the real command line, under a light load."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bulletproof.adapters.embedded.client import EmbeddedSupervisor
+from bulletproof.adapters.embedded.policy import Policy
+from bulletproof.demo.traffic import Traffic
+from bulletproof.domain.layout import Layout, runtime_folder
+from bulletproof.effects import durable
+from bulletproof.effects.route import may_listen
+from bulletproof.errors import BulletproofError
+from bulletproof.prove import strace
+from bulletproof.prove.load import LIGHT, Ledgered, Load, Visitor
+from bulletproof.prove.subject import TINY, Subject
+
+COMMAND_SECONDS = 120.0
+Act = Callable[[subprocess.Popen[str]], None]
+_ROOM_BYTES = 2 << 30
+_PORTS = range(20000, 30000)
+"""Below the ephemeral ports, and far from where others look for one."""
+_taken: set[int] = set()
+"""The ports of this process's hosts: two that are laid at the same time must not both find one free."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a command ended, and what it said."""
+
+    status: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def outcome(self) -> str:
+        """The deployment's outcome by the last event, empty when it was killed before."""
+        for line in reversed(self.out.splitlines()):
+            with contextlib.suppress(ValueError):
+                return str(json.loads(line).get("outcome", ""))
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A root below `base`, the app's project, and how commands are run there."""
+
+    base: Path
+    subject: Subject = TINY
+    python: str = sys.executable
+    """The interpreter that has the Bulletproof under test; a test plants its bugs in one of its own."""
+
+    @classmethod
+    def lay(cls, base: Path, subject: Subject = TINY, python: str = sys.executable) -> Host:
+        """Lay the project, and deploy it until there is something to prune."""
+        host = cls(base, subject, python)
+        host._make_project()
+        host.must(*subject.first)
+        for _ in range(2):
+            host.must(*subject.again)
+        host.supervise()
+        return host
+
+    @property
+    def layout(self) -> Layout:
+        """Where everything of the app lies."""
+        root = self.base / "r"
+        return Layout(root, self.subject.name, runtime_folder(root, os.getuid()))
+
+    @property
+    def project(self) -> Path:
+        """The app's project."""
+        return self.base / "project"
+
+    @property
+    def database(self) -> Path:
+        """The live database."""
+        return self.layout.data / self.subject.database
+
+    @property
+    def address(self) -> str:
+        """Where users find the app."""
+        return f"http://127.0.0.1:{self.layout.port.read_text().strip()}"
+
+    @property
+    def trace(self) -> Path:
+        """What strace wrote of the last command."""
+        return self.base / "trace"
+
+    @property
+    def recovery_trace(self) -> Path:
+        """What strace wrote of the last recovery."""
+        return self.base / "recovery-trace"
+
+    @property
+    def marker(self) -> Path:
+        """While this file is there, an app of the revision `ill` does not boot on the live data."""
+        return self.layout.data / "ill"
+
+    def supervise(self) -> None:
+        """Replace the supervisor by one that looks more often, and whose recoveries can be met by a fault."""
+        for pid, command, _ in processes(self.layout.root):
+            if "embedded.supervisor" in command:
+                os.kill(pid, signal.SIGKILL)
+        program = (
+            "from bulletproof.prove.host import supervise_from_here; from pathlib import Path; "
+            f"supervise_from_here(Path({str(self.base)!r}), {self.subject.name!r})"
+        )
+        subprocess.run([self.python, "-P", "-c", program], check=True, cwd="/")
+
+    def run(self, *words: str, injection: strace.Injection | None = None, is_traced: bool = False) -> Ended:
+        """Run a verb to its end, its system calls recorded, one of them met by a fault."""
+        is_traced = is_traced or injection is not None
+        argv = (*(strace.prefix(self.trace, injection) if is_traced else ()), *self.argv(*words))
+        begun = time.monotonic()
+        ended = subprocess.run(
+            argv,
+            cwd=self.project,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+        return Ended(status=ended.returncode, out=ended.stdout, err=ended.stderr, seconds=time.monotonic() - begun)
+
+    def run_and_kill(self, *words: str, step: str) -> Ended:
+        """Run a verb, and kill -9 it when that step begins."""
+        return self.run_and(lambda command: command.kill(), *words, step=step)
+
+    def run_and(self, act: Act, *words: str, step: str) -> Ended:
+        """Run a verb to its end; `act` is called when that step begins."""
+        begun = time.monotonic()
+        with self.begin(*words) as command:
+            lines = []
+            assert command.stdout is not None  # noqa: S101  asked for in `begin`
+            for line in command.stdout:
+                lines.append(line)
+                told = json.loads(line)
+                if (told["event"], told.get("step")) == ("step-started", step):
+                    act(command)
+            status = command.wait(COMMAND_SECONDS)
+            assert command.stderr is not None  # noqa: S101  asked for in `begin`
+            said = command.stderr.read()
+        return Ended(status=status, out="".join(lines), err=said, seconds=time.monotonic() - begun)
+
+    def begin(self, *words: str) -> subprocess.Popen[str]:
+        """Start a verb in a session of its own."""
+        return subprocess.Popen(
+            self.argv(*words),
+            cwd=self.project,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def argv(self, *words: str) -> tuple[str, ...]:
+        """The command line of a verb that tells events."""
+        return (self.python, "-P", "-m", "bulletproof", "--root", str(self.layout.root), *words, "--json")
+
+    def must(self, *words: str) -> Ended:
+        """Run a verb with success. Raises BulletproofError with what it said."""
+        ended = self.run(*words)
+        if ended.status:
+            words_said = tuple((ended.out + ended.err).splitlines()[-12:])
+            raise BulletproofError(
+                "host-not-prepared", f"{' '.join(words)} ended with {ended.status}", context=words_said
+            )
+        return ended
+
+    def meet_recovery(self, injection: strace.Injection | None) -> None:
+        """Let the next recovery be recorded, and met by this fault."""
+        self.recovery_trace.unlink(missing_ok=True)
+        order = " ".join(strace.prefix(self.recovery_trace, injection))
+        (self.base / "order.new").write_text(order)
+        (self.base / "order.new").rename(self.base / "order")
+
+    def load(self) -> Load:
+        """Light traffic on it."""
+        if self.subject.has_ledger:
+            return Ledgered(Traffic.start(self.address, self.base, LIGHT))
+        return Visitor(self.address, self.subject.paths[0])
+
+    def end(self) -> None:
+        """Stop everything; what does not stop is killed."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.run("stop", "--wait", "20")
+        for _ in range(2):
+            for pid in pids(self.layout.root):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, 9)
+            time.sleep(0.1)
+
+    def _make_project(self) -> None:
+        durable.make_folder(self.base)
+        self.subject.lay(self.project, _free_port(), self.marker)
+        recover = self.base / "recover"
+        root, app = self.layout.root, self.subject.name
+        recover.write_text(_RECOVER.format(base=self.base, python=self.python, root=root, app=app))
+        recover.chmod(0o755)
+
+
+_RECOVER = """\
+#!/bin/sh
+# What the supervisor runs after a dead deployer: `bulletproof recover`, met by the fault that was ordered.
+run="{python} -P -m bulletproof --root {root} recover --app {app}"
+if mv {base}/order {base}/obeyed 2>/dev/null; then exec $(cat {base}/obeyed) $run; fi
+exec $run
+"""
+
+
+def supervise_from_here(base: Path, app: str) -> None:
+    """Start the supervisor of a host's app, with the code of this process."""
+    root = base / "r"
+    policy = Policy(look_seconds=0.1, recover_first_pause_seconds=0.2, recover_argv=(str(base / "recover"),))
+    EmbeddedSupervisor(Layout(root, app, runtime_folder(root, os.getuid())), policy).ensure_running()
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder with a short name, in memory where it has room, so that paths of sockets fit; removed at the end."""
+    places = [place for place in ("/dev/shm", "/tmp") if _has_room(place)]  # noqa: S108  as tests do
+    base = Path(tempfile.mkdtemp(prefix="bp-prove-", dir=places[0] if places else None))
+    try:
+        yield base
+    finally:
+        durable.remove_tree(base)
+
+
+def _free_port() -> int:
+    begin = _PORTS.start + int.from_bytes(os.urandom(2), "big") % (len(_PORTS) - 200)
+    port = next(port for port in range(begin, begin + 200) if port not in _taken and may_listen(port))
+    _taken.add(port)
+    return port
+
+
+def _has_room(place: str) -> bool:
+    return os.access(place, os.W_OK | os.X_OK) and shutil.disk_usage(place).free > _ROOM_BYTES
+
+
+def pids(root: Path) -> list[int]:
+    """The processes that carry the root in their command line or environment, but not our own."""
+    return [pid for pid, _, _ in processes(root)]
+
+
+def processes(root: Path) -> Iterator[tuple[int, str, str]]:
+    """Each process of the root: pid, command line, environment; neither a zombie nor ourselves."""
+    needle = os.fsencode(root) + b"/"
+    exact = os.fsencode(root)
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes()
+            environment = (entry / "environ").read_bytes()
+        except OSError:
+            continue  # it has ended, or is another user's
+        parts = {*command.split(b"\0"), *environment.split(b"\0")}
+        if command and (needle in command + environment or exact in parts):
+            yield (
+                int(entry.name),
+                command.replace(b"\0", b" ").decode(errors="replace"),
+                environment.decode(errors="replace"),
+            )

@@ -1,0 +1,117 @@
+"""Cuts of the power and disks that are full or broken, in the middle of a deployment of a host on a disk of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bulletproof.prove import oracle, scenarios
+from bulletproof.prove.disk import Disk
+from bulletproof.prove.host import COMMAND_SECONDS, Host, pids
+from bulletproof.prove.sweep import RECOVERY_SECONDS, Sweep, Verdict
+
+_DEPLOYMENT_SECONDS = 4.0
+"""About how long a deployment takes on an ext4: the cut comes within this time."""
+_NOTICE_SECONDS = 1.0
+_POLL_SECONDS = 0.05
+_CUT, _BROKEN, _FULL, _NO_INODES = "power cut", "disk turned read-only", "disk full", "no inodes"
+_OTHERS = (_BROKEN, _FULL, _NO_INODES)
+_WAYS = (("deploy", "plain"), ("deploy", "grows"))
+_UNDERSTOOD = {0, 1, 3, 4}
+
+Watch = Callable[[Verdict], None]
+
+
+def play(base: Path, rounds: int, seed: int, watch: Watch, until: float) -> list[Verdict]:
+    """So many rounds: every second one a power cut, the others by turns; ends with the first that broke the host.
+
+    None is begun after `until`, monotonic.
+    """
+    verdicts: list[Verdict] = []
+    base.mkdir()
+    disk = Disk.make(base / "image", base / "host" / "r")
+    host = Host.lay(base / "host")
+    try:
+        with host.load() as load:
+            round_ = _Round(host, disk, Sweep(host, load), random.Random(seed))  # noqa: S311  chosen, not secret
+            for number in range(rounds):
+                if time.monotonic() > until:
+                    break
+                verdict = round_.play(_OTHERS[number // 2 % len(_OTHERS)] if number % 2 else _CUT)
+                verdicts.append(verdict)
+                watch(verdict)
+                if not verdict.is_good:
+                    break
+    finally:
+        disk.empty()
+        host.end()
+        disk.unmount()
+    return verdicts
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """What happens to the disk once."""
+
+    host: Host
+    disk: Disk
+    sweep: Sweep
+    chance: random.Random
+
+    def play(self, kind: str) -> Verdict:
+        """A deployment, the disk's trouble in its middle, the way back, and what the oracle sees then."""
+        scenarios.make_well(self.host)
+        before, since = oracle.World.of(self.host), time.monotonic()
+        words = self.chance.choice(_WAYS)
+        command = self.host.begin(*words)
+        time.sleep(self.chance.uniform(0.0, _DEPLOYMENT_SECONDS))
+        problems = self._lose(command, kind) if kind in {_CUT, _BROKEN} else self._fill(command, kind)
+        verdict = self.sweep.judge(before, since, is_seen=True)
+        return replace(
+            verdict, name=f"disk/{kind}", scenario="disk", step=kind, problems=(*problems, *verdict.problems)
+        )
+
+    def _lose(self, command: subprocess.Popen[str], kind: str) -> list[str]:
+        """The disk takes nothing more, everything ends, and the machine is started again."""
+        if kind == _CUT:
+            self.disk.cut_power()
+        else:
+            self.disk.become_read_only()
+            time.sleep(_NOTICE_SECONDS)
+        for pid in (command.pid, *pids(self.host.layout.root), *pids(self.host.layout.root)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        command.communicate()
+        self.disk.unmount()
+        self.disk.mount()
+        started = self.host.run("start", "--wait", "20")
+        return [f"start ended with {started.status}: {(started.err + started.out)[-300:]}"] if started.status else []
+
+    def _fill(self, command: subprocess.Popen[str], kind: str) -> list[str]:
+        """Nothing can be written any more; the deployment ends, and is undone or finished although it is so."""
+        (self.disk.fill if kind == _FULL else self.disk.use_up_inodes)()
+        try:
+            out, err = command.communicate(timeout=COMMAND_SECONDS)
+            said = (
+                []
+                if command.returncode in _UNDERSTOOD
+                else [f"it ended with {command.returncode}: {(err + out)[-300:]}"]
+            )
+            deadline = time.monotonic() + RECOVERY_SECONDS
+            while not oracle.is_quiet(self.host.layout):
+                if time.monotonic() > deadline:
+                    return [
+                        *said,
+                        f"not whole while there is no room: it ended with {command.returncode}: {out[-400:]}",
+                    ]
+                time.sleep(_POLL_SECONDS)
+            return said
+        finally:
+            self.disk.empty()

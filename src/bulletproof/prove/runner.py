@@ -1,0 +1,128 @@
+"""Many faults: several hosts side by side, each laid once, and laid again after a fault that broke it."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from bulletproof.errors import BulletproofError
+from bulletproof.prove import sweep
+from bulletproof.prove.host import Host
+from bulletproof.prove.hostile import Case
+from bulletproof.prove.scenarios import SCENARIOS
+from bulletproof.prove.subject import TINY, Subject
+
+HOSTS = 3
+"""On two processors: a deployment waits half of its time, for an app to boot or requests to end."""
+_LONGEST_LIFE = 200
+"""Faults that one host meets before a fresh one is laid: its journal is no longer than that of an app."""
+
+Watch = Callable[[sweep.Verdict], None]
+Work = Callable[[sweep.Sweep], sweep.Verdict]
+"""One fault, on whatever host is free."""
+
+
+def record_all(base: Path, names: Sequence[str], subject: Subject = TINY) -> list[sweep.Point]:
+    """Every fault of these scenarios, recorded on a host of its own."""
+    host = Host.lay(base, subject)
+    try:
+        return [point for name in names for point in sweep.points(name, sweep.record(host, SCENARIOS[name]))]
+    finally:
+        host.end()
+
+
+def works(points: Sequence[sweep.Point], cases: Sequence[Case], seed: int) -> list[Work]:
+    """Every point once, and every case as often as it wants, in an order of chance."""
+    chance = random.Random(seed)  # noqa: S311  chosen, not secret
+    found: list[Work] = [functools.partial(_meet, point) for point in points]
+    found += [
+        functools.partial(_play, case, random.Random(chance.random()))  # noqa: S311
+        for case in cases
+        for _ in range(case.times)
+    ]
+    chance.shuffle(found)
+    return found
+
+
+def _meet(point: sweep.Point, faults: sweep.Sweep) -> sweep.Verdict:
+    return faults.meet(point)
+
+
+def _play(case: Case, chance: random.Random, faults: sweep.Sweep) -> sweep.Verdict:
+    return faults.play(case, chance)
+
+
+def prove(
+    base: Path,
+    works: Sequence[Work],
+    watch: Watch,
+    *,
+    hosts: int,
+    subject: Subject = TINY,
+    until: float = math.inf,
+) -> list[sweep.Verdict]:
+    """Do all of it; the verdicts in the order in which they were reached. Nothing is begun after `until`, monotonic."""
+    crew = _Crew(watch, until)
+    for one in works:
+        crew.left.put(one)
+    places = [base / f"h{number}" for number in range(min(hosts, len(works)))]
+    threads = [threading.Thread(target=crew.live, args=(place, subject)) for place in places]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if crew.broken:
+        raise crew.broken[0]
+    return crew.verdicts
+
+
+class _Crew:
+    """Hosts that share what is left to do, each in a thread of its own."""
+
+    def __init__(self, watch: Watch, until: float) -> None:
+        self.left: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self.verdicts: list[sweep.Verdict] = []
+        self.broken: list[BaseException] = []
+        self._watch = watch
+        self._until = until
+
+    def live(self, place: Path, subject: Subject) -> None:
+        """One host after the other, until there is nothing left; what breaks us ends all."""
+        try:
+            for life in itertools.count():
+                if self._is_over():
+                    return
+                self._live_once(Host.lay(place.with_name(f"{place.name}-{life}"), subject))
+        except BaseException as error:  # noqa: BLE001  raised by the thread that waits
+            self.broken.append(error)
+
+    def _live_once(self, host: Host) -> None:
+        """One host's life: it ends with the work, with its years, or with a fault that broke it."""
+        try:
+            with host.load() as load, suppress(queue.Empty):
+                faults = sweep.Sweep(host, load)
+                for _ in range(_LONGEST_LIFE):
+                    if self._is_over() or not self._do(self.left.get_nowait(), faults):
+                        return
+        except BulletproofError as error:
+            if not error.reference.startswith("traffic-"):
+                raise
+        finally:
+            host.end()
+
+    def _do(self, work: Work, faults: sweep.Sweep) -> bool:
+        verdict = work(faults)
+        self.verdicts.append(verdict)
+        self._watch(verdict)
+        return verdict.is_good
+
+    def _is_over(self) -> bool:
+        return self.left.empty() or bool(self.broken) or time.monotonic() > self._until

@@ -1,0 +1,225 @@
+"""Faults at system calls: recorded once, then one at a time into a host that goes on after each recovery."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+
+from bulletproof.errors import BulletproofError
+from bulletproof.prove import oracle, scenarios, strace
+from bulletproof.prove.host import Ended, Host
+from bulletproof.prove.hostile import Case, Stage
+from bulletproof.prove.load import Load
+from bulletproof.prove.scenarios import SCENARIOS, Scenario
+
+RECOVERY_SECONDS = 10.0
+"""A killed deployer's host is whole again within this time, without a command: a promise."""
+_OVERLOADED_SECONDS = 30.0
+"""Where others keep the machine busier than it has processors for, which nobody promised for."""
+_POLL_SECONDS = 0.05
+_UNDERSTOOD = {0, 1, 3, 4, 130, 141}
+"""Exit codes that say how a deployment ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A fault at a system call of a scenario."""
+
+    scenario: str
+    step: str
+    injection: strace.Injection
+
+    def __str__(self) -> str:
+        found = self.injection
+        return f"{self.scenario}/{self.step}/{found.fault}:{found.call}:{found.index}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What came of a fault."""
+
+    name: str
+    """By which it can be injected again, alone."""
+    scenario: str
+    step: str
+    """In which it came, by the trace of this very run."""
+    fault: str
+    has_fired: bool
+    outcome: str
+    """`old` or `new`."""
+    problems: tuple[str, ...]
+    recovery_seconds: float
+    seconds: float
+    failed_requests: int
+    """-1 when the load could not tell."""
+    is_seen: bool = False
+    """Whether users may have seen the fault, since it was none of the deployer's alone."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether all promises were kept."""
+        return not self.problems
+
+
+def record(host: Host, scenario: Scenario) -> tuple[strace.Call, ...]:
+    """The calls of a scenario in which nothing is injected."""
+    scenario.prepare(host)
+    if not scenario.killed_in:
+        ended = host.run(*scenario.command(host), is_traced=True)
+        if ended.status != scenario.status:
+            raise BulletproofError("scenario-odd", f"{scenario.name} ended with {ended.status}: {ended.out}{ended.err}")
+        return strace.read(host.trace, "begin").calls
+    host.meet_recovery(None)
+    host.run_and_kill(*scenario.command(host), step=scenario.killed_in)
+    _wait_for_recovery(host)
+    return strace.read(host.recovery_trace, scenario.killed_in).calls
+
+
+def points(scenario: str, calls: Iterable[strace.Call], kinds: Iterable[str] = strace.FAULTS) -> list[Point]:
+    """Every fault that can meet these calls."""
+    wanted = set(kinds)
+    return [
+        Point(scenario, call.step, strace.Injection(call.name, call.index, fault))
+        for call in calls
+        for fault in call.faults()
+        if fault in wanted
+    ]
+
+
+def sample(found: list[Point], count: int, seed: int) -> list[Point]:
+    """So many of them, evenly over steps, calls and faults: each kind gets its turn before any gets its second."""
+    chance = random.Random(seed)  # noqa: S311  chosen, not secret
+    strata: dict[tuple[str, str, str, str], list[Point]] = defaultdict(list)
+    for point in found:
+        strata[point.scenario, point.step, point.injection.call, point.injection.fault].append(point)
+    for stratum in strata.values():
+        chance.shuffle(stratum)
+    order = list(strata.values())
+    chance.shuffle(order)
+    turns = (point for turn in zip_longest(*order) for point in turn if point is not None)
+    return [point for point, _ in zip(turns, range(count), strict=False)]
+
+
+class Sweep:
+    """A host, its load, and one fault after the other."""
+
+    def __init__(self, host: Host, load: Load) -> None:
+        self._host = host
+        self._load = load
+
+    def meet(self, point: Point) -> Verdict:
+        """Inject one fault into a scenario, and tell what came of it."""
+        scenario = SCENARIOS[point.scenario]
+        scenario.prepare(self._host)
+        before, since = oracle.World.of(self._host), time.monotonic()
+        try:
+            ended, trace = self._inject(scenario, point)
+        except BulletproofError as error:
+            return replace(self.judge(before, since), name=str(point), scenario=point.scenario, problems=(str(error),))
+        verdict = self.judge(before, since)
+        is_new = verdict.outcome == "new"
+        found = _said(ended, is_new=is_new)
+        if not trace.has_fired and not scenario.killed_in and ended.status != scenario.status:
+            found.append(f"nothing was injected, and it ended with {_end(ended)}")
+        return replace(
+            verdict,
+            name=str(point),
+            scenario=point.scenario,
+            step=trace.step,
+            fault=point.injection.fault,
+            has_fired=trace.has_fired,
+            problems=(*verdict.problems, *found),
+        )
+
+    def play(self, case: Case, chance: random.Random) -> Verdict:
+        """Play one hostile case, and tell what came of it."""
+        (scenarios.make_ill if case.is_ill else scenarios.make_well)(self._host)
+        before, since = oracle.World.of(self._host), time.monotonic()
+        commands = case.play(Stage(self._host, chance))
+        verdict = self.judge(before, since, is_seen=case.is_seen)
+        odd = [f"it ended with {_end(one)}" for one in commands if one.status not in case.statuses]
+        traces = [word for one in commands for word in _tracebacks(one)]
+        single = _said(commands[0], is_new=verdict.outcome == "new") if len(commands) == 1 and not odd else []
+        problems = dict.fromkeys((*verdict.problems, *odd, *traces, *single))
+        return replace(verdict, name=f"hostile/{case.name}", step=case.name, problems=tuple(problems))
+
+    def judge(self, before: oracle.World, since: float, *, is_seen: bool = False) -> Verdict:
+        """What is still wrong when the host has had its time to recover."""
+        hit = time.monotonic()
+        found = self._settle(before, hit)
+        settled = time.monotonic()
+        found += oracle.secrets_told(self._host)
+        failed = self._load.failed(since)
+        if failed > 0 and not is_seen:
+            found.append(f"{failed} requests failed")
+        return Verdict(
+            name="",
+            scenario="hostile",
+            step="",
+            fault="other",
+            has_fired=True,
+            outcome="new" if oracle.World.of(self._host).committed_since(before) else "old",
+            problems=tuple(found),
+            recovery_seconds=settled - hit,
+            seconds=time.monotonic() - since,
+            failed_requests=failed,
+            is_seen=is_seen,
+        )
+
+    def _inject(self, scenario: Scenario, point: Point) -> tuple[Ended, strace.Trace]:
+        host = self._host
+        if not scenario.killed_in:
+            ended = host.run(*scenario.command(host), injection=point.injection)
+            return ended, strace.read(host.trace, "begin")
+        host.meet_recovery(point.injection)
+        ended = host.run_and_kill(*scenario.command(host), step=scenario.killed_in)
+        _wait_for_recovery(host)
+        return ended, strace.read(host.recovery_trace, scenario.killed_in)
+
+    def _settle(self, before: oracle.World, hit: float) -> list[str]:
+        """What is still wrong when the time for a recovery is over."""
+        patience = RECOVERY_SECONDS if os.getloadavg()[0] < 2 * (os.cpu_count() or 1) else _OVERLOADED_SECONDS
+        while not oracle.is_quiet(self._host.layout) and time.monotonic() < hit + patience:
+            time.sleep(_POLL_SECONDS)
+        while found := oracle.problems(self._host, before, self._load):
+            if time.monotonic() > hit + patience:
+                return found
+            time.sleep(_POLL_SECONDS)
+        return []
+
+
+def _said(ended: Ended, *, is_new: bool) -> list[str]:
+    """What a command that was not killed said, against what is."""
+    found = _tracebacks(ended)
+    if ended.status < 0:
+        return found
+    if ended.status not in _UNDERSTOOD:
+        found.append(f"it ended with {_end(ended)}")
+    if ended.status == 0 and not is_new:
+        found.append("it said that it is done, and the old release serves")
+    if ended.status in {1, 3} and is_new:
+        found.append(f"it ended with {ended.status}, and the new release serves")
+    return found
+
+
+def _tracebacks(ended: Ended) -> list[str]:
+    shown = "Traceback (most recent call last)" in ended.err + ended.out
+    return [f"a traceback was shown: {ended.err[-200:]}"] if shown else []
+
+
+def _end(ended: Ended) -> str:
+    return f"{ended.status}: {(ended.err or ended.out)[-300:].strip()}"
+
+
+def _wait_for_recovery(host: Host) -> None:
+    """Until the recovery that was to meet a fault has ended, well or not."""
+    deadline = time.monotonic() + _OVERLOADED_SECONDS
+    while not host.recovery_trace.exists() or oracle.is_recovering(host):
+        if time.monotonic() > deadline:
+            raise BulletproofError("recovery-missing", "nothing recovered after a killed deployer")
+        time.sleep(_POLL_SECONDS)

@@ -1,0 +1,213 @@
+"""The proof proves itself: bugs planted in a copy of Bulletproof, each caught by faults in a real host."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sys
+import sysconfig
+import venv
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import bulletproof
+from bulletproof.errors import BulletproofError
+from bulletproof.prove import runner, strace, sweep
+from bulletproof.prove.host import Host, scratch
+from bulletproof.prove.hostile import CASES
+from bulletproof.prove.scenarios import SCENARIOS
+from planted import Bug
+
+pytestmark = [
+    pytest.mark.skipif(not strace.is_there(), reason="strace is not installed"),
+    pytest.mark.timeout(600),
+]
+
+_PIPELINE = "bulletproof.engine.pipeline"
+_STEPS = "bulletproof.operations.steps"
+_MOST = 12
+"""Faults that a bug may survive before it counts as not found."""
+
+
+def _bugs() -> list[object]:
+    found = [
+        # where the faults are, and the bug that they must show
+        (
+            "deploy/settings/KILL",
+            Bug(
+                "intent after effect",
+                _PIPELINE,
+                "    record.intend(step.name)\n    try:\n        around.tell(StepStarted(step=step.name))\n"
+                "        note = step.do(target)\n",
+                "    try:\n        around.tell(StepStarted(step=step.name))\n        note = step.do(target)\n"
+                "        record.intend(step.name)\n",
+            ),
+        ),
+        (
+            "migrate/gate/KILL",
+            Bug("forward-order undo", _PIPELINE, "in reversed(pipeline.before):", "in pipeline.before:"),
+        ),
+        (
+            "hostile/ten deployments at once",
+            Bug(
+                "a lock that locks nothing",
+                "bulletproof.effects.lock",
+                "        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+                "        pass\n",
+            ),
+        ),
+        (
+            "deploy/drain/KILL",
+            Bug("no commit record", _PIPELINE, "        record.commit()\n", "        pass\n"),
+        ),
+        (
+            "deploy/gate/KILL",
+            Bug(
+                "closed before it is undone",
+                _PIPELINE,
+                "            touched = _undo(pipeline, target, record, around)\n"
+                '            record.close(outcomes.undone if touched else outcomes.refused, "the deployer was killed")',
+                '            record.close(outcomes.undone, "the deployer was killed")\n',
+            ),
+        ),
+        (
+            "deploy/adopt/KILL",
+            Bug(
+                "finishes nothing after a kill",
+                _PIPELINE,
+                "        case Phase.COMMITTED:\n            _finish(pipeline, target, record, around, outcomes)",
+                '        case Phase.COMMITTED:\n            record.close(outcomes.done, "")',
+            ),
+        ),
+        (
+            "hostile/app answers 500",
+            Bug("gate accepts 500", "bulletproof.domain.health", "range(200, 400)", "range(200, 600)"),
+        ),
+        (
+            "recover-migrated/gate/KILL:unlinkat",
+            Bug(
+                "snapshot put back twice", _PIPELINE, "        if step.name in taken_back:\n            continue\n", ""
+            ),
+        ),
+        (
+            "migrate/gate/KILL",
+            Bug(
+                "snapshot not put back",
+                "bulletproof.operations.migrate",
+                "    attempt.host.swap.put_back(attempt.number)\n",
+                "",
+            ),
+        ),
+        (
+            "migrate/rehearse/KILL:connect",
+            Bug(
+                "orphaned child",
+                "bulletproof.effects.cell",
+                "_PR_SET_NO_NEW_PRIVS = 1, 24, 36, 38\n",
+                "_PR_SET_NO_NEW_PRIVS = 29, 24, 36, 38\n",
+            ),
+        ),
+        (
+            "deploy/fetch/KILL",
+            Bug(
+                "nobody recovers",
+                "bulletproof.adapters.embedded.recovery",
+                "        if lock is None:\n",
+                "        if lock is None or lock is not None:\n",
+            ),
+        ),
+        (
+            "deploy/begin/KILL",
+            Bug(
+                "a secret in the journal",
+                _STEPS,
+                '    return f"{len(frozen)} settings" if',
+                '    return f"{frozen}" if frozen or',
+            ),
+        ),
+        (
+            "deploy/verify/KILL",
+            Bug(
+                "current stays where the cutover put it",
+                _STEPS,
+                "        _give_out_files_of(attempt, previous.release)\n",
+                "",
+            ),
+        ),
+        (
+            "rollback/prune/KILL",
+            Bug(
+                "prune by date",
+                _STEPS,
+                "    for release in gone:\n",
+                "    folder = host.layout.releases\n"
+                "    dated = sorted(host.releases.existing(), key=lambda name: (folder / name).stat().st_mtime)\n"
+                "    for release in dated[:-1]:\n",
+            ),
+        ),
+    ]
+    return [pytest.param(where, bug, id=bug.name.replace(" ", "-")) for where, bug in found]
+
+
+@pytest.fixture
+def base() -> Iterator[Path]:
+    """A folder for the copy and its host."""
+    with scratch() as folder:
+        yield folder
+
+
+@pytest.mark.parametrize(("where", "bug"), _bugs())
+def test_a_planted_bug_is_caught(base: Path, where: str, bug: Bug) -> None:
+    """Within a dozen faults where it can show; one that survives them would survive in Bulletproof."""
+    python = _plant(base / "planted", bug)
+    try:
+        problems = _faults(base / "host", python, where)
+    except BulletproofError as error:  # it does not even get so far
+        problems = [str(error)]
+    assert problems, f"{bug} survived"
+
+
+def _faults(base: Path, python: str, where: str) -> list[str]:
+    """What the first fault that breaks a promise breaks."""
+    host = Host.lay(base, python=python)
+    try:
+        works = _works(host, where)
+        with host.load() as load:
+            faults = sweep.Sweep(host, load)
+            for work in works:
+                if problems := work(faults).problems:
+                    return list(problems)
+        return []
+    finally:
+        host.end()
+
+
+def _works(host: Host, where: str) -> list[runner.Work]:
+    name = where.partition("/")[0]
+    if name == "hostile":
+        return runner.works([], [case for case in CASES if f"hostile/{case.name}" == where], seed=1)
+    known = sweep.points(name, sweep.record(host, SCENARIOS[name]))
+    chosen = [point for point in known if str(point).startswith(where)]
+    others = random.Random(1).sample(chosen, min(len(chosen), _MOST))
+    return [partial(_meet, point) for point in others]
+
+
+def _meet(point: sweep.Point, faults: sweep.Sweep) -> sweep.Verdict:
+    return faults.meet(point)
+
+
+def _plant(folder: Path, bug: Bug) -> str:
+    """An interpreter that imports a copy of Bulletproof with that bug in it, and all else as ours does."""
+    source = folder / "src"
+    shutil.copytree(Path(bulletproof.__file__).parent, source / "bulletproof")
+    file = source.joinpath(*bug.module.split(".")).with_suffix(".py")
+    text = file.read_text(encoding="utf-8")
+    assert text.count(bug.old) == 1, f"{bug}: its text stands {text.count(bug.old)} times in {bug.module}"
+    file.write_text(text.replace(bug.old, bug.new), encoding="utf-8")
+    venv.create(folder / "venv", symlinks=True)
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder / "venv")}))
+    (packages / "planted.pth").write_text(f"{source}\n{sysconfig.get_path('purelib')}\n")
+    return str(folder / "venv" / "bin" / Path(sys.executable).name)

@@ -1,0 +1,91 @@
+"""What the proof reads from a trace, how it chooses among faults, and what it makes of verdicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bulletproof.prove import report, strace, sweep
+from bulletproof.prove.strace import Call, Injection
+from bulletproof.prove.sweep import Point, Verdict
+
+_TRACE = """\
+openat(AT_FDCWD, "/etc/passwd", O_RDONLY|O_CLOEXEC) = 3
+openat(AT_FDCWD, "/r/lock", O_RDWR|O_CREAT, 0600) = 3
+write(1, "{\\"event\\": \\"step-started\\", \\"app\\": \\"proof\\", \\"step\\": \\"fetch\\"}\\n", 60) = 60
+mkdir("/r/x", 0755) = 0
+mkdir("/r/y", 0755) = -1 ENOSPC (No space left on device) (INJECTED)
+write(1, "{\\"event\\": \\"step-failed\\", \\"app\\": \\"proof\\", \\"step\\": \\"fetch\\"}\\n", 60) = 60
+rmdir("/r/x") = 0
+"""
+
+
+def test_a_trace_tells_the_calls_and_their_steps(tmp_path: Path) -> None:
+    """Calls that make nothing are counted and left out; a step begins after it was told; the fault's step is kept."""
+    (tmp_path / "trace").write_text(_TRACE)
+    trace = strace.read(tmp_path / "trace", "begin")
+    assert trace.calls == (
+        Call("openat", 2, "begin"),
+        Call("write", 1, "begin"),
+        Call("mkdir", 1, "fetch"),
+        Call("mkdir", 2, "fetch"),
+        Call("write", 2, "fetch"),
+        Call("rmdir", 1, "undo of fetch"),
+    )
+    assert (trace.has_fired, trace.step) == (True, "fetch")
+    assert "INJECTED" in trace.last
+
+
+def test_a_killed_run_was_met_at_its_last_call(tmp_path: Path) -> None:
+    """Of a kill there is no more than the end of the trace."""
+    (tmp_path / "trace").write_text(_TRACE.splitlines()[1] + "\n+++ killed by SIGKILL +++\n")
+    trace = strace.read(tmp_path / "trace", "begin")
+    assert trace.has_fired
+    assert trace.last.startswith("openat(")
+
+
+def test_each_call_is_met_by_what_can_happen_to_it() -> None:
+    """A kill by anything, a broken disk by what changes one, a full one by what needs room."""
+    assert Call("rename", 1, "").faults() == ("KILL", "ENOSPC", "EIO")
+    assert Call("unlink", 1, "").faults() == ("KILL", "EIO")
+    assert Call("connect", 1, "").faults() == ("KILL",)
+    assert Injection("rename", 3, "KILL").option == "inject=rename:signal=KILL:when=3"
+    assert Injection("rename", 3, "EIO").option == "inject=rename:error=EIO:when=3"
+
+
+def test_a_sample_gives_each_kind_its_turn_and_depends_on_the_seed_alone() -> None:
+    """A rare call is not lost among a thousand of another."""
+    calls = [Call("fchmod", number, "build") for number in range(1, 1000)] + [Call("symlink", 1, "cutover")]
+    points = sweep.points("deploy", calls, ("KILL",))
+    chosen = sweep.sample(points, 5, seed=1)
+    assert Point("deploy", "cutover", Injection("symlink", 1, "KILL")) in chosen
+    assert len(set(chosen)) == 5
+    assert chosen == sweep.sample(points, 5, seed=1)
+    assert set(sweep.sample(points, 10_000, seed=2)) == set(points)
+    assert str(points[-1]) == "deploy/cutover/KILL:symlink:1"
+
+
+def _verdict(*problems: str, failed: int = 0, is_seen: bool = False) -> Verdict:
+    return Verdict(
+        name="deploy/gate/KILL:write:1",
+        scenario="deploy",
+        step="gate",
+        fault="KILL",
+        has_fired=True,
+        outcome="old",
+        problems=problems,
+        recovery_seconds=0.5,
+        seconds=2.0,
+        failed_requests=failed,
+        is_seen=is_seen,
+    )
+
+
+def test_the_page_names_what_broke_a_promise() -> None:
+    """Counts by step and kind, and requests that users lost to a fault in what serves them counted apart."""
+    verdicts = [_verdict(), _verdict("a file is left", failed=2), _verdict(failed=7, is_seen=True)]
+    page = report.page(verdicts, 60.0, seed=9, known=5000)
+    assert "| deploy | gate | 3 | 0 | 0 | 0 | 3 | 0 | 1 | 0.5 s |" in page
+    assert "1 broke a promise, 2 requests failed (7 more" in page
+    assert "- `deploy/gate/KILL:write:1`: a file is left" in page
+    assert "seed 9" in page
+    assert "No promise was broken." in report.page([_verdict()], 60.0, seed=9, known=1)
