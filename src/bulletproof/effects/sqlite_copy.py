@@ -17,9 +17,12 @@ _PATIENCE_SECONDS = 30.0
 _DIFFERS = 1
 _SETTLE = """
 import sqlite3, sys
-copy = sqlite3.connect(sys.argv[1], timeout=5)
-busy, _, _ = copy.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-copy.close()
+try:
+    copy = sqlite3.connect(sys.argv[1], timeout=5)
+    busy, _, _ = copy.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    copy.close()
+except sqlite3.Error as error:
+    sys.exit(str(error))
 sys.exit("somebody still uses it" if busy else 0)
 """
 
