@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from pathlib import Path
 
 from bulletproof.prove import oracle, scenarios
@@ -22,18 +23,20 @@ _DEPLOYMENT_SECONDS = 4.0
 _NOTICE_SECONDS = 1.0
 _POLL_SECONDS = 0.05
 _CUT, _BROKEN, _FULL, _NO_INODES = "power cut", "disk turned read-only", "disk full", "no inodes"
-_OTHERS = (_BROKEN, _FULL, _NO_INODES)
+_CUT_AT_END = "power cut as soon as it said that it is done"
+_KINDS = (_CUT, _BROKEN, _CUT_AT_END, _FULL, _CUT, _NO_INODES)
 _WAYS = (("deploy", "plain"), ("deploy", "grows"))
 _UNDERSTOOD = {0, 1, 3, 4}
 
 Watch = Callable[[Verdict], None]
 
 
-def play(base: Path, rounds: int, seed: int, watch: Watch, until: float) -> list[Verdict]:
-    """So many rounds: every second one a power cut, the others by turns; ends with the first that broke the host.
+def play(base: Path, rounds: int, seed: int, watch: Watch, until: float, only: str = "") -> list[Verdict]:
+    """So many rounds, of each kind by turns, every second one a power cut; ends with the first that broke the host.
 
     None is begun after `until`, monotonic.
     """
+    kinds = [kind for kind in _KINDS if f"disk/{kind}".startswith(only)]
     verdicts: list[Verdict] = []
     base.mkdir()
     disk = Disk.make(base / "image", base / "host" / "r")
@@ -41,10 +44,10 @@ def play(base: Path, rounds: int, seed: int, watch: Watch, until: float) -> list
     try:
         with host.load() as load:
             round_ = _Round(host, disk, Sweep(host, load), random.Random(seed))  # noqa: S311  chosen, not secret
-            for number in range(rounds):
+            for kind in islice(cycle(kinds), rounds):
                 if time.monotonic() > until:
                     break
-                verdict = round_.play(_OTHERS[number // 2 % len(_OTHERS)] if number % 2 else _CUT)
+                verdict = round_.play(kind)
                 verdicts.append(verdict)
                 watch(verdict)
                 if not verdict.is_good:
@@ -71,20 +74,25 @@ class _Round:
         before, since = oracle.World.of(self.host), time.monotonic()
         words = self.chance.choice(_WAYS)
         command = self.host.begin(*words)
-        time.sleep(self.chance.uniform(0.0, _DEPLOYMENT_SECONDS))
-        problems = self._lose(command, kind) if kind in {_CUT, _BROKEN} else self._fill(command, kind)
+        if kind == _CUT_AT_END:
+            command.wait(COMMAND_SECONDS)
+        else:
+            time.sleep(self.chance.uniform(0.0, _DEPLOYMENT_SECONDS))
+        problems = self._fill(command, kind) if kind in {_FULL, _NO_INODES} else self._lose(command, kind)
         verdict = self.sweep.judge(before, since, is_seen=True)
+        if command.returncode == 0 and verdict.outcome == "old":
+            problems.append("it said that it is done, and the old release serves")
         return replace(
             verdict, name=f"disk/{kind}", scenario="disk", step=kind, problems=(*problems, *verdict.problems)
         )
 
     def _lose(self, command: subprocess.Popen[str], kind: str) -> list[str]:
         """The disk takes nothing more, everything ends, and the machine is started again."""
-        if kind == _CUT:
-            self.disk.cut_power()
-        else:
+        if kind == _BROKEN:
             self.disk.become_read_only()
             time.sleep(_NOTICE_SECONDS)
+        else:
+            self.disk.cut_power()
         for pid in (command.pid, *pids(self.host.layout.root), *pids(self.host.layout.root)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
