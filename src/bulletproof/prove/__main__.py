@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from bulletproof.effects import durable
-from bulletproof.prove import disk, power, report, runner, strace, sweep
+from bulletproof.prove import children, clock, disk, power, report, runner, strace, sweep
 from bulletproof.prove.host import scratch
 from bulletproof.prove.hostile import CASES
 from bulletproof.prove.scenarios import SCENARIOS
@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="SCENARIO/STEP/FAULT[:CALL[:INDEX]]")
     parser.add_argument("--hosts", type=int, default=runner.HOSTS)
     parser.add_argument("--rounds", type=int, default=24, help="of cut power and of full and broken disks (root only)")
+    parser.add_argument("--children", type=int, default=60, help="faults at calls of what a deployment starts")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no fault after so long")
     parser.add_argument("--write", type=Path, help="the page for the documentation")
     options = parser.parse_args()
@@ -30,7 +31,7 @@ def main() -> int:
         parser.error("faults are injected by strace, which is not installed")
     if again := disk.namespace([sys.executable, "-P", "-m", "bulletproof.prove", *sys.argv[1:]]):
         os.execvp(again[0], again)  # noqa: S606  in a mount namespace, there is no shell that it could need
-    cases = [case for case in CASES if f"hostile/{case.name}".startswith(options.only)]
+    cases = [case for case in (*CASES, *clock.CASES) if f"hostile/{case.name}".startswith(options.only)]
     names = [name for name in SCENARIOS if f"{name}/".startswith(options.only) or options.only.startswith(f"{name}/")]
 
     def watch(verdict: sweep.Verdict) -> None:
@@ -45,9 +46,11 @@ def main() -> int:
         )
         sys.stdout.write(f"{len(known)} faults are known; {len(chosen)} are injected, seed {options.seed}\n")
         sys.stdout.flush()
+        works = runner.works(chosen, cases, options.seed)
+        if "children/".startswith(options.only):
+            works = [*children.works(base / "children", options.children, options.seed), *works]
         begun = time.monotonic()
         until = begun + options.minutes * 60
-        works = runner.works(chosen, cases, options.seed)
         verdicts = _on_disk(base / "disk", options, watch, until)
         verdicts += runner.prove(base, works, watch, hosts=options.hosts, until=until)
         seconds = time.monotonic() - begun
@@ -64,7 +67,7 @@ def _on_disk(base: Path, options: argparse.Namespace, watch: runner.Watch, until
     if reason := disk.why_not():
         sys.stdout.write(f"no power was cut, and no disk filled: {reason}\n")
         return []
-    return power.play(base, options.rounds, options.seed, watch, until)
+    return power.play(base, options.rounds, options.seed, watch, until, options.only)
 
 
 if __name__ == "__main__":
