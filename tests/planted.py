@@ -9,7 +9,10 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import shutil
 import sys
+import sysconfig
+import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,3 +76,20 @@ def planted(bug: Bug | None, fresh: tuple[str, ...]) -> Iterator[None]:
             parent, _, child = name.rpartition(".")
             if parent in sys.modules:
                 setattr(sys.modules[parent], child, module)
+
+
+def interpreter_with(bug: Bug, folder: Path) -> str:
+    """An interpreter that imports a copy of Bulletproof with that bug in it, and all else as ours does."""
+    source = folder / "src"
+    package = importlib.util.find_spec("bulletproof")
+    assert package is not None
+    assert package.origin is not None
+    shutil.copytree(Path(package.origin).parent, source / "bulletproof")
+    file = source.joinpath(*bug.module.split(".")).with_suffix(".py")
+    text = file.read_text(encoding="utf-8")
+    assert text.count(bug.old) == 1, f"{bug}: its text stands {text.count(bug.old)} times in {bug.module}"
+    file.write_text(text.replace(bug.old, bug.new), encoding="utf-8")
+    venv.create(folder / "venv", symlinks=True)
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder / "venv")}))
+    (packages / "planted.pth").write_text(f"{source}\n{sysconfig.get_path('purelib')}\n")
+    return str(folder / "venv" / "bin" / Path(sys.executable).name)
