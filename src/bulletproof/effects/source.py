@@ -28,6 +28,10 @@ _REPOSITORY_VARIABLES = frozenset(
 )
 """Set inside a git hook, where they name another repository than the folder's (`git rev-parse --local-env-vars`)."""
 
+_NOT_FOUND = 1
+"""How `rev-parse --quiet` ends when there is no such thing; any other failure is 128, or a signal's."""
+_WRITE_FAILURE = "write failure on standard output"
+"""What git says when its answer could not be written: then the answer is not that there is none."""
 _COMMIT_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SUBMODULE = "160000"
 """The mode of a submodule's entry (git-fast-import(1))."""
@@ -105,6 +109,8 @@ def _is_repository(folder: Path) -> bool:
     asked = _git(folder, "rev-parse", "--is-inside-work-tree")
     if asked.status == 0:
         return asked.output.strip() == "true"
+    if _could_not_answer(asked):
+        raise _failed(folder, asked)
     if "dubious ownership" in asked.errors:
         raise _not_trusted(folder, asked)
     if "not a git repository" in asked.errors and marker is None:
@@ -124,9 +130,14 @@ def _not_trusted(folder: Path, asked: Completed) -> UsageError:
 def _commit(folder: Path, wish: str | None) -> Source:
     asked = _git(folder, "rev-parse", "--verify", "--end-of-options", f"{wish or 'HEAD'}^{{commit}}")
     commit = asked.output.strip()
+    if _could_not_answer(asked):
+        raise _failed(folder, asked)
     if wish == "" or asked.status != 0 or not _COMMIT_ID.fullmatch(commit):
         raise _unknown(wish, asked)
-    if _git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}:./").status != 0:
+    found = _git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}:./")
+    if found.status not in {0, _NOT_FOUND}:
+        raise _failed(folder, found)
+    if found.status == _NOT_FOUND:
         raise UsageError(
             "revision-without-folder",
             f"commit {commit[:7]} does not have the folder {folder.name}",
@@ -228,9 +239,17 @@ def _git_checked(folder: Path, *words: str) -> Completed:
     completed = _git(folder, *words)
     if completed.status == 0:
         return completed
+    raise _failed(folder, completed)
+
+
+def _could_not_answer(completed: Completed) -> bool:
+    return completed.status < 0 or _WRITE_FAILURE in completed.errors
+
+
+def _failed(folder: Path, completed: Completed) -> StepFailed:
     if "No space left on device" in completed.errors:
-        raise StepFailed("disk-full", "the disk is full", context=_said(completed), hint="df -h")
-    raise StepFailed("git-failed", f"git could not read {folder}", context=_said(completed), hint="git status")
+        return StepFailed("disk-full", "the disk is full", context=_said(completed), hint="df -h")
+    return StepFailed("git-failed", f"git could not read {folder}", context=_said(completed), hint="git status")
 
 
 def _environment() -> dict[str, str]:

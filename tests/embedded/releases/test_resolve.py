@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 import workshop
 from bulletproof.domain.source import Source
 from bulletproof.effects.source import has_changes, resolve
-from bulletproof.errors import UsageError
+from bulletproof.errors import StepFailed, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -156,3 +157,25 @@ def test_asking_git_runs_nothing_of_the_repository(tmp_path: Path) -> None:
     workshop.laid(resolve(app), tmp_path / "one")
     workshop.laid(resolve(app, worktree=True), tmp_path / "two")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize(
+    ("fault", "words"), [("error=EIO", ("Input/output error",)), ("error=ENOSPC", ("disk",)), ("signal=KILL", ())]
+)
+@pytest.mark.parametrize("asked", ["--is-inside", "{commit}", "./"])
+def test_a_git_that_cannot_answer_does_not_answer_no(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, fault: str, words: tuple[str, ...]
+) -> None:
+    """Found by an EIO at git's write: a commit was said not to have the folder, though nobody had looked."""
+    workshop.commit(tmp_path / "app", {"a": "1"})
+    git, traced = shutil.which("git"), tmp_path / "bin" / "git"
+    traced.parent.mkdir()
+    order = f"strace -qq -o /dev/null -e inject=write:{fault}:when=1"
+    traced.write_text(f'#!/bin/sh\ncase "$*" in *"{asked}"*) exec {order} {git} "$@";; esac\nexec {git} "$@"\n')
+    traced.chmod(0o755)
+    monkeypatch.setenv("PATH", str(traced.parent), prepend=":")
+    with pytest.raises(StepFailed) as caught:
+        resolve(tmp_path / "app")
+    assert caught.value.reference == ("disk-full" if "ENOSPC" in fault else "git-failed")
+    assert all(word in str((caught.value.message, caught.value.context)) for word in words)
