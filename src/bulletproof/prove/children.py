@@ -26,7 +26,8 @@ from bulletproof.prove.sweep import Sweep, Verdict
 _WORDS = ("deploy", "grows")
 _LOOK_SECONDS = 0.002
 _ATTACH_SECONDS = 5.0
-_NEIGHBOURS = {"supervisor": "embedded.supervisor", "relay": "adapters.relay", "proxy": "caddy run"}
+_SUPERVISOR = "supervisor"
+_NEIGHBOURS = {_SUPERVISOR: "embedded.supervisor", "relay": "adapters.relay", "proxy": "caddy run"}
 """What serves all the time, by a word of its command line."""
 NEW_APP = "new app"
 """The gunicorn that the supervisor starts for the new release; users meet it once it has passed its gate."""
@@ -131,7 +132,7 @@ def _deploy(host: Host, program: str, turn: int, injection: strace.Injection | N
     with contextlib.ExitStack() as tracers:
         while command.poll() is None:
             if (pid := find(command)) is not None:
-                tracers.enter_context(_traced(pid, trace, injection))
+                tracers.enter_context(_traced(program, pid, trace, injection))
                 break
             time.sleep(_LOOK_SECONDS)
         out, err = command.communicate(timeout=COMMAND_SECONDS)
@@ -173,12 +174,16 @@ def _nth(program: str, turn: int) -> _Finder:
 
 
 @contextlib.contextmanager
-def _traced(pid: int, trace: Path, injection: strace.Injection | None) -> Iterator[None]:
-    """Stop it, attach strace to it and to all that it will start, and let it go on."""
-    words = list(strace.prefix(trace, injection))
+def _traced(program: str, pid: int, trace: Path, injection: strace.Injection | None) -> Iterator[None]:
+    """Stop it, attach strace to it and to all that it will start, and let it go on.
+
+    What the supervisor starts is left alone: each new worker of an app would meet the fault that was meant for it.
+    """
+    order, *words = strace.prefix(trace, injection)
+    follow = () if program == _SUPERVISOR else ("-f",)
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGSTOP)
-    tracer = subprocess.Popen([words[0], "-f", *words[1:], "-p", str(pid)], stderr=subprocess.PIPE, text=True)
+    tracer = subprocess.Popen((order, *follow, *words, "-p", str(pid)), stderr=subprocess.PIPE, text=True)
     try:
         _wait_until_traced(pid, tracer)
         with contextlib.suppress(ProcessLookupError):
@@ -242,11 +247,12 @@ def _name(words: tuple[str, ...]) -> str:
 
 
 def _calls(trace: Path) -> Counter[tuple[str, str]]:
-    """How often each process or thread made each call."""
+    """How often each process or thread made each call; of one alone strace does not write which it is."""
     counts: Counter[tuple[str, str]] = Counter()
     if trace.exists():
         for line in trace.read_text(errors="replace").splitlines():
-            pid, _, rest = line.partition(" ")
+            words = line if line[:1].isdigit() else f"0 {line}"
+            pid, _, rest = words.partition(" ")
             name, opened, _ = rest.strip().partition("(")
             if opened and name in strace.MUTATING:
                 counts[pid, name] += 1

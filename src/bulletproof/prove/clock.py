@@ -1,6 +1,6 @@
 """The clock jumps by ten days while a deployment runs: no deadline may notice.
 
-It jumps for the deployer's own code (`time.time`) and for nobody else, so that nobody's clock has to be set. libfaketime
+It jumps for the deployer's own code (`time.time`) alone, so that nobody's clock has to be set. libfaketime
 0.9.10 was tried, and breaks every `time.sleep` of Python 3.11: it makes a negative time of an absolute monotonic one.
 """
 
