@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import shutil
 import signal
@@ -282,3 +283,22 @@ def _wait_until(condition: object) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come true"
         time.sleep(0.02)
+
+
+def test_a_cell_that_a_broken_disk_prevents_is_told_without_a_traceback() -> None:
+    """Found by an EIO at a mkdir of its root: people were shown where in our code it happened."""
+    plan: cell_script.Plan = {
+        "namespaces": False,
+        "root": "/",
+        "read_only": [],
+        "writable": [],
+        "overlaid": [],
+        "memory": 1 << 30,
+        "folder": "/there/is/none",
+        "argv": ["/bin/true"],
+        "environment": {},
+    }
+    argv = (sys.executable, "-I", "-S", cell_script.__file__)
+    ended = run(argv, folder=Path("/"), input_text=json.dumps(plan), timeout_seconds=20)
+    words = "the cell could not be made: [Errno 2] No such file or directory: '/there/is/none'"
+    assert (ended.status, ended.errors.strip()) == (1, words)

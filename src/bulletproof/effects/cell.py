@@ -392,4 +392,7 @@ def _write(path: str, text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:
+        sys.exit(f"the cell could not be made: {error}")
