@@ -31,6 +31,8 @@ _NEIGHBOURS = {_SUPERVISOR: "embedded.supervisor", "relay": "adapters.relay", "p
 """What serves all the time, by a word of its command line."""
 NEW_APP = "new app"
 """The gunicorn that the supervisor starts for the new release; users meet it once it has passed its gate."""
+_OF_THE_APP = {NEW_APP, "gunicorn", "migrate", "python migrate"}
+"""Whose tracebacks are the app's own words, which are shown."""
 _STATUSES = frozenset({DONE, REFUSED, USAGE, UNDONE})
 
 Counts = Mapping[str, int]
@@ -117,8 +119,16 @@ def meet(fault: Fault, chance: random.Random, faults: Sweep) -> Verdict:
 
     is_seen = fault.program in {NEW_APP, *_NEIGHBOURS}
     verdict = faults.play(Case(fault.program, play, _STATUSES, is_seen=is_seen), chance)
+    problems = verdict.problems
+    if fault.program in _OF_THE_APP:
+        problems = tuple(problem for problem in problems if not problem.startswith("a traceback"))
     return replace(
-        verdict, name=str(fault), scenario="children", fault=fault.injection.fault, has_fired=fired == [True]
+        verdict,
+        name=str(fault),
+        scenario="children",
+        fault=fault.injection.fault,
+        has_fired=fired == [True],
+        problems=problems,
     )
 
 
