@@ -87,6 +87,12 @@ ALLOWED = {
     "prove/__main__.py": Allowance(
         frozenset({"os.execvp"}),
         "it becomes itself in a mount namespace of its own"),
+    "prove/children.py": Allowance(
+        frozenset({".unlink", "subprocess", "subprocess.Popen"}),
+        "it stops what the tool under test started, to meet it with a fault"),
+    "prove/clock.py": Allowance(
+        frozenset({".write_text", "subprocess", "subprocess.Popen"}),
+        "it starts the tool under test with a clock that it moves"),
     "prove/disk.py": Allowance(
         frozenset({".mkdir", ".open", ".touch", ".unlink", ".write_text", "shutil.rmtree", "subprocess",
                    "subprocess.run"}),

@@ -189,6 +189,10 @@ class Host:
         (self.base / "order.new").write_text(order)
         (self.base / "order.new").rename(self.base / "order")
 
+    def forget_recovery(self) -> None:
+        """Take that order back."""
+        (self.base / "order").unlink(missing_ok=True)
+
     def load(self) -> Load:
         """Light traffic on it."""
         if self.subject.has_ledger:

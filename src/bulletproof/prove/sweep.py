@@ -178,6 +178,9 @@ class Sweep:
             return ended, strace.read(host.trace, "begin")
         host.meet_recovery(point.injection)
         ended = host.run_and_kill(*scenario.command(host), step=scenario.killed_in)
+        if ended.status >= 0:  # it was quicker than the kill, and there is nothing to recover
+            host.forget_recovery()
+            return ended, strace.Trace((), scenario.killed_in, has_fired=False, last="")
         _wait_for_recovery(host)
         return ended, strace.read(host.recovery_trace, scenario.killed_in)
 
