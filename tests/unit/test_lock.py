@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import fcntl
 import importlib.util
 import os
@@ -457,6 +458,20 @@ def test_a_released_lock_stays_released(path: Path) -> None:
     with pytest.raises(LockHeld):
         lock.acquire(path, ME)
     second.release()
+
+
+def test_a_note_that_cannot_be_emptied_keeps_nobody_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails at the very end of a deployment does not make it one that failed: the lock is free."""
+    held = lock.acquire(path, ME)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "ftruncate", fail)
+        held.release()
+    assert not lock.is_held(path)
+    lock.acquire(path, ME).release()
 
 
 def test_the_file_is_private_and_never_behind_a_symlink(path: Path, tmp_path: Path) -> None:
