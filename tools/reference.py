@@ -32,7 +32,8 @@ def pages() -> dict[str, str]:
 
 def command_line() -> str:
     """The help of every verb."""
-    context = click.Context(bulletproof, info_name="bulletproof", max_content_width=100)
+    # With its own settings: click keeps the help option that was made first, by whoever asked.
+    context = click.Context(bulletproof, info_name="bulletproof", **bulletproof.context_settings)
     parts = ["# Command line\n", _block(bulletproof.get_help(context))]
     for name in VERBS:
         command = bulletproof.get_command(context, name)
