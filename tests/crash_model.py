@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import itertools
 import random
@@ -17,15 +18,17 @@ from typing import Any
 import msgspec
 
 from bulletproof.domain.background import names_of
-from bulletproof.domain.config import AppConfig, Keep, Timer, Worker
+from bulletproof.domain.backup import Reason
+from bulletproof.domain.config import App, AppConfig, Keep, Timer, Worker
 from bulletproof.domain.deployment import Kind
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
-from bulletproof.domain.process import PROXY, RELAY, Phase, generation_of, web_name
+from bulletproof.domain.process import PROXY, RELAY, Phase, generation_of, is_backup, web_name
 from bulletproof.domain.source import Source
 from bulletproof.errors import BulletproofError, StepFailed
-from bulletproof.ports import Host, Resources
+from bulletproof.ports import Host, Resources, Taking
 from fakes.adoption import FakeAdoption
+from fakes.backups import FakeBackups
 from fakes.database import Content, FakeDatabase
 from fakes.migrator import FakeMigrator
 from fakes.proxy import FakeProxy
@@ -42,12 +45,14 @@ WITH_WORKERS = msgspec.structs.replace(
     workers={"mail": Worker(command="mail")},
     timers={"tidy": Timer(schedule="@daily", command="tidy")},
 )
+WITH_FOLDERS = msgspec.structs.replace(WITH_WORKERS, app=App(persistent=("uploads",)))
 READS = frozenset({
     "manifest", "existing", "is_running", "state", "names", "target", "connections", "is_listening", "exists", "check",
     "size", "today", "frozen", "numbers", "port", "process", "relay", "history", "notes", "why_not", "ask", "log_tail",
     "upgrade", "downgrade", "misfits", "openers", "proof", "run", "boot", "end", "look", "is_changed", "rewind", "copy",
     "has_program",
     "find", "describe", "would_write", "make", "make_all",
+    "all", "get", "make_place", "lay_database", "free_bytes", "refuse_unmovable", "replaced", "compare", "lay",
 })  # fmt: skip
 """What only looks, or changes only what is gone with the deployer or its scratch: no boundary lies in it."""
 
@@ -114,6 +119,7 @@ class World:
     migrator: FakeMigrator = field(init=False)
     swap: FakeSwap = field(init=False)
     rehearsal: FakeRehearsal = field(init=False)
+    backups: FakeBackups = field(init=False)
     adoption: FakeAdoption = field(init=False)
     death: Death = field(default_factory=Death)
     bad: frozenset[str] = frozenset()
@@ -134,17 +140,29 @@ class World:
 
     def __post_init__(self) -> None:
         self.migrator = FakeMigrator(self.database, known={release_of(number): ("0001",) for number in range(1, 20)})
-        self.swap = FakeSwap(self.database, self.copied, self.users)
-        self.rehearsal = FakeRehearsal(self.database, self.migrator, self.swap)
+        self.swap = FakeSwap(self.database, self.at, self.users)
+        self.rehearsal = FakeRehearsal(self.database, self.migrator, self.swap, at=self.at)
+        self.backups = FakeBackups(self.database, self.snapshot_of)
         self.adoption = FakeAdoption(self.database)
 
-    def copied(self, number: int) -> Content:
-        """What the copy of a rehearsal holds."""
-        return self.rehearsal.copies[number]
+    def at(self, file: Path) -> Content:
+        """What lies at a path: the copy of a rehearsal, or a backup that was laid."""
+        laid = self.backups.laid.get(str(file))
+        return laid if laid is not None else self.rehearsal.copies[int(file.name)]
+
+    def snapshot_of(self, number: int) -> Content:
+        """What a snapshot holds."""
+        return self.swap.snapshots[number]
+
+    def migrator_of(self, file: Path) -> FakeMigrator:
+        """The migrator of what lies there."""
+        laid = FakeDatabase()
+        laid.content = self.at(file)
+        return dataclasses.replace(self.migrator, database=laid)
 
     def users(self) -> tuple[str, ...]:
         """The instances that run, each with the database open."""
-        return tuple(name for name in self.supervisor.names() if name not in {PROXY, RELAY})
+        return tuple(name for name in self.supervisor.names() if name not in {PROXY, RELAY} and not is_backup(name))
 
     def refuse(self, effect: str) -> None:
         """Fail the effects that the scenario says fail."""
@@ -222,10 +240,13 @@ class World:
                 "rehearsal",
                 "swap",
                 "adoption",
+                "backups",
             )
         }
         return Host(
             layout=LAYOUT,
+            migrator_of=self.migrator_of,
+            engine=("bulletproof",),
             resources=lambda: Resources(free_disk=1 << 40, free_memory=1 << 40),
             ask_instance=lambda number, _path, _seconds: self.answer(number),
             ask_public=lambda _path, _seconds: self.public(),
@@ -290,6 +311,8 @@ class Scenario:
     @property
     def config(self) -> AppConfig:
         """The app's configuration."""
+        if self.kind is Kind.RESTORE:
+            return WITH_FOLDERS
         return WITH_WORKERS if self.has_workers else CONFIG
 
 
@@ -334,6 +357,10 @@ SCENARIOS = (
     Scenario("migration after a stop", migrates=True, before=(Kind.DEPLOY, Kind.STOP)),
     Scenario("deployment with workers", has_workers=True),
     Scenario("migration with workers", has_workers=True, migrates=True),
+    Scenario("restore", kind=Kind.RESTORE),
+    Scenario("restore after a stop", kind=Kind.RESTORE, before=(Kind.DEPLOY, Kind.STOP)),
+    Scenario("restore after which it crashes", kind=Kind.RESTORE, bad=frozenset({"crash"})),
+    Scenario("restore whose folders cannot be exchanged", kind=Kind.RESTORE, bad=frozenset({"exchange"})),
     Scenario("rollback with code alone", kind=Kind.ROLLBACK, before=_TWO, migrates=True),
     Scenario("rollback with a down migration", kind=Kind.ROLLBACK, before=_TWO, migrates=True, is_strict=True),
 )
@@ -382,7 +409,10 @@ class Lane:
             world.adoption.content = Content(("table_0001",), ("0001",), 1)
             world.acknowledged = 1
         for kind in scenario.before:
-            self.ask_for(Scenario("before", kind=kind, has_workers=scenario.has_workers), world, journal)
+            before = dataclasses.replace(scenario, kind=kind, name="before", set_values=())
+            self.ask_for(before, world, journal, scenario.config)
+        if scenario.kind is Kind.RESTORE:
+            self._back_up(world, journal.live())
         if scenario.reboot:
             world.supervisor = FakeSupervisor()
         live = journal.live()
@@ -394,6 +424,19 @@ class Lane:
         if scenario.migrates and scenario.kind is Kind.DEPLOY:
             self._make_migrating(scenario, world, world.bad_from)
         return world, journal
+
+    def _back_up(self, world: World, live: Any) -> None:
+        world.backups.take(
+            Taking(
+                reason=Reason.ASKED,
+                release=live.release,
+                revision="",
+                settings=live.number,
+                taken_by="model",
+                folders={"uploads": Path("/uploads")},
+            )
+        )
+        world.acknowledged |= world.write()  # what the restore is about to replace
 
     def _make_migrating(self, scenario: Scenario, world: World, number: int) -> None:
         """The releases from this deployment on need a table more."""
@@ -413,7 +456,7 @@ class Lane:
         killed, world.death = death.is_dead, Death()
         return killed
 
-    def ask_for(self, scenario: Scenario, world: World, journal: Any) -> None:
+    def ask_for(self, scenario: Scenario, world: World, journal: Any, config: AppConfig | None = None) -> None:
         """What a person asks for; that it ends undone is no surprise here."""
         session = self._session(world, journal)
         if scenario.kind is Kind.STOP:
@@ -423,7 +466,8 @@ class Lane:
         order = self.activate.Order(
             kind=scenario.kind,
             source=Source(folder=Path("/project"), revision="f" * 40) if scenario.kind is Kind.DEPLOY else None,
-            config=scenario.config if scenario.kind is Kind.DEPLOY else None,
+            config=(config or scenario.config) if scenario.kind is Kind.DEPLOY else None,
+            backup="b1" if scenario.kind is Kind.RESTORE else "",
             release=self.activate.rollback_target(journal, "") if scenario.kind is Kind.ROLLBACK and live else "",
             set_values=dict(scenario.set_values),
         )
@@ -468,24 +512,32 @@ class Lane:
         promise(journal.unfinished() is None, "the journal is not closed")
         promise(not world.failed, "; ".join(world.failed))
         running = set(world.supervisor.names())
+        by_clock, running = set(filter(is_backup, running)), {name for name in running if not is_backup(name)}
         if wants_running and scenario.reboot and not running:
             # A recovery does not start what a reboot stopped: `start` does.
             self.ask_for(Scenario("start", kind=Kind.START), world, journal)
-            live, running = journal.live(), set(world.supervisor.names())
+            live, names = journal.live(), world.supervisor.names()
+            by_clock, running = set(filter(is_backup, names)), {name for name in names if not is_backup(name)}
         if wants_running and live:
             beside = {name for names in names_of(scenario.config, live.number).values() for name in names}
             promise(running == {PROXY, RELAY, web_name(live.number)} | beside, f"{running} run, {live.number} is live")
+            promise(len(by_clock) == 1, f"{by_clock} make backups by the clock")
             promise(world.proxy.target() == live.number, f"the proxy leads to {world.proxy.target()}")
             promise(world.answers(live.number), "the live instance does not answer well")
             promise(world.settings.today() == world.settings.frozen(live.number), "the settings are not the live ones")
         else:
-            promise(not running, f"{running} run although nothing should")
+            promise(not running | by_clock, f"{running | by_clock} run although nothing should")
             promise(not world.supervisor.is_running(), "the supervisor runs although nothing should")
             promise(world.proxy.target() is None, "the proxy leads somewhere")
         lived = journal.lived()
         rows = world.database.rows
         # What an app had before its first deployment stays where it was.
         at_stake = world.acknowledged if lived else world.acknowledged & ~1
+        if scenario.kind is Kind.RESTORE and world.bad_from in {one.number for one in lived}:
+            # What the restore replaced is a backup that nothing prunes.
+            rows |= self._judge_restored(world, promise)
+        else:
+            promise(world.backups.files == "of today", "the files are not today's")
         promise(rows & at_stake == at_stake, "acknowledged writes are lost")
         for content in world.swap.aside:
             rows |= content.rows
@@ -493,6 +545,8 @@ class Lane:
         self._judge_data(scenario, world, live, lived, promise)
         promise(world.database.exists() == bool(lived), "the database is there without a release, or gone with one")
         promise(not world.rehearsal.copies, f"copies of the data are left: {world.rehearsal.copies}")
+        left = world.backups.new.keys() | world.backups.old.keys()
+        promise(not left, f"folders of the restores {left} are left")
         promise(not world.swap.is_seized, "the database is locked")
         on_disk = set(world.releases.existing())
         promise(on_disk <= {one.release for one in lived}, f"releases nobody needs: {on_disk}")
@@ -505,12 +559,29 @@ class Lane:
             return "old" if wants_running else "new"
         return "new" if world.bad_from in {one.number for one in lived} else "old"
 
+    def _judge_restored(self, world: World, promise: Callable[..., None]) -> int:
+        """The data are the backup's, and what was there before is kept; tells its rows."""
+        kept = [one for one in world.backups.made.values() if one.manifest.reason is Reason.RESTORE]
+        promise(len(kept) == 1, f"{len(kept)} backups of what was replaced")
+        promise(kept[0].is_proven, "what was replaced is not proven")
+        promise("uploads" in kept[0].manifest.folders, "the files that were replaced are not kept")
+        promise(world.backups.files == "of the backup", "the files are not the backup's")
+        taken = world.backups.contents["b1"].rows
+        promise(world.database.rows & taken == taken, "the backup's rows are not there")
+        before = world.backups.contents[kept[0].name].rows
+        promise(before & ~world.database.rows, "nothing was taken back")
+        return before
+
     def _judge_data(
         self, scenario: Scenario, world: World, live: Any, lived: Any, promise: Callable[..., None]
     ) -> None:
         """The schema is the one that the live release needs, and snapshots are those of migrations that lived."""
         numbers = {one.number for one in lived}
-        promise(set(world.swap.numbers()) <= numbers, f"snapshots are left: {world.swap.numbers()}")
+        promise(not world.swap.numbers(), f"snapshots are left that should be backups: {world.swap.numbers()}")
+        changed = {one.manifest.deployment for one in world.backups.made.values()} - {None}
+        promise(changed <= numbers, f"backups of {changed}, of which only {numbers} lived")
+        if scenario.migrates and scenario.kind is Kind.DEPLOY and live and live.number == world.bad_from:
+            promise(live.number in changed, "nothing is kept of the data from before the migration")
         needed = world.migrator.known[live.release] if live else ()
         if scenario.at_boot and world.bad_from in numbers:
             needed = ("0001", "0002")

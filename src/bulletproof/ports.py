@@ -8,11 +8,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+from bulletproof.domain.backup import Backup, Damaged, Proof, Reason
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.past import Replay
 from bulletproof.domain.process import ProcessSpec, ProcessState
+from bulletproof.domain.restore import RowChange
 from bulletproof.domain.schema import Schema
 from bulletproof.domain.settings import Settings
 from bulletproof.domain.source import Source
@@ -314,6 +316,12 @@ class Rehearsal(Protocol):
     def would_write(self, number: int) -> tuple[str, ...]:
         """The places in its own source that the release would have written when it ran, where that can be told."""
 
+    def lay(self, number: int, file: Path) -> None:
+        """Make the copy equal to a database file that nobody uses. Raises StepFailed."""
+
+    def compare(self, number: int, file: Path) -> tuple[RowChange, ...]:
+        """What a restore of that file would do to the rows of the live data, as they were copied. Raises StepFailed."""
+
     def look(self, number: int) -> Schema:
         """What the copy holds; nothing runs on it."""
 
@@ -371,6 +379,76 @@ class Adoption(Protocol):
         """Copy what lies in these folders of `folder` into the persistent ones, over nothing; says how many files."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taking:
+    """A backup to be made."""
+
+    reason: Reason
+    release: str
+    """What is live, or was when these data were."""
+    revision: str
+    settings: int
+    """The deployment whose settings it runs with."""
+    taken_by: str
+    folders: Mapping[str, Path]
+    """The persistent folders that go into it, by their names."""
+    deployment: int | None = None
+    """The deployment that changed or replaced these data."""
+    database: Path | None = None
+    """A database file that nobody writes to any more, instead of a copy of the live one."""
+    may_be_damaged: bool = False
+    compress: bool = False
+
+
+class Backups(Protocol):
+    """Backups of the data on this host, each sealed by digests, and there as a whole or not at all."""
+
+    def take(self, wish: Taking) -> Backup:
+        """Make one; it holds all that was committed before. Raises StepFailed, Refused for a damaged database."""
+
+    def all(self) -> tuple[Backup | Damaged, ...]:
+        """What there is, oldest first."""
+
+    def get(self, name: str) -> Backup:
+        """That one. Raises UsageError when there is none, Refused when it is not what was written."""
+
+    def make_place(self, file: Path) -> None:
+        """The folder that the file is to be laid in is there, and private."""
+
+    def check(self, backup: Backup) -> None:
+        """Read every byte of it. Raises Refused when one is not what was written."""
+
+    def lay_database(self, backup: Backup, target: Path) -> str:
+        """Lay its database as a new file and read that through; says what it holds. Raises Refused."""
+
+    def lay_folders(self, backup: Backup, target: Path) -> int:
+        """Lay its persistent folders in a new folder; says how many files. Raises Refused."""
+
+    def note_proof(self, backup: Backup, proof: Proof) -> None:
+        """Write down what a trial found."""
+
+    def discard(self, name: str) -> None:
+        """Make it so that the backup is not; idempotent."""
+
+    def free_bytes(self) -> int:
+        """What the disk has left for backups."""
+
+    def refuse_unmovable(self, names: tuple[str, ...]) -> None:
+        """Raise StepFailed for a persistent folder that cannot be exchanged in one step."""
+
+    def exchange(self, number: int, names: tuple[str, ...]) -> None:
+        """Put the folders that were laid for deployment `number` where today's are, which stay beside; idempotent."""
+
+    def exchange_back(self, number: int) -> None:
+        """Today's folders are where they were; idempotent."""
+
+    def replaced(self, number: int) -> Mapping[str, Path]:
+        """The folders that deployment `number` took out of the data, by their names."""
+
+    def discard_replaced(self, number: int) -> None:
+        """Make it so that nothing of them is left; idempotent."""
+
+
 class Swap(Protocol):
     """Puts a migrated copy in the live database's place, and puts what was there back."""
 
@@ -404,6 +482,9 @@ class Swap(Protocol):
     def discard(self, number: int) -> None:
         """Make it so that deployment `number` has no snapshot."""
 
+    def set_aside(self, number: int) -> Path:
+        """Move the snapshot to where nothing deletes it; says where. Idempotent."""
+
     def numbers(self) -> tuple[int, ...]:
         """The deployments that have a snapshot, oldest first."""
 
@@ -426,9 +507,14 @@ class Host:
     proxy: Proxy
     database: Database
     migrator: Migrator
+    migrator_of: Callable[[Path], Migrator]
+    """The same for a database file that nobody uses, instead of the live one."""
     settings: SettingsStore
     rehearsal: Rehearsal
     swap: Swap
+    backups: Backups
+    engine: tuple[str, ...]
+    """Our own command line, as a supervisor runs it: the words of a verb come behind it."""
     adoption: Adoption
     keep_report: Callable[[int, bytes], None]
     """Write what deployment `number`'s rehearsal found, for people and for `releases`."""

@@ -6,12 +6,14 @@ import dataclasses
 import functools
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
 import psutil
 
 from bulletproof.adapters.adoption import CheckoutAdoption
+from bulletproof.adapters.backups import FolderBackups
 from bulletproof.adapters.caddy import CaddyProxy
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.adapters.migrators import Migrators, collect_static
@@ -26,6 +28,7 @@ from bulletproof.domain.layout import Layout, PlannedLayout, runtime_folder
 from bulletproof.effects import durable
 from bulletproof.effects.logs import tail
 from bulletproof.effects.probe import ask_port, ask_socket
+from bulletproof.engine.journal import utc_now
 from bulletproof.errors import StepFailed
 from bulletproof.operations.detect import find_entry
 from bulletproof.ports import Host, Resources, SettingsStore
@@ -69,6 +72,12 @@ def connect_planned(layout: PlannedLayout, config: AppConfig) -> Host:
     )
 
 
+def connect_bench(layout: PlannedLayout, config: AppConfig, file: Path) -> Host:
+    """The same, with rehearsals on copies of the database `file` instead of the live one."""
+    host = connect_planned(layout, config)
+    return dataclasses.replace(host, rehearsal=CellRehearsal(layout, file, lambda: f"127.0.0.1:{host.proxy.port()}"))
+
+
 def _lend(live: Layout, layout: Layout) -> None:
     """Let a planned deployment see which releases there are, and which ports are taken; and have a place for logs."""
     durable.make_folder(layout.logs)
@@ -105,9 +114,12 @@ def _connect(layout: Layout, config: AppConfig) -> Host:
         proxy=proxy,
         database=SqliteDatabase(file),
         migrator=Migrators(layout, file),
+        migrator_of=lambda other: Migrators(layout, other),
         settings=FileSettings(layout),
         rehearsal=CellRehearsal(layout, file, public_host),
         swap=SqliteSwap(layout, file),
+        backups=FolderBackups(layout, file, utc_now),
+        engine=(sys.executable, "-P", "-m", "bulletproof", "--root", str(layout.root)),
         adoption=CheckoutAdoption(layout, file),
         keep_report=lambda number, content: _keep_report(layout, number, content),
         resources=lambda: _resources(layout.home),

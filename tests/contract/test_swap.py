@@ -131,7 +131,7 @@ class MemoryLab:
         self.database = FakeDatabase(tables=("note",))
         self._copies: dict[int, Content] = {}
         self._users: tuple[str, ...] = ()
-        self.swap = FakeSwap(self.database, self._copies.__getitem__, lambda: self._users)
+        self.swap = FakeSwap(self.database, lambda copy: self._copies[int(copy.name)], lambda: self._users)
 
     def write(self, note: int) -> None:
         """Set its bit."""

@@ -109,8 +109,8 @@ BUGS = (
     Bug(
         "resume before the commit",
         "bulletproof.operations.pipelines",
-        "_SWAP, _START, _GATE),\n        after=(_CUTOVER, *_FINISH),\n",
-        "_SWAP, _START, _GATE, _CUTOVER),\n        after=_FINISH,\n",
+        "_SWAP, _START, _GATE),\n        after=(_CUTOVER, _ADOPT,",
+        "_SWAP, _START, _GATE, _CUTOVER),\n        after=(_ADOPT,",
     ),
     Bug(
         "snapshot put back twice",
@@ -179,6 +179,36 @@ BUGS = (
         'Step("pause", pause_workers, undo=resume_workers)',
         'Step("pause", pause_workers)',
     ),
+    Bug(
+        "a restore that is undone leaves the backup's data",
+        "bulletproof.operations.pipelines",
+        'Step("swap", put_backup, undo=put_snapshot_back)',
+        'Step("swap", put_backup)',
+    ),
+    Bug(
+        "a restore that is undone leaves the backup's files",
+        "bulletproof.operations.pipelines",
+        'Step("folders", exchange_folders, undo=exchange_folders_back)',
+        'Step("folders", exchange_folders)',
+    ),
+    Bug(
+        "what a restore replaced is not kept",
+        "bulletproof.operations.restore",
+        "backup or host.backups.take(_replaced(attempt))",
+        "backup or host.backups.all()[0]",
+    ),
+    Bug(
+        "what a restore replaced is thrown away before it is a backup",
+        "bulletproof.operations.restore",
+        "        backup = backup_of(host, number, Reason.RESTORE)\n",
+        "        backup = backup_of(host, number, Reason.RESTORE)\n        host.backups.discard_replaced(number)\n",
+    ),
+    Bug(
+        "a snapshot is thrown away although no backup was made of it",
+        "bulletproof.operations.backups",
+        '    if attempt.number not in host.swap.numbers():\n        return ""\n',
+        '    host.swap.discard(attempt.number)\n    return ""\n',
+    ),
 )
 
 CAUGHT_BY = {
@@ -203,6 +233,11 @@ CAUGHT_BY = {
     "old workers left running": "deployment with workers",
     "workers run in the hold": "migration with workers",
     "old workers are not brought back": "migration with workers",
+    "a restore that is undone leaves the backup's data": "restore after which it crashes",
+    "a restore that is undone leaves the backup's files": "restore after which it crashes",
+    "what a restore replaced is not kept": "restore",
+    "what a restore replaced is thrown away before it is a backup": "restore",
+    "a snapshot is thrown away although no backup was made of it": "migration",
 }
 """The scenario that breaks over each bug."""
 

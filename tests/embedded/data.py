@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ Rows = list[tuple[object, ...]]
 
 def ask(file: Path, query: str) -> Rows:
     """Read from a database past the app."""
-    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=10)) as connection:
+    ways = "mode=ro&immutable=1" if file.name == "database.db" else "mode=ro"  # a backup: nobody writes to it
+    with contextlib.closing(sqlite3.connect(f"file:{file}?{ways}", uri=True, timeout=10)) as connection:
         return connection.execute(query).fetchall()
 
 
@@ -63,8 +65,22 @@ def remains(app: LiveApp) -> list[Path]:
 
 
 def snapshots(app: LiveApp) -> set[int]:
-    """The deployments of which the database from before is kept."""
-    return {int(path.name.partition(".")[0]) for path in app.layout.snapshots.glob("*")}
+    """The deployments of which the database from before is kept; no snapshot is left that is not a backup."""
+    assert not list(app.layout.snapshots.glob("*"))
+    return set(_kept(app))
+
+
+def kept(app: LiveApp, number: int) -> Path:
+    """The database as it was before a deployment migrated it."""
+    return _kept(app)[number]
+
+
+def _kept(app: LiveApp) -> dict[int, Path]:
+    manifests = [json.loads(path.read_bytes()) for path in app.layout.backups.glob("b*/manifest.json")]
+    folder = app.layout.backups
+    return {
+        one["deployment"]: folder / one["name"] / "database.db" for one in manifests if one["reason"] == "migration"
+    }
 
 
 def set_aside(app: LiveApp, number: int) -> list[Path]:

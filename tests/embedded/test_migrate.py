@@ -17,7 +17,19 @@ import pytest
 import workshop
 from bulletproof.demo.traffic import Traffic
 from bulletproof.effects.isolation import why_no_namespaces
-from embedded.data import Data, ask, assert_kept, change, grow, last_number, remains, set_aside, snapshots, version
+from embedded.data import (
+    Data,
+    ask,
+    assert_kept,
+    change,
+    grow,
+    kept,
+    last_number,
+    remains,
+    set_aside,
+    snapshots,
+    version,
+)
 from embedded.places import until
 from embedded.test_undo import Picture
 from live_app import LASTING, Done, LiveApp, branch, breaks_only_live
@@ -66,7 +78,7 @@ def must_migrate(app: LiveApp, done: Done, before: int) -> None:
     assert app.layout.current.resolve() == app.layout.release(done.release)
     assert app.numbers()["processes"] == app.numbers()["sockets"] == {number}
     assert number in snapshots(app)
-    assert len(ask(app.layout.snapshot(number), _CHARTS)) >= before
+    assert len(ask(kept(app, number), _CHARTS)) >= before
     assert not set_aside(app, number)
     assert not remains(app)
 
@@ -104,7 +116,7 @@ def test_a_release_with_a_migration_goes_live(line: LiveApp, line_traffic: Traff
     assert version(line.database) == "0002"
     assert ask(line.database, _CHARTS)[: len(charts)] == charts
     assert not ask(line.database, "SELECT id FROM chart WHERE points != json_array_length(numbers)")
-    assert "points" not in str(ask(line.layout.snapshot(last_number(line)), "SELECT sql FROM sqlite_master"))
+    assert "points" not in str(ask(kept(line, last_number(line)), "SELECT sql FROM sqlite_master"))
     assert_kept(line, line_traffic, since)
     assert set(line_traffic.report(since).versions) == {"v2", "v3"}
 

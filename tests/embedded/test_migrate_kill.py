@@ -15,7 +15,7 @@ import workshop
 from bulletproof.demo.traffic import Traffic
 from bulletproof.effects.isolation import why_no_namespaces
 from bulletproof.operations.pipelines import ACTIVATE_MIGRATING, MIGRATING
-from embedded.data import Data, ask, assert_kept, grow, last_number, remains, set_aside, snapshots, version
+from embedded.data import Data, ask, assert_kept, grow, kept, last_number, remains, set_aside, snapshots, version
 from embedded.places import until
 from embedded.test_kill import _must_be_entirely, _names, _quick
 from embedded.test_migrate import patient
@@ -108,7 +108,7 @@ def test_a_killed_migration_is_entirely_old_or_entirely_new(warm: LiveApp, warm_
     if is_new:
         _must_be_entirely(warm, status, killed.events[0]["release"])
         assert warm.version() == f"grown-{version(warm.database)}"
-        assert ask(warm.layout.snapshot(number), "SELECT version_num FROM alembic_version") == [
+        assert ask(kept(warm, number), "SELECT version_num FROM alembic_version") == [
             tuple(row) for row in before.data.rows["alembic_version"]
         ]
         before.must_be_whole(warm, warm_traffic)

@@ -16,6 +16,7 @@ import pytest
 
 from bulletproof.demo.playground import example
 from bulletproof.effects.isolation import why_no_namespaces
+from embedded.data import ask, kept
 from live_app import LiveApp, branch
 
 pytestmark = [
@@ -192,5 +193,5 @@ def test_a_release_that_changes_the_data_at_boot_is_a_migration(app: LiveApp) ->
     assert "its boot changes the data\\nadds 1 rows to user" in done.out
     with closing(sqlite3.connect(app.database)) as connection:
         assert connection.execute("SELECT count(*) FROM user WHERE username = 'root'").fetchone() == (1,)
-    with closing(sqlite3.connect(app.layout.snapshot(int(str(app.status()["deployment"]))))) as connection:
-        assert connection.execute("SELECT count(*) FROM user WHERE username = 'root'").fetchone() == (0,)
+    before = kept(app, int(str(app.status()["deployment"])))
+    assert ask(before, "SELECT count(*) FROM user WHERE username = 'root'") == [(0,)]

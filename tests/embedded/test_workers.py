@@ -16,7 +16,7 @@ import pytest
 import workshop
 from bulletproof.demo.traffic import Traffic
 from bulletproof.effects.isolation import why_no_namespaces
-from embedded.data import ask, assert_kept, grow
+from embedded.data import ask, assert_kept, grow, kept
 from embedded.places import until
 from live_app import LASTING, Done, LiveApp, branch, breaks_only_live
 
@@ -207,7 +207,7 @@ def test_a_migration_stops_them_before_requests_wait(shop: Shop, traffic: Traffi
     new, _ = shop.alone()
     assert shop.generations()[-2:] == [old, new]
     number = f"SELECT max(number) FROM beat WHERE generation = {old}"
-    assert ask(shop.app.layout.snapshot(new), number) == ask(shop.app.database, number)
+    assert ask(kept(shop.app, new), number) == ask(shop.app.database, number)
     shop.assert_kept()
     assert_kept(shop.app, traffic, since)
 

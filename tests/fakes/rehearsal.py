@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bulletproof.domain.health import Answer
 from bulletproof.domain.past import Replay
 from bulletproof.domain.process import Phase, ProcessSpec, ProcessState
+from bulletproof.domain.restore import RowChange
 from bulletproof.domain.schema import Schema, Table
 from bulletproof.errors import StepFailed
 from bulletproof.ports import Command, Manifest
 from fakes.database import Content, FakeDatabase
 from fakes.migrator import FakeMigrator
 from fakes.swap import FakeSwap
+
+
+def nowhere(file: Path) -> Content:
+    """No file holds anything."""
+    raise AssertionError(file)
 
 
 @dataclass
@@ -30,6 +36,8 @@ class FakeRehearsal:
     at_boot: tuple[str, ...] = ()
     """Revisions that a release makes only by booting."""
     reason: str = ""
+    at: Callable[[Path], Content] = nowhere
+    """What a file holds that is no copy."""
 
     def why_not(self) -> str:
         """As the test says."""
@@ -88,6 +96,15 @@ class FakeRehearsal:
     def would_write(self, number: int) -> tuple[str, ...]:  # noqa: ARG002  the port's
         """It writes nothing."""
         return ()
+
+    def lay(self, number: int, file: Path) -> None:
+        """As the test says what lies there."""
+        self.copies[number] = self.at(file)
+
+    def compare(self, number: int, file: Path) -> tuple[RowChange, ...]:
+        """The bits of today that the file lacks."""
+        missing = (self.swap.snapshots[number].rows & ~self.at(file).rows).bit_count()
+        return (RowChange(table="rows", missing=missing, changed=0, returning=0),) if missing else ()
 
     def look(self, number: int) -> Schema:
         """A table for each that the copy has."""

@@ -17,10 +17,10 @@ def nobody() -> tuple[str, ...]:
 
 @dataclass
 class FakeSwap:
-    """ports.Swap over a fake database; `users` tells who has it open, `copies` are the rehearsal's."""
+    """ports.Swap over a fake database; `users` tells who has it open, `copies` what lies at a path."""
 
     database: FakeDatabase
-    copies: Callable[[int], Content]
+    copies: Callable[[Path], Content]
     users: Callable[[], tuple[str, ...]] = nobody
     strangers: tuple[str, ...] = ()
     is_seized: bool = False
@@ -47,7 +47,7 @@ class FakeSwap:
         check()
         if not self.is_seized:
             raise StepFailed("database-not-held", "the database was not had alone")
-        self.database.content = self.copies(int(copy.name))
+        self.database.content = self.copies(copy)
 
     def release(self) -> None:
         """Let others have it."""
@@ -69,6 +69,12 @@ class FakeSwap:
     def discard(self, number: int) -> None:
         """Forget the snapshot."""
         self.snapshots.pop(number, None)
+
+    def set_aside(self, number: int) -> Path:
+        """Keep it where nothing deletes it."""
+        if number in self.snapshots:
+            self.aside.append(self.snapshots.pop(number))
+        return Path(f"/aside/{number}")
 
     def numbers(self) -> tuple[int, ...]:
         """The deployments that have one."""

@@ -12,6 +12,7 @@ from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.past import Replay, Stage
 from bulletproof.domain.process import Phase, ProcessSpec, ProcessState
+from bulletproof.domain.restore import RowChange
 from bulletproof.domain.schema import Schema
 from bulletproof.domain.system_libraries import blamed
 from bulletproof.effects import durable
@@ -29,7 +30,7 @@ from bulletproof.effects.logs import tail
 from bulletproof.effects.probe import ask_socket
 from bulletproof.effects.process import Running
 from bulletproof.effects.sqlite_census import census, census_of
-from bulletproof.effects.sqlite_copy import copy_database, is_same_database, refresh_copy, settle_copy
+from bulletproof.effects.sqlite_copy import compare_rows, copy_database, is_same_database, refresh_copy, settle_copy
 from bulletproof.errors import StepFailed
 from bulletproof.ports import REPLAY, Command, Manifest
 
@@ -190,6 +191,17 @@ class CellRehearsal:
     def would_write(self, number: int) -> tuple[str, ...]:  # noqa: ARG002  there is one at a time
         """The places in its own source that what ran last would have written, relative to it."""
         return would_write(self._cell) if self._cell is not None else ()
+
+    def lay(self, number: int, file: Path) -> None:
+        """Make the copy equal to a database file that nobody uses."""
+        self.end(number)
+        for suffix in ("-wal", "-shm", "-journal"):
+            durable.remove(self.copy(number).with_name(self.copy(number).name + suffix))
+        refresh_copy(file, self.copy(number))
+
+    def compare(self, number: int, file: Path) -> tuple[RowChange, ...]:
+        """What a restore of that file would do to the rows of today's data, which the snapshot holds."""
+        return msgspec.json.decode(compare_rows(self._layout.snapshot(number), file), type=tuple[RowChange, ...])
 
     def look(self, number: int) -> Schema:
         """The copy's schema and what a look through its rows finds."""

@@ -96,6 +96,14 @@ class SqliteSwap:
             snapshot = self._layout.snapshot(number)
             durable.remove(snapshot.with_name(snapshot.name + suffix))
 
+    def set_aside(self, number: int) -> Path:
+        """Move the snapshot to where nothing deletes it; says where. Idempotent."""
+        place = self._layout.database_aside / f"{number}-replaced.db"
+        durable.make_folder(place.parent, mode=0o700)
+        if self._layout.snapshot(number).exists():
+            durable.rename(self._layout.snapshot(number), place)
+        return place
+
     def numbers(self) -> tuple[int, ...]:
         """The deployments that have a snapshot, oldest first."""
         found = self._layout.snapshots.glob("*.db") if self._layout.snapshots.is_dir() else ()

@@ -37,6 +37,7 @@ VERBS: dict[str, Verb] = {
     "status": Verb("Look", "What runs, since when, and where"),
     "releases": Verb("Look", "Every deployment and how it ended"),
     "logs": Verb("Look", "What the app prints"),
+    "backup": Verb("Operate", "Make, prove, list, restore and prune backups of the data"),
     "run": Verb("Operate", "Run a command as the live release would: its packages, its settings, its data"),
     "start": Verb("Operate", "Let serve again what was live"),
     "stop": Verb("Operate", "Stop the app and keep it stopped"),

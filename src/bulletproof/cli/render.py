@@ -23,6 +23,7 @@ _DOING = {
     Kind.ROLLBACK: "rolling back to",
     Kind.RESTART: "restarting",
     Kind.SETTINGS: "changing the settings of",
+    Kind.RESTORE: "restoring a backup of",
     Kind.START: "starting",
     Kind.STOP: "stopping",
     Kind.DESTROY: "removing",
@@ -32,6 +33,7 @@ _DONE = {
     Kind.ROLLBACK: "rolled back to",
     Kind.RESTART: "restarted",
     Kind.SETTINGS: "changed the settings of",
+    Kind.RESTORE: "restored, with release",
     Kind.START: "started",
     Kind.STOP: "stopped",
     Kind.DESTROY: "removed",
@@ -41,6 +43,7 @@ _AGAIN = {
     Kind.ROLLBACK: "rollback",
     Kind.RESTART: "restart",
     Kind.SETTINGS: "env set",
+    Kind.RESTORE: "backup restore",
     Kind.START: "start",
     Kind.STOP: "stop",
     Kind.DESTROY: "destroy",
@@ -61,7 +64,7 @@ EXIT_CODES = {
 _NAME_WIDTH = 12
 _SILENT = {"adopt", "vacant"}
 """Steps that no person needs to read of when they went well."""
-_SILENT_WITHOUT_WORDS = {"pause", "workers"}
+_SILENT_WITHOUT_WORDS = {"pause", "workers", "backups", "keep", "folders"}
 """Steps that do nothing in most apps, which have neither workers nor timers."""
 
 

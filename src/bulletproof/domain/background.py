@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from bulletproof.domain.command import graceful_signal, is_simple, shell_argv
 from bulletproof.domain.config import AppConfig
+from bulletproof.domain.cron import NEVER
 from bulletproof.domain.layout import Layout
-from bulletproof.domain.process import ProcessSpec, timer_name, worker_name
+from bulletproof.domain.process import ProcessSpec, backup_name, timer_name, worker_name
 from bulletproof.domain.web import app_environment
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_LONGEST_BACKUP_SECONDS = 6 * 3600.0
+"""A backup and its proof read and write each byte a few times: enough for 500 GB on a slow disk."""
 
 
 def background_processes(
@@ -46,6 +53,27 @@ def background_processes(
         for name, timer in config.timers.items()
     ]
     return (*workers, *timers)
+
+
+def backup_process(engine: tuple[str, ...], layout: Layout, config: AppConfig) -> ProcessSpec | None:
+    """What makes backups by the clock, `engine` being our own command line; None when none are wished for.
+
+    Its name changes with what it does, so that one that runs need not be stopped to see whether it is the right one.
+    """
+    schedule = config.backup.schedule
+    if schedule == NEVER:
+        return None
+    argv = (*engine, "backup", "create", "--scheduled", "--app", config.name)
+    return ProcessSpec(
+        name=backup_name(hashlib.sha256(repr((argv, schedule)).encode()).hexdigest()[:8]),
+        argv=argv,
+        folder=layout.state,
+        log=layout.logs / "backup.log",
+        environment={"PATH": _PATH, "LANG": "C.UTF-8"},
+        schedule=schedule,
+        timeout_seconds=_LONGEST_BACKUP_SECONDS,
+        stop_seconds=config.drain.stop_seconds,
+    )
 
 
 def names_of(config: AppConfig, number: int) -> dict[str, tuple[str, ...]]:

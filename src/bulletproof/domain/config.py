@@ -86,6 +86,11 @@ Schedule = Annotated[
     Meta(max_length=200, description='five fields as in a crontab, such as "*/5 * * * *", or "@hourly"'),
 ]
 """Its fields are judged as well, by `domain.cron`."""
+BackupSchedule = Annotated[
+    str,
+    Meta(max_length=200, description='five fields as in a crontab, such as "30 3 * * *", or "@daily", or "never"'),
+]
+"""Its fields are judged as well, by `domain.cron`."""
 HostName = Annotated[
     str,
     Meta(
@@ -236,7 +241,22 @@ class Keep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     releases: Annotated[int, Meta(ge=2, le=100)] = 5
     backups: Annotated[int, Meta(ge=1, le=100)] = 3
-    """Copies of the database from before a migration."""
+    """The last backups, whatever they were made for."""
+    daily: Annotated[int, Meta(ge=0, le=366)] = 7
+    """Besides, the last backup of so many days that have one."""
+    weekly: Annotated[int, Meta(ge=0, le=520)] = 4
+    """And of so many weeks."""
+    monthly: Annotated[int, Meta(ge=0, le=120)] = 3
+    """And of so many months."""
+
+
+class Backup(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How backups are made."""
+
+    schedule: BackupSchedule = "30 3 * * *"
+    """When one is made and proven by itself, while the app runs; or `never`"""
+    compress: bool = False
+    """Whether they are packed with zstd: smaller, and slower to make."""
 
 
 class Require(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -256,6 +276,7 @@ class AppConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     proxy: Proxy = Proxy()
     drain: Drain = Drain()
     keep: Keep = Keep()
+    backup: Backup = Backup()
     migrations: Migrations = Migrations()
     hold: Hold = Hold()
     rehearsal: Rehearsal = Rehearsal()

@@ -16,6 +16,7 @@ _NICKNAMES = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
+NEVER = "never"
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -34,6 +35,11 @@ def fault(schedule: str) -> str:
         if not _is_good(" ".join(alone)):
             return f"its {name} cannot be {field}"
     return "" if _is_good(text) else "there is no such day"
+
+
+def fault_unless_never(schedule: str) -> str:
+    """The same of a schedule that may say that nothing is ever due."""
+    return "" if schedule == NEVER else fault(schedule)
 
 
 def next_after(schedule: str, moment: datetime) -> datetime:

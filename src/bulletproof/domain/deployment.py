@@ -13,6 +13,7 @@ class Kind(StrEnum):
     ROLLBACK = "rollback"
     RESTART = "restart"
     SETTINGS = "settings"
+    RESTORE = "restore"
     START = "start"
     STOP = "stop"
     DESTROY = "destroy"

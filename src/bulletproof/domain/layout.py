@@ -116,6 +116,10 @@ class Layout:
         """The scratch of deployment `number`'s rehearsal: a copy of the data, private and soon gone."""
         return self.state / "rehearsal" / str(number)
 
+    def restored(self, number: int) -> Path:
+        """The database of the backup that deployment `number` restores, in the scratch of its rehearsal."""
+        return self.rehearsal(number) / "backup.db"
+
     @property
     def snapshots(self) -> Path:
         """The database from before each migration."""
@@ -124,6 +128,15 @@ class Layout:
     def snapshot(self, number: int) -> Path:
         """The database as it was when deployment `number` migrated it."""
         return self.snapshots / f"{number}.db"
+
+    @property
+    def backups(self) -> Path:
+        """The folder of all backups, each in a folder of its own name."""
+        return self.state / "backups"
+
+    def replaced(self, number: int) -> Path:
+        """What deployment `number` restores into the data and takes out of them, beside both so that a rename does."""
+        return self.data / f".bulletproof-{number}"
 
     @property
     def database_aside(self) -> Path:
@@ -260,6 +273,15 @@ class PlannedLayout(Layout):
     def environment(self) -> Path:
         """The settings that the next deployment takes."""
         return self.live.environment
+
+    @property
+    def backups(self) -> Path:
+        """The live app's, to be looked at."""
+        return self.live.backups
+
+    def replaced(self, number: int) -> Path:
+        """Not in the live data, where a plan lays nothing."""
+        return self.root / "replaced" / str(number)
 
     @property
     def app_socket(self) -> Path:

@@ -88,6 +88,16 @@ def generation_of(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
+def backup_name(mark: str) -> str:
+    """The name of what makes backups by the clock; it belongs to no deployment."""
+    return f"backup-{mark}"
+
+
+def is_backup(name: str) -> bool:
+    """Whether a process is that."""
+    return name.startswith("backup-")
+
+
 _BACKGROUND = re.compile(r"(?:worker|timer)-(\d+)-.+")
 
 PROXY = "proxy"

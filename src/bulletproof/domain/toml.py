@@ -16,6 +16,7 @@ from msgspec import Struct, inspect
 from bulletproof.domain import command, cron
 from bulletproof.domain.config import (
     AppConfig,
+    BackupSchedule,
     HostAddress,
     HostName,
     ProcessCommand,
@@ -70,7 +71,7 @@ _ANY_NAME = "NAME"
 _HOSTS = "hosts"
 """A table of texts whose keys a person chooses."""
 _EXAMPLES = {"name": "myapp", "command": "python worker.py", "schedule": "*/5 * * * *"}
-_JUDGES = ((Schedule, cron.fault), (ProcessCommand, command.fault))
+_JUDGES = ((Schedule, cron.fault), (BackupSchedule, cron.fault_unless_never), (ProcessCommand, command.fault))
 """What a pattern cannot tell of a text."""
 
 

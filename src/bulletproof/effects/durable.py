@@ -97,6 +97,21 @@ def make_folder(path: Path, *, mode: int = 0o755) -> None:
         _make_one_folder(folder, mode)
 
 
+@contextlib.contextmanager
+def new_folder(path: Path, *, mode: int = 0o755) -> Iterator[Path]:
+    """Yield an empty folder which, when the block ends well, is `path`, and durable with all that was put into it.
+
+    Where it fails nothing is left. Raises OSError: ENOTEMPTY when there is a folder with something in it already.
+    """
+    with _temporary_beside(path) as temporary:
+        os.mkdir(temporary, 0o700)
+        yield temporary
+        os.chmod(temporary, mode)
+        _sync_each(temporary)
+        os.rename(temporary, path)
+    sync_folder(path.parent)
+
+
 def remove(path: Path) -> None:
     """Remove a file or symlink; nothing happens when it is not there. Raises IsADirectoryError for a folder."""
     if _is_folder(path.parent):

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RECOVERY_VERB = "recover"
+BACKUP_VERB = "backup"
+BACKUP_PATIENCE_SECONDS = 600.0  # a copy of 100 GB; a backup by the clock is no reason to refuse a person's deployment
 RECOVERY_PATIENCE_SECONDS = 15.0  # a recovery ends by itself, within 10 s by our own promise
 _SETTLING_SECONDS = 0.5  # a lock without a note changes hands at this moment; the note follows within microseconds
 _POLL_SECONDS = 0.1
@@ -246,6 +248,8 @@ def _patience(owner: Holder | None, wait_seconds: float) -> float:
     if owner is None:
         return max(wait_seconds, _SETTLING_SECONDS)
     # A dead owner of a lock that is held means that a recovery has taken it over and is about to say so.
+    if owner.verb == BACKUP_VERB and _is_alive(owner.pid):
+        return max(wait_seconds, BACKUP_PATIENCE_SECONDS)
     if owner.verb == RECOVERY_VERB or not _is_alive(owner.pid):
         return max(wait_seconds, RECOVERY_PATIENCE_SECONDS)
     return wait_seconds

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bulletproof.effects import sqlite_pages, sqlite_wal
+from bulletproof.effects import sqlite_pages, sqlite_rows, sqlite_wal
 from bulletproof.effects.process import Completed, last_lines, run, run_checked
 from bulletproof.effects.sqlite_file import copy_whole
 from bulletproof.errors import Refused, StepFailed
@@ -82,6 +82,21 @@ def is_same_database(one: Path, other: Path) -> bool:
     if completed.status not in {0, _DIFFERS} or completed.errors:
         raise _not_copied(one, completed)
     return completed.status == 0
+
+
+def compare_rows(today: Path, backup: Path) -> bytes:
+    """As JSON, the rows that a restore of `backup` would take from `today`, change and bring back (sqlite_rows.py).
+
+    Nobody may write to either. Raises StepFailed (`rows-not-compared`).
+    """
+    done = run_checked(
+        (sys.executable, "-I", "-S", sqlite_rows.__file__, today, backup),
+        folder=today.parent,
+        reference="rows-not-compared",
+        failure="today's database could not be compared with the backup",
+        timeout_seconds=_SECONDS,
+    )
+    return done.output.encode()
 
 
 def _pages(what: str, source: Path, copy: Path, timeout_seconds: float) -> Completed:

@@ -38,6 +38,10 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """What `quick_check` found, when it was asked to read everything."""
     rows: int | None = None
     """Of all tables together, when it was asked to count them."""
+    counts: dict[str, int] = {}
+    """Of each table, when everything was to be told."""
+    migrations: tuple[str, ...] = ()
+    """What the database notes of its migrations, whichever tool made them, when everything was to be told."""
 
 
 class _Trouble(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +65,17 @@ def read_rows(file: Path, *, patience_seconds: float = PATIENCE_SECONDS) -> Read
 def read_whole(file: Path, *, patience_seconds: float = PATIENCE_SECONDS) -> Reading:
     """The same, and every page was read. Raises Refused when the file cannot be read, or is not whole."""
     reading = _read(file, "whole", patience_seconds, timeout_seconds=_WHOLE_SECONDS)
+    if reading.problems:
+        raise _not_whole(file, *reading.problems)
+    return reading
+
+
+def read_everything(file: Path) -> Reading:
+    """All that a database holds which nobody writes to, every page read and the rows of each table counted.
+
+    Raises Refused when it cannot be read, or is not whole.
+    """
+    reading = _read(file, "everything", PATIENCE_SECONDS, timeout_seconds=_WHOLE_SECONDS)
     if reading.problems:
         raise _not_whole(file, *reading.problems)
     return reading

@@ -1,6 +1,7 @@
 """Read a SQLite file in a process of its own, changing nothing, and print what was found as one line of JSON.
 
-Stand-alone, and never imported: `python -I -S sqlite_reader.py FILE PATIENCE_SECONDS schema|rows|whole|copy [COPY]`.
+Stand-alone, and never imported:
+`python -I -S sqlite_reader.py FILE PATIENCE_SECONDS schema|rows|whole|everything|copy [COPY]`.
 A process of its own can be killed while it reads a large file, and its closing of the file drops no lock of the process
 that asked (POSIX locks belong to process and file, so any `close` drops them).
 """
@@ -102,6 +103,28 @@ def contents(file: Path, *, is_whole: bool, is_counted: bool = False) -> Find:
         return found
 
     return find
+
+
+def everything() -> Find:
+    """Finds all of that in a file that nobody writes to, and the rows of each table."""
+
+    def find(connection: sqlite3.Connection) -> dict[str, Any]:
+        found = _schema(connection)
+        found["problems"] = _problems(connection)
+        found["is_read_through"] = True
+        found["counts"] = {name: _rows(connection, name) for name, columns in found["tables"].items() if columns}
+        found["migrations"] = [*(one for noted in found["versions"].values() for one in noted), *_of_django(connection)]
+        return found
+
+    return find
+
+
+def _of_django(connection: sqlite3.Connection) -> list[str]:
+    """The last migration of each app, where Django notes them."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'django_migrations'").fetchone():
+        return []
+    rows = connection.execute("SELECT app, max(name) FROM django_migrations GROUP BY app ORDER BY app")
+    return [f"{app}.{name}" for app, name in rows]
 
 
 def copied(copy: Path) -> Find:
@@ -225,7 +248,12 @@ def main(file: str, patience_seconds: str, depth: str, copy: str = "") -> None:
     """Print the answer; what only looks lets the app's requests go first."""
     if not copy:
         os.nice(10)
-    find = copied(Path(copy)) if copy else contents(Path(file), is_whole=depth == "whole", is_counted=depth == "rows")
+    if copy:
+        find = copied(Path(copy))
+    elif depth == "everything":
+        find = everything()
+    else:
+        find = contents(Path(file), is_whole=depth == "whole", is_counted=depth == "rows")
     print(json.dumps(answer(Path(file), float(patience_seconds), find)))  # noqa: T201
 
 

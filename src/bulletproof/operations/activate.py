@@ -133,6 +133,8 @@ def nothing_to_do(live: Live | None, note: str) -> Result:
 
 def choose(order: Order, *, has_database: bool, is_first: bool, serves: bool) -> Pipeline[Attempt]:
     """The pipeline for an order: what exists already, and whether anything serves, decides."""
+    if order.kind is Kind.RESTORE:
+        return pipelines.RESTORE if serves else pipelines.COLD_RESTORE
     if order.kind is Kind.DEPLOY and is_first and not has_database:
         return pipelines.FIRST
     if order.kind is Kind.DEPLOY:

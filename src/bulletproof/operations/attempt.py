@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.deployment import Deployment, Kind, Live
 from bulletproof.domain.report import Report
+from bulletproof.domain.restore import Restoration
 from bulletproof.domain.settings import for_app
 from bulletproof.domain.source import Source
 from bulletproof.domain.web import database_setting
 from bulletproof.errors import NeedsPerson
 from bulletproof.ports import Command, Host, Manifest, SchemaState
+
+
+def _nobody_asks(_: Restoration) -> None:
+    """A person said yes beforehand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +35,14 @@ class Order:
     unset_names: tuple[str, ...] = ()
     first_settings: Mapping[str, str] = field(default_factory=dict)
     """Settings that are taken when the host has none yet: the project's .env."""
+    backup: str = ""
+    """For a restore: the backup."""
+    only_database: bool = False
+    """Whether a restore leaves the persistent folders as they are."""
+    may_change_schema: bool = False
+    """Whether a restore may bring views and triggers that today's database does not have."""
+    confirm: Callable[[Restoration], None] = _nobody_asks
+    """Asked before a restore touches anything; raises for a no."""
     may_lose_data: bool = False
     """Whether a migration may drop what users made."""
     database: Path | None = None

@@ -8,6 +8,7 @@ from bulletproof.engine.pipeline import Fork, Pipeline, Step
 from bulletproof.errors import NeedsPerson
 from bulletproof.operations.adopt import adopt_data, leave_data
 from bulletproof.operations.attempt import Attempt
+from bulletproof.operations.backups import keep_what_was, tend_backups
 from bulletproof.operations.migrate import (
     discard_snapshot,
     discard_work_copy,
@@ -21,6 +22,15 @@ from bulletproof.operations.migrate import (
 )
 from bulletproof.operations.preflight import check_host
 from bulletproof.operations.rehearse import discard_rehearsal, rehearse_on_copy
+from bulletproof.operations.restore import (
+    check_restore,
+    discard_restore,
+    exchange_folders,
+    exchange_folders_back,
+    keep_what_was_replaced,
+    put_backup,
+    rehearse_restore,
+)
 from bulletproof.operations.steps import (
     adopt_settings,
     build_release,
@@ -75,7 +85,10 @@ _SNAPSHOT = Step("snapshot", take_snapshot, undo=discard_snapshot)
 _MIGRATE = Step("migrate", migrate_work_copy, undo=discard_work_copy)
 _SWAP = Step("swap", swap_data, undo=put_snapshot_back)
 
-_FINISH = (_ADOPT, _WORKERS, _DRAIN, _PRUNE)
+_KEEP = Step("keep", keep_what_was)
+_BACKUPS = Step("backups", tend_backups)
+
+_FINISH = (_ADOPT, _WORKERS, _DRAIN, _BACKUPS, _PRUNE)
 
 
 def _with_migration(name: str, prepared: tuple[Step[Attempt], ...], held: Step[Attempt]) -> Pipeline[Attempt]:
@@ -87,7 +100,28 @@ def _with_migration(name: str, prepared: tuple[Step[Attempt], ...], held: Step[A
     return Pipeline(
         name,
         before=(*prepared, _OPENERS, _PAUSE, held, _SNAPSHOT, _MIGRATE, _SWAP, _START, _GATE),
-        after=(_CUTOVER, *_FINISH),
+        after=(_CUTOVER, _ADOPT, _WORKERS, _DRAIN, _KEEP, _BACKUPS, _PRUNE),
+    )
+
+
+def _restoring(name: str, held: Step[Attempt]) -> Pipeline[Attempt]:
+    """The way of a restore: as a migration goes, with a backup in place of the migrated copy."""
+    return Pipeline(
+        name,
+        before=(
+            Step("preflight", check_restore),
+            _SETTINGS,
+            Step("rehearse", rehearse_restore, undo=discard_restore),
+            _OPENERS,
+            _PAUSE,
+            held,
+            _SNAPSHOT,
+            Step("swap", put_backup, undo=put_snapshot_back),
+            Step("folders", exchange_folders, undo=exchange_folders_back),
+            _START,
+            _GATE,
+        ),
+        after=(_CUTOVER, _ADOPT, _WORKERS, _DRAIN, Step("keep", keep_what_was_replaced), _BACKUPS, _PRUNE),
     )
 
 
@@ -148,10 +182,12 @@ START = Pipeline(
     after=(_CUTOVER, *_FINISH),
     fork=_fork(START_MIGRATING),
 )
+RESTORE = _restoring("restore", _HOLD)
+COLD_RESTORE = _restoring("cold-restore", _OPEN)
 STOP = Pipeline("stop", before=(), after=(_CLOSE,))
 DESTROY = Pipeline("destroy", before=(), after=(_CLOSE, Step("set-aside", set_data_aside), Step("wipe", wipe_app)))
 
-_PLAIN = (DEPLOY, ACTIVATE, FIRST, ADOPTING, COLD, START, STOP, DESTROY)
+_PLAIN = (DEPLOY, ACTIVATE, FIRST, ADOPTING, COLD, START, RESTORE, COLD_RESTORE, STOP, DESTROY)
 _WITH_MIGRATION = (MIGRATING, ACTIVATE_MIGRATING, COLD_MIGRATING, START_MIGRATING, ADOPTING_MIGRATING)
 _ALL = {pipeline.name: pipeline for pipeline in (*_PLAIN, *_WITH_MIGRATION)}
 

@@ -18,6 +18,7 @@ def sweep(layout: Layout) -> None:
         layout.rehearsal(0).parent,
         layout.report(0).parent,
         layout.snapshots,
+        layout.backups,
         layout.database_aside,
         layout.frozen_settings,
         layout.environment.parent,

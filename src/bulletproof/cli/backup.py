@@ -1,0 +1,364 @@
+"""`bulletproof backup`: copies of the data that are proven, and their way back."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import msgspec
+
+from bulletproof.cli.afar import Parcel, words_of
+from bulletproof.cli.deployments import carry_out
+from bulletproof.cli.render import choose_renderer
+from bulletproof.cli.target import Target, find_target, host_options, json_option, open_session, sent_with, wait_option
+from bulletproof.cli.wording import moment, size
+from bulletproof.domain.backup import Backup, Damaged, Proof, Reason
+from bulletproof.domain.config import AppConfig
+from bulletproof.domain.deployment import Deployment, Kind, Live
+from bulletproof.domain.layout import PlannedLayout, runtime_folder
+from bulletproof.domain.restore import Restoration
+from bulletproof.effects import durable
+from bulletproof.effects.interrupts import Interrupts
+from bulletproof.effects.lock import BACKUP_VERB
+from bulletproof.effects.scratch import scratch_folder
+from bulletproof.engine.journal import Journal, utc_now
+from bulletproof.errors import Refused, UsageError
+from bulletproof.operations.activate import Result, Session, activate, recover
+from bulletproof.operations.attempt import Attempt, Order
+from bulletproof.operations.backups import make_backup, prove_backup, prune_backups
+from bulletproof.operations.plan import require_quiet
+from bulletproof.operations.restore import preview_restore
+from bulletproof.ports import Host
+from bulletproof.wiring import config_of, connect, connect_bench, connect_planned
+
+F = TypeVar("F", bound=Callable[..., object])
+
+_SCHEDULED_WAIT_SECONDS = 3600.0
+"""A backup by the clock waits for a deployment to end; nobody looks at it meanwhile."""
+_REASONS = {
+    Reason.ASKED: "asked for",
+    Reason.SCHEDULE: "by the clock",
+    Reason.MIGRATION: "before deployment {} migrated",
+    Reason.RESTORE: "before deployment {} restored",
+}
+
+
+@click.group("backup")
+def backup_command() -> None:
+    """Make, prove, list, restore and prune backups of the app's data.
+
+    A backup holds the database and the persistent folders, and every write that was acknowledged before it began. It
+    counts as proven once it was restored for a trial and its release has booted on it.
+    """
+
+
+def _wait_option(function: F) -> F:
+    return click.option(
+        "--wait",
+        "wait_seconds",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        metavar="SECONDS",
+        help="Wait so long for a deployment to end, instead of refusing at once.",
+    )(function)
+
+
+@backup_command.command("create")
+@click.option("--scheduled", "is_scheduled", is_flag=True, hidden=True)
+@host_options
+@_wait_option
+@json_option
+@click.pass_obj
+def create_command(
+    root: Path, *, is_scheduled: bool, verb_root: Path | None, app_name: str | None, wait_seconds: float, as_json: bool
+) -> None:
+    """Make a backup of the live data, and prove it."""
+    target = find_target(root, verb_root, app_name)
+    reason, wait = (Reason.SCHEDULE, _SCHEDULED_WAIT_SECONDS) if is_scheduled else (Reason.ASKED, wait_seconds)
+    with open_session(target, BACKUP_VERB, choose_renderer(target.app, as_json=as_json), wait_seconds=wait) as session:
+        recover(session)
+        live = _require_live(target, session.journal)
+        backup = make_backup(session.host, live, reason, session.started_by)
+    # What a trial takes keeps no deployment waiting.
+    proof = _prove(target, backup)
+    with open_session(target, BACKUP_VERB, choose_renderer(target.app, as_json=as_json), wait_seconds=wait) as session:
+        gone = prune_backups(session.host, _config(target, live))
+    _show_proof(backup, proof, as_json=as_json)
+    if gone and not as_json:
+        click.echo(f"removed {', '.join(gone)}, as [keep] says", err=True)
+    sys.exit(1 if proof.trouble else 0)
+
+
+@backup_command.command("list")
+@host_options
+@json_option
+@click.pass_obj
+def list_command(root: Path, *, verb_root: Path | None, app_name: str | None, as_json: bool) -> None:
+    """List the backups, newest first, with the last time that each was proven."""
+    target = find_target(root, verb_root, app_name)
+    backups = _connect(target).backups.all()[::-1]
+    if as_json:
+        click.echo(json.dumps([_as_json(backup) for backup in backups]))
+        return
+    for backup in backups:
+        click.echo(_line(backup))
+    if not backups:
+        click.echo("no backups yet; by the clock, before each migration, or now: bulletproof backup create", err=True)
+
+
+@backup_command.command("verify")
+@click.argument("names", nargs=-1, metavar="[NAME...]")
+@click.option("--all", "is_all", is_flag=True, help="All of them; the newest alone when nothing is named.")
+@host_options
+@json_option
+@click.pass_obj
+def verify_command(
+    root: Path, *, names: tuple[str, ...], is_all: bool, verb_root: Path | None, app_name: str | None, as_json: bool
+) -> None:
+    """Restore backups where nothing of it matters, and boot their release on them.
+
+    Every byte is read, every row is counted, and the release must answer its health checks on the restored data.
+    """
+    target = find_target(root, verb_root, app_name)
+    backups = _connect(target).backups
+    known = [backup.name for backup in backups.all()]
+    if not known:
+        raise UsageError("backup-unknown", "there are no backups yet", hint="bulletproof backup create")
+    is_good = True
+    for name in known if is_all else names or known[-1:]:
+        try:
+            backup = backups.get(name)
+        except Refused as error:
+            is_good = False
+            click.echo(json.dumps({"name": name, "trouble": error.message}) if as_json else f"✗ {error.message}")
+            continue
+        proof = _prove(target, backup)
+        is_good &= not proof.trouble
+        _show_proof(backup, proof, as_json=as_json)
+    sys.exit(0 if is_good else 1)
+
+
+@backup_command.command("prune")
+@host_options
+@_wait_option
+@json_option
+@click.pass_obj
+def prune_command(
+    root: Path, *, verb_root: Path | None, app_name: str | None, wait_seconds: float, as_json: bool
+) -> None:
+    """Remove the backups that [keep] does not keep.
+
+    Never the newest, the newest that is proven, the newest of each release on the host, nor what a restore replaced.
+    """
+    target = find_target(root, verb_root, app_name)
+    renderer = choose_renderer(target.app, as_json=as_json)
+    with open_session(target, BACKUP_VERB, renderer, wait_seconds=wait_seconds) as session:
+        recover(session)
+        live = _require_live(target, session.journal)
+        gone = prune_backups(session.host, _config(target, live))
+    if as_json:
+        click.echo(json.dumps({"app": target.app, "removed": gone}))
+    else:
+        click.echo(f"removed {', '.join(gone)}" if gone else "nothing to remove", err=True)
+
+
+@contextmanager
+def _decided(context: click.Context) -> Iterator[Parcel]:
+    """A restore on another machine is decided here, where the person is: nobody is asked there."""
+    if not (context.params["is_confirmed"] or context.params["is_preview"]):
+        raise click.UsageError("on another machine, look with --preview first, then restore with --yes")
+    yield Parcel(words=words_of(context))
+
+
+@backup_command.command("restore")
+@click.argument("name")
+@click.option("--preview", "is_preview", is_flag=True, help="Rehearse it, tell what would be missing, change nothing.")
+@click.option("--yes", "is_confirmed", is_flag=True, help="Do not ask.")
+@click.option("--only-database", is_flag=True, help="Leave the persistent folders as they are.")
+@click.option("--with-release", is_flag=True, help="Make the release live that made the backup, instead of today's.")
+@click.option(
+    "--allow-schema-changes",
+    "may_change_schema",
+    is_flag=True,
+    help="Let it bring views and triggers that today's database does not have.",
+)
+@sent_with(_decided)
+@wait_option
+@json_option
+@click.pass_obj
+def restore_command(
+    root: Path,
+    *,
+    name: str,
+    is_preview: bool,
+    is_confirmed: bool,
+    only_database: bool,
+    with_release: bool,
+    may_change_schema: bool,
+    verb_root: Path | None,
+    app_name: str | None,
+    wait_seconds: float,
+    as_json: bool,
+) -> None:
+    """Let backup NAME take the place of today's data.
+
+    It is rehearsed first, and what would be missing is told, table by table. Requests wait while it is put in place,
+    and none fails. Today's data become a backup themselves, which nothing prunes: restoring that takes this back.
+    """
+    target = find_target(root, verb_root, app_name)
+    backup = _connect(target).backups.get(name)
+    order = Order(
+        kind=Kind.RESTORE,
+        backup=backup.name,
+        release=backup.manifest.release if with_release else "",
+        only_database=only_database,
+        may_change_schema=may_change_schema,
+        confirm=_go_on if is_confirmed or is_preview else functools.partial(_ask, target.app),
+    )
+    if is_preview:
+        _preview(target, order, as_json=as_json)
+        return
+    if not (is_confirmed or sys.stdin.isatty()):
+        raise click.UsageError("without a terminal, a restore wants --yes; --preview tells what it would do")
+
+    def act(session: Session) -> Result:
+        return activate(session, order)
+
+    carry_out(target, "backup restore", act, as_json=as_json, wait_seconds=wait_seconds)
+
+
+def _ask(app: str, found: Restoration) -> None:
+    """Show what a restore would do, and let a person type the app's name."""
+    click.echo("\r\x1b[2K", err=True, nl=False)
+    for line in found.lines:
+        click.echo(f"  {line}", err=True)
+    click.echo("  today's data become a backup themselves, which nothing prunes", err=True)
+    if click.prompt(f"Type {app} to go on", default="", show_default=False, err=True) != app:
+        raise Refused("not-confirmed", "the restore was not confirmed", hint="bulletproof backup list")
+
+
+def _go_on(_: Restoration) -> None:
+    """A person said yes beforehand."""
+
+
+def _preview(target: Target, order: Order, *, as_json: bool) -> None:
+    """Rehearse a restore in a folder that is gone afterwards."""
+    with closing_journal(target) as journal:
+        live, number = _require_live(target, journal), journal.entries()[-1].deployment.number + 1
+    require_quiet(_connect(target))
+    with Interrupts(), _scratch(target, number) as layout:
+        host = connect_planned(layout, _config(target, live))
+        release = order.release or live.release
+        deployment = Deployment(
+            number=number, kind=Kind.RESTORE, release=release, revision="", previous=live, started_at=utc_now()
+        )
+        found = preview_restore(Attempt(host=host, deployment=deployment, order=order))
+    if as_json:
+        click.echo(json.dumps({"app": target.app, **asdict(found), "rows": msgspec.to_builtins(found.rows)}))
+    else:
+        for line in found.lines:
+            click.echo(line)
+
+
+def _prove(target: Target, backup: Backup) -> Proof:
+    """Try a backup in a folder that is gone afterwards."""
+    with closing_journal(target) as journal:
+        live, number = journal.live(), journal.entries()[-1].deployment.number + 1
+    with Interrupts(), _scratch(target, number) as layout:
+        config = config_of(target.layout, backup.manifest.release) or _config(target, live)
+        file = layout.root / "restored" / config.database.file
+        return prove_backup(_connect(target), connect_bench(layout, config, file), file, number, backup, live)
+
+
+@contextmanager
+def closing_journal(target: Target) -> Iterator[Journal]:
+    """The app's journal, for reading."""
+    with contextlib.closing(target.journal()) as journal:
+        yield journal
+
+
+@contextmanager
+def _scratch(target: Target, number: int) -> Iterator[PlannedLayout]:
+    with scratch_folder(f"bulletproof-backup-{target.app}-") as scratch:
+        layout = PlannedLayout(
+            root=scratch,
+            app=target.app,
+            runtime=runtime_folder(scratch, os.getuid()),
+            live=target.layout,
+            release_made="",
+            number=number,
+        )
+        try:
+            yield layout
+        finally:
+            durable.remove_tree(layout.runtime)
+
+
+def _connect(target: Target) -> Host:
+    with closing_journal(target) as journal:
+        live = journal.live()
+    return connect(target.root, target.app, _config(target, live))
+
+
+def _config(target: Target, live: Live | None) -> AppConfig:
+    """The live release's, as it runs."""
+    found = config_of(target.layout, live.release) if live else None
+    return found or target.config or AppConfig(name=target.app)
+
+
+def _require_live(target: Target, journal: Journal) -> Live:
+    live = journal.live()
+    if live is None:
+        raise UsageError("nothing-deployed", f"no release of {target.app} is live", hint="bulletproof deploy")
+    return live
+
+
+def _show_proof(backup: Backup, proof: Proof, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"name": backup.name, **msgspec.to_builtins(proof)}))
+    elif proof.trouble:
+        click.echo(f"{click.style('✗', fg='red')} {backup.name} cannot be restored: {proof.trouble}")
+    else:
+        trial = f"restored for a trial in {proof.seconds:.1f} s: {proof.words}"
+        click.echo(f"{click.style('✓', fg='green')} {backup.name}, {size(backup.manifest.size)}, {trial}")
+
+
+def _line(backup: Backup | Damaged) -> str:
+    if isinstance(backup, Damaged):
+        return f"{click.style('✗', fg='red')} {backup.name:>5}  {backup.words}"
+    manifest = backup.manifest
+    why = _REASONS[manifest.reason].format(manifest.deployment)
+    return (
+        f"{_mark(backup)} {backup.name:>5}  {moment(manifest.taken_at)}  {size(manifest.size):>9}"
+        f"  {manifest.release.ljust(12)}  {why}; {_proven(backup)}"
+    )
+
+
+def _mark(backup: Backup) -> str:
+    if backup.proof is None:
+        return "?"
+    return click.style("✗", fg="red") if backup.proof.trouble else click.style("✓", fg="green")
+
+
+def _proven(backup: Backup) -> str:
+    if backup.proof is None:
+        return "not proven yet"
+    if backup.proof.trouble:
+        return f"cannot be restored: {backup.proof.trouble}"
+    return f"proven {moment(backup.proof.at)}"
+
+
+def _as_json(backup: Backup | Damaged) -> dict[str, object]:
+    if isinstance(backup, Damaged):
+        return {"name": backup.name, "damaged": backup.words}
+    proof = msgspec.to_builtins(backup.proof) if backup.proof else None
+    return {**msgspec.to_builtins(backup.manifest), "size": backup.manifest.size, "proof": proof}

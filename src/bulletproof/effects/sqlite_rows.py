@@ -1,0 +1,96 @@
+"""Tell which rows of one database another one has not, table by table. Stand-alone.
+
+`python -I -S sqlite_rows.py TODAY BACKUP` prints one line of JSON; nobody may write to either file. A row is known by
+its primary key; in a table that has none, by all of its columns.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from contextlib import closing
+from typing import Any
+
+_TABLES = (
+    "SELECT name FROM {}.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+    " AND sql NOT LIKE 'CREATE VIRTUAL%'"
+)
+
+
+def compare(today: str, backup: str) -> list[dict[str, Any]]:
+    """What a restore would take, change and bring back, in the tables that differ. Raises sqlite3.Error."""
+    with closing(sqlite3.connect(f"file:{_quoted_path(today)}?immutable=1", uri=True)) as connection:
+        connection.execute("ATTACH ? AS backup", (f"file:{_quoted_path(backup)}?immutable=1",))
+        here, there = (_tables(connection, schema) for schema in ("main", "backup"))
+        found = [
+            _table(connection, name, is_here=name in here, is_there=name in there) for name in sorted(here | there)
+        ]
+    return [one for one in found if one["missing"] or one["changed"] or one["returning"]]
+
+
+def _tables(connection: sqlite3.Connection, schema: str) -> set[str]:
+    return {str(row[0]) for row in connection.execute(_TABLES.format(schema))}
+
+
+def _table(connection: sqlite3.Connection, name: str, *, is_here: bool, is_there: bool) -> dict[str, Any]:
+    if not (is_here and is_there):
+        count = _count(connection, f"SELECT 1 FROM {'main' if is_here else 'backup'}.{_quoted(name)}")  # noqa: S608
+        return _found(name, missing=count if is_here else 0, changed=0, returning=0 if is_here else count)
+    columns, keys = _columns(connection, "main", name)
+    others, _ = _columns(connection, "backup", name)
+    shared = [column for column in columns if column in others]
+    if not keys or not set(keys) <= set(shared):
+        return _found(
+            name,
+            missing=_count(connection, _except("main", "backup", name, shared)),
+            changed=0,
+            returning=_count(connection, _except("backup", "main", name, shared)),
+        )
+    missing = _count(connection, _without("main", "backup", name, keys))
+    differing = _count(connection, _except("main", "backup", name, shared))
+    return _found(
+        name,
+        missing=missing,
+        changed=differing - missing,
+        returning=_count(connection, _without("backup", "main", name, keys)),
+    )
+
+
+def _found(name: str, *, missing: int, changed: int, returning: int) -> dict[str, Any]:
+    return {"table": name, "missing": missing, "changed": changed, "returning": returning}
+
+
+def _columns(connection: sqlite3.Connection, schema: str, name: str) -> tuple[list[str], list[str]]:
+    """All columns, and those of the primary key."""
+    rows = connection.execute(f"PRAGMA {schema}.table_info({_quoted(name)})").fetchall()
+    return [str(row[1]) for row in rows], [str(row[1]) for row in rows if row[5]]
+
+
+def _without(one: str, other: str, name: str, keys: list[str]) -> str:
+    """The rows of one whose key the other does not have."""
+    same = " AND ".join(f"b.{_quoted(key)} IS a.{_quoted(key)}" for key in keys)
+    table = _quoted(name)
+    return f"SELECT 1 FROM {one}.{table} a WHERE NOT EXISTS (SELECT 1 FROM {other}.{table} b WHERE {same})"  # noqa: S608
+
+
+def _except(one: str, other: str, name: str, columns: list[str]) -> str:
+    listed, table = ", ".join(map(_quoted, columns)) or "NULL", _quoted(name)
+    return f"SELECT {listed} FROM {one}.{table} EXCEPT SELECT {listed} FROM {other}.{table}"  # noqa: S608
+
+
+def _count(connection: sqlite3.Connection, query: str) -> int:
+    return int(connection.execute(f"SELECT count(*) FROM ({query})").fetchone()[0])  # noqa: S608
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _quoted_path(path: str) -> str:
+    """The path as an SQLite URI wants it."""
+    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+if __name__ == "__main__":
+    print(json.dumps(compare(*sys.argv[1:])))  # noqa: T201
