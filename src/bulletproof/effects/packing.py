@@ -150,56 +150,62 @@ def check_file(folder: Path, part: Part) -> None:
 
 def _contents(folder: Path, part: Part) -> Iterator[bytes]:
     """What is in a part, chunk by chunk; whoever uses it waits for the end, when its digest is known."""
-    meter = _Reading(folder / part.name, part)
-    unpacked = 0
-    for chunk in meter.unpacked():
-        unpacked += len(chunk)
-        if unpacked > part.unpacked:
-            raise Mismatch(f"{part.name} holds more than the {part.unpacked} bytes that the manifest says")
-        yield chunk
-    meter.require_whole()
+    with _opened(folder / part.name, part) as file:
+        reading = _Reading(file)
+        unpacked = 0
+        for chunk in _unpacked(reading, part):
+            unpacked += len(chunk)
+            if unpacked > part.unpacked:
+                raise Mismatch(f"{part.name} holds more than the {part.unpacked} bytes that the manifest says")
+            yield chunk
+    if reading.digest.hexdigest() != part.sha256:
+        raise Mismatch(f"{part.name} has another digest than the manifest says")
     if unpacked != part.unpacked:
         raise Mismatch(f"{part.name} holds {unpacked} bytes, not {part.unpacked}")
 
 
-class _Reading(io.RawIOBase):
-    """A part that is digested as it is read."""
+@contextmanager
+def _opened(path: Path, part: Part) -> Iterator[io.FileIO]:
+    try:
+        file = path.open("rb", buffering=0)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise Mismatch(f"{part.name} is not there") from error
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if size != part.size:
+            raise Mismatch(f"{part.name} has {size} bytes, not {part.size}")
+        yield file
 
-    def __init__(self, file: Path, part: Part) -> None:
-        self._part = part
-        self._digest = hashlib.sha256()
-        try:
-            self._file = file.open("rb", buffering=0)
-        except FileNotFoundError as error:
-            raise Mismatch(f"{part.name} is not there") from error
-        if os.fstat(self._file.fileno()).st_size != part.size:
-            raise Mismatch(f"{part.name} has {os.fstat(self._file.fileno()).st_size} bytes, not {part.size}")
+
+class _Reading(io.RawIOBase):
+    """A file that is digested as it is read."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: object, /) -> int:
         count = self._file.readinto(cast("bytearray", buffer))
-        self._digest.update(memoryview(cast("bytearray", buffer))[:count])
+        self.digest.update(memoryview(cast("bytearray", buffer))[:count])
         return count
 
-    def unpacked(self) -> Iterator[bytes]:
-        buffered = io.BufferedReader(self, _CHUNK)
-        if not self._part.is_packed:
-            while chunk := buffered.read(_CHUNK):
-                yield chunk
-            return
-        zstd = _zstd()
-        try:
-            with zstd.ZstdFile(cast("IO[bytes]", buffered), "rb") as file:
-                while chunk := file.read(_CHUNK):
-                    yield chunk
-        except (zstd.ZstdError, EOFError) as error:
-            raise Mismatch(f"{self._part.name} cannot be unpacked: {error}") from error
 
-    def require_whole(self) -> None:
-        if self._digest.hexdigest() != self._part.sha256:
-            raise Mismatch(f"{self._part.name} has another digest than the manifest says")
+def _unpacked(reading: _Reading, part: Part) -> Iterator[bytes]:
+    buffered = io.BufferedReader(reading, _CHUNK)
+    if not part.is_packed:
+        while chunk := buffered.read(_CHUNK):
+            yield chunk
+        return
+    zstd = _zstd()
+    try:
+        with zstd.ZstdFile(cast("IO[bytes]", buffered), "rb") as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+    except (zstd.ZstdError, EOFError) as error:
+        raise Mismatch(f"{part.name} cannot be unpacked: {error}") from error
 
 
 class _Counter:
