@@ -182,6 +182,7 @@ class LiveApp:
             "health": {"deadline_seconds": 20, "timeout_seconds": 5},
             "drain": {"seconds": 10, "stop_seconds": 2},
             "proxy": {"port": self.port} if self.port else {},
+            "backup": {"schedule": "never"},
             "require": {"free_disk_mib": 1, "free_memory_mib": 1},
         }
         lines = [f'name = "{self.name}"']

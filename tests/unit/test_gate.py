@@ -80,9 +80,10 @@ def test_a_round_is_good_only_when_every_path_is() -> None:
     assert asked == ["/", "/login"] * 3
 
 
-def test_an_app_without_up_is_asked_for_its_front_page() -> None:
-    """404 on /up means `/`, when nobody configured a path."""
-    words, asked = gate(lambda path: 404 if path == "/up" else 200, Health())
+@pytest.mark.parametrize("status", [404, 405])
+def test_an_app_without_up_is_asked_for_its_front_page(status: int) -> None:
+    """404 on /up means `/`, when nobody configured a path; so does 405, where uploads are taken at any name."""
+    words, asked = gate(lambda path: status if path == "/up" else 200, Health())
 
     assert asked == ["/up", "/", "/", "/"]
     assert words.startswith("/ healthy")

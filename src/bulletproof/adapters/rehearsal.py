@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -204,8 +205,11 @@ class CellRehearsal:
         return msgspec.json.decode(compare_rows(self._layout.snapshot(number), file), type=tuple[RowChange, ...])
 
     def look(self, number: int) -> Schema:
-        """The copy's schema and what a look through its rows finds."""
-        return census(self.copy(number))
+        """The copy's schema and what a look through its rows finds. Raises StepFailed `database-not-whole`."""
+        try:
+            return census(self.copy(number))
+        except sqlite3.DatabaseError as error:
+            raise StepFailed("database-not-whole", f"the copy of the database is damaged: {error}") from error
 
     def is_changed(self, number: int) -> bool:
         """Whether the copy holds anything else than when it was laid."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 _HEALTHY = range(200, 400)
 _NOT_FOUND = 404
+_METHOD_NOT_ALLOWED = 405
 _BAD_REQUEST = 400
 
 
@@ -49,5 +50,8 @@ class GateProgress:
 
 
 def falls_back_to_root(paths: tuple[str, ...], answer: Answer) -> bool:
-    """Whether `/` is to be asked instead: nobody configured paths and the app has no `/up`."""
-    return not paths and answer.status == _NOT_FOUND
+    """Whether `/` is to be asked instead: nobody configured paths and the app has no `/up`.
+
+    One that takes uploads at any name answers that it cannot be read with a GET.
+    """
+    return not paths and answer.status in {_NOT_FOUND, _METHOD_NOT_ALLOWED}

@@ -44,6 +44,8 @@ class Restoration:
     rows: tuple[RowChange, ...] = ()
     schema: tuple[str, ...] = ()
     """What is different besides rows."""
+    has_database: bool = True
+    """Whether the backup has one; otherwise today's stays."""
     damage: str = ""
     """Why today's database cannot be compared: it is damaged, or there is none."""
     folders: tuple[str, ...] = ()
@@ -56,10 +58,10 @@ class Restoration:
     def lines(self) -> tuple[str, ...]:
         """All of it, a line for each thing to know."""
         lines = [f"backup {self.backup} of {self.taken_at[:19].replace('T', ' ')} UTC, {self.health}"]
-        lines += [f"today's database cannot be compared: {self.damage}"] if self.damage else []
-        lines += [change.words for change in self.told]
-        if not (self.told or self.damage or self.schema):
-            lines.append("the database holds the same as today")
+        if self.has_database:
+            lines += [f"today's database cannot be compared: {self.damage}"] if self.damage else []
+            lines += [change.words for change in self.told]
+            lines += [] if self.told or self.damage or self.schema else ["the database holds the same as today"]
         lines += [f"in the schema: {words}" for words in self.schema]
         if self.folders:
             lines.append(f"{', '.join(self.folders)}: today's files are exchanged for the {self.files:,} of the backup")

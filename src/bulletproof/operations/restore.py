@@ -6,7 +6,7 @@ import dataclasses
 
 from bulletproof.domain.backup import Backup, Reason
 from bulletproof.domain.report import MARGIN_SECONDS, Report, Times
-from bulletproof.domain.restore import Restoration
+from bulletproof.domain.restore import Restoration, RowChange
 from bulletproof.domain.schema import Schema, differences
 from bulletproof.errors import BulletproofError, Refused, StepFailed
 from bulletproof.operations.attempt import Attempt
@@ -56,15 +56,18 @@ def rehearse_restore(attempt: Attempt) -> str:
     backup = host.backups.get(attempt.ordered.backup)
     file = host.layout.restored(number)
     copied, today, damage = _today(attempt)
-    host.backups.make_place(file)
-    host.backups.lay_database(backup, file)
     files = _lay_folders(attempt, backup)
-    _require_schema(attempt, backup)
-    rows = () if damage else host.rehearsal.compare(number, file)
-    laid = host.clock()
-    host.rehearsal.lay(number, file)
-    copied = max(copied, host.clock() - laid)
-    schema = () if damage else _schema(attempt, today, host.rehearsal.look(number))
+    rows: tuple[RowChange, ...] = ()
+    schema: tuple[str, ...] = ()
+    if backup.manifest.database:
+        host.backups.make_place(file)
+        host.backups.lay_database(backup, file)
+        _require_schema(attempt, backup)
+        rows = () if damage else host.rehearsal.compare(number, file)
+        laid = host.clock()
+        host.rehearsal.lay(number, file)
+        copied = max(copied, host.clock() - laid)
+        schema = () if damage else _schema(attempt, today, host.rehearsal.look(number))
     begun = host.clock()
     health = boot_on_copy(attempt, attempt.manifest)
     times = Times(copy=copied, boot=host.clock() - begun, previous_boot=host.clock() - begun)
@@ -78,6 +81,7 @@ def rehearse_restore(attempt: Attempt) -> str:
         health=health,
         rows=rows,
         schema=schema,
+        has_database=backup.manifest.database is not None,
         damage=damage,
         folders=_folders(attempt, backup),
         files=files,
@@ -133,7 +137,8 @@ def _folders(attempt: Attempt, backup: Backup) -> tuple[str, ...]:
 def _left_alone(attempt: Attempt, backup: Backup) -> tuple[str, ...]:
     kept, has = attempt.manifest.config.app.persistent, backup.manifest.folders
     why = "as was asked for" if attempt.ordered.only_database else f"backup {backup.name} has none"
-    mine = tuple(f"{name} stays as it is: {why}" for name in kept if name not in _folders(attempt, backup))
+    database = () if backup.manifest.database else (f"the database stays as it is: backup {backup.name} has none",)
+    mine = database + tuple(f"{name} stays as it is: {why}" for name in kept if name not in _folders(attempt, backup))
     return mine + tuple(f"{name} of the backup is left out: the release keeps none" for name in has if name not in kept)
 
 
@@ -184,9 +189,10 @@ def _previous(attempt: Attempt) -> str:
 
 
 def put_backup(attempt: Attempt) -> str:
-    """The live database gets the backup's content, while we still have it alone."""
+    """The live database gets the backup's content, while we still have it alone; it stays where there is none."""
     host = attempt.host
-    host.swap.put(host.layout.restored(attempt.number), lambda: refuse_late(attempt))
+    if host.backups.get(attempt.ordered.backup).manifest.database:
+        host.swap.put(host.layout.restored(attempt.number), lambda: refuse_late(attempt))
     host.swap.release()
     return ""
 
