@@ -186,7 +186,8 @@ def _lay(host: RemoteHost) -> None:
     (host.folder / "sshd_config").write_text(
         f"Port {host.port}\nListenAddress 127.0.0.1\nHostKey {host.folder}/host_key\nPidFile none\nUsePAM no\n"
         f"AuthorizedKeysFile {host.folder}/authorized_keys\nPasswordAuthentication no\nStrictModes no\n"
-        f"PermitRootLogin yes\nForceCommand {login}\nMaxStartups 50:30:100\nMaxSessions 50\n"
+        f"PermitRootLogin yes\nSubsystem sftp /usr/lib/openssh/sftp-server\n"
+        f"ForceCommand {login}\nMaxStartups 50:30:100\nMaxSessions 50\n"
     )
     (host.folder / "ssh_config").write_text(
         f"Host far\n  HostName 127.0.0.1\n  Port {host.port}\n"

@@ -543,13 +543,13 @@ def test_what_others_wrote_is_kept() -> None:
 
 
 PLANTED = {  # function, text in it, what the bug makes of it, and the words in which the checks find it
-    "no folder fsync after a write": ("_new_file", "sync_folder(path.parent)", "pass", UNDONE),
-    "no file fsync": ("_new_file", "os.fsync(file)", "pass", UNDONE),
-    "rename before fsync": ("_new_file", "    os.fsync(file)\n        os.rename(temporary, path)",
+    "no folder fsync after a write": ("new_file", "sync_folder(path.parent)", "pass", UNDONE),
+    "no file fsync": ("new_file", "os.fsync(file)", "pass", UNDONE),
+    "rename before fsync": ("new_file", "    os.fsync(file)\n        os.rename(temporary, path)",
                             "    os.rename(temporary, path)\n            os.fsync(file)", PART),
-    "mode after fsync": ("_new_file", "os.fchmod(file, mode)\n            yield file\n            os.fsync(file)",
+    "mode after fsync": ("new_file", "os.fchmod(file, mode)\n            yield file\n            os.fsync(file)",
                          "yield file\n            os.fsync(file)\n            os.fchmod(file, mode)", UNDONE),
-    "write in place": ("write_file", "_new_file(path, mode) as file:",
+    "write in place": ("write_file", "new_file(path, mode) as file:",
                        "_opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as file:", f"{UNDONE}|{WRONG}"),
     "short write taken for a whole one": ("_write_all", "while rest", "if rest", WRONG),
     "temporary file left behind": ("_temporary_beside", "_discard(temporary, failure)", "pass", LEFT),
@@ -837,7 +837,7 @@ def test_sweep_spares_the_living_and_takes_what_the_dead_left(tmp_path: Path) ->
     program = """
 import pathlib, sys, time
 from bulletproof.effects import durable
-with durable._new_file(pathlib.Path(sys.argv[1]) / "f", 0o600) as file:
+with durable.new_file(pathlib.Path(sys.argv[1]) / "f", 0o600) as file:
     print("writing", flush=True)
     time.sleep(60)
 """

@@ -38,13 +38,28 @@ def write_file(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
 
     A symlink at `path` is replaced, not followed. Raises OSError, the disk being full for one; the old file stays then.
     """
-    with _new_file(path, mode) as file:
+    with new_file(path, mode) as file:
         _write_all(file, content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def new_file(path: Path, mode: int) -> Iterator[int]:
+    """Yield the descriptor of an empty file, which is `path` and durable when the block has ended well.
+
+    Where it fails the old file stays. Raises OSError.
+    """
+    with _temporary_beside(path) as temporary:
+        with _opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file:
+            os.fchmod(file, mode)
+            yield file
+            os.fsync(file)
+        os.rename(temporary, path)
+    sync_folder(path.parent)
 
 
 def copy_file(source: Path, destination: Path, *, mode: int = 0o644) -> None:
     """Make `destination` a copy of the file `source`, whole or not at all; raises OSError as `write_file` does."""
-    with _opened(source, os.O_RDONLY) as reading, _new_file(destination, mode) as file:
+    with _opened(source, os.O_RDONLY) as reading, new_file(destination, mode) as file:
         while chunk := os.read(reading, _CHUNK_BYTES):
             _write_all(file, chunk)
 
@@ -219,18 +234,6 @@ def _discard(temporary: Path, failure: BaseException) -> None:
             _delete(temporary.name, parent)
     except OSError as error:
         failure.add_note(f"{temporary} could not be deleted either: {error}")
-
-
-@contextlib.contextmanager
-def _new_file(path: Path, mode: int) -> Iterator[int]:
-    """Yield the descriptor of an empty file, which is `path` and durable when the block has ended well."""
-    with _temporary_beside(path) as temporary:
-        with _opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file:
-            os.fchmod(file, mode)
-            yield file
-            os.fsync(file)
-        os.rename(temporary, path)
-    sync_folder(path.parent)
 
 
 def _write_all(file: int, content: bytes) -> None:

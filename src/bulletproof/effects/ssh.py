@@ -67,7 +67,7 @@ class SshHost:
             return
         done = self._ssh("-T", command=("true",))
         if done.status != 0:
-            raise self._not_connected(done)
+            raise self.not_connected(done)
 
     def has_engine(self) -> bool:
         """Whether there is an engine on the host, whatever its version."""
@@ -123,11 +123,10 @@ class SshHost:
         address = self.address
         port = ("-p", str(address.port)) if address.port else ()
         user = ("-l", address.user) if address.user else ()
-        settings = {**_STRICT, **_OURS, **_shared()}
-        words = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
-        return ("ssh", *words, *port, *user, *options, address.host)
+        return ("ssh", *options_of_ours(), *port, *user, *options, address.host)
 
-    def _not_connected(self, done: Completed) -> Refused:
+    def not_connected(self, done: Completed) -> Refused:
+        """The error for what ssh, or a program that goes by it, said when there was no connection."""
         called, host, said = self.address.called, self.address.host, last_lines(done.errors or done.output)
         reference, words, hint = "ssh-failed", f"ssh could not connect to {called}", ""
         if "REMOTE HOST IDENTIFICATION HAS CHANGED" in done.errors:
@@ -146,6 +145,12 @@ class SshHost:
         """What a person would type to go there by hand."""
         user, port = self.address.user, self.address.port
         return f"{f'-p {port} ' if port else ''}{f'{user}@' if user else ''}{self.address.host}"
+
+
+def options_of_ours() -> tuple[str, ...]:
+    """How each program that goes by ssh is told to: no key taken unseen, one connection for all."""
+    settings = {**_STRICT, **_OURS, **_shared()}
+    return tuple(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))
 
 
 def _for_shell(command: Sequence[str]) -> str:
