@@ -48,12 +48,21 @@ def fetch(file: Path, version: str, size: int, read: Callable[[int, int], bytes]
     partial = open_partial(file, version)
     with _appended(partial) as descriptor:
         while (offset := os.fstat(descriptor).st_size) < size:
-            piece = memoryview(read(offset, min(PIECE_BYTES, size - offset)))
+            piece = read(offset, min(PIECE_BYTES, size - offset))
             if not piece:
                 raise EOFError(f"nothing came after {offset} of {size} bytes")
-            while piece:
-                piece = piece[os.write(descriptor, piece) :]
+            _add(descriptor, piece, partial)
     durable.rename(partial, file)
+
+
+def _add(descriptor: int, piece: bytes, partial: Path) -> None:
+    rest = memoryview(piece)
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    except OSError as error:
+        error.filename = str(partial)  # or nobody knew which of two disks is full
+        raise
 
 
 @contextlib.contextmanager

@@ -107,7 +107,7 @@ class SftpHost:
 
 def quoted(path: str) -> str:
     """A path as a batch names it, never an option; `domain.depot` lets none through that this could not say."""
-    return f'"{path}"' if path.startswith("/") else f'"./{path}"'
+    return f'"{path}"' if path == "." or path.startswith("/") else f'"./{path}"'
 
 
 def _host(address: Address) -> str:

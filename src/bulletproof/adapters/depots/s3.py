@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import shlex
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ from bulletproof.effects.depot import not_installed
 from bulletproof.errors import UsageError
 
 if TYPE_CHECKING:
-    from obstore import Bytes, GetOptions, GetResult
+    from obstore import GetOptions, GetResult, ObjectMeta
     from obstore.store import ClientConfig, RetryConfig, S3Credential, S3Store
 
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9\[\]:._-]+/?")
@@ -147,11 +147,11 @@ class S3Depot:
     def _read(self, key: str, version: str | None, offset: int, length: int) -> bytes:
         options: GetOptions = {"range": (offset, offset + length), "if_match": version}
         with self._in_words():
-            return bytes(_wait(_bytes_of(self.store.get_async(key, options=options))))
+            return _wait(_bytes_of(self.store.get_async(key, options=options)))
 
     def _names(self, folder: str) -> tuple[str, ...]:
         with self._in_words():
-            found = _wait(self.store.list_async(folder or None).collect_async())
+            found = _wait(_all_of(self.store, folder))
         start = f"{self.prefix}/" if self.prefix else ""
         return tuple(sorted(one["path"].removeprefix(start) for one in found))
 
@@ -182,15 +182,23 @@ def _size(file: Path) -> int:
         raise Trouble(f"{file} cannot be read: {error.strerror}", hint=f"ls -l {shlex.quote(str(file))}") from error
 
 
-async def _bytes_of(answer: Awaitable[GetResult]) -> Bytes:
-    return await (await answer).bytes_async()
+async def _all_of(store: S3Store, folder: str) -> Sequence[ObjectMeta]:
+    return await store.list_async(folder or None).collect_async()
+
+
+async def _bytes_of(answer: Awaitable[GetResult]) -> bytes:
+    return (await (await answer).bytes_async()).to_bytes()
 
 
 def _wait(coming: Awaitable[Done]) -> Done:
     """Wait for a request so that a signal ends it at once, which one without asyncio would outlast."""
     import asyncio  # noqa: PLC0415  it costs 40 ms, which other commands should not pay
 
-    async def waiting() -> Done:
-        return await coming
+    found: list[Done] = []
 
-    return asyncio.run(waiting())
+    async def waiting() -> None:
+        # Not returned: at its end asyncio asks which handler SIGINT has, which makes a text of all that a task returns.
+        found.append(await coming)
+
+    asyncio.run(waiting())
+    return found[0]

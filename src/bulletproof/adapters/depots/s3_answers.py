@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ SET_KEYS = "bulletproof env set AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=-"
 _CODE = re.compile(r"<Code>([A-Za-z0-9.]+)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _STATUS = re.compile(r"non-2xx status code: (\d{3}[A-Za-z ]*)")
+_NO_CONNECTION = "kind: Connect"
 _REASON = re.compile(r'(?:message|error): "([^"]+)"')
 
 
@@ -45,7 +47,7 @@ _MEANINGS = (
     ),
     _Meaning(
         codes=frozenset({"AccessDenied", "AllAccessDisabled", "AccountProblem", "403"}),
-        why="the key may not do this: {said}",
+        why="the key may not do this, or there is no bucket {bucket}: {said}",
         hint="aws s3 ls s3://{bucket} --endpoint-url {endpoint}",
     ),
     _Meaning(
@@ -64,9 +66,10 @@ _ODD = _Meaning(
     codes=frozenset(),
     why="it answered {said}; one that is full can say this too",
     hint="aws s3 ls s3://{bucket} --endpoint-url {endpoint}",
-    may_pass=True,
 )
-_SILENT = _Meaning(codes=frozenset(), why="it cannot be reached: {said}", hint="curl -sSI {endpoint}", may_pass=True)
+_SILENT = _Meaning(codes=frozenset(), why="it cannot be reached: {said}", hint="curl -sSI {endpoint}")
+_CUT_OFF = _Meaning(codes=frozenset(), why="the connection broke: {said}", hint="curl -sSI {endpoint}", may_pass=True)
+"""The one that obstore does not try again: what has come of a piece is lost with it."""
 
 
 def trouble_of(said: str, *, bucket: str, endpoint: str, hidden: tuple[str, ...]) -> Trouble:
@@ -75,7 +78,8 @@ def trouble_of(said: str, *, bucket: str, endpoint: str, hidden: tuple[str, ...]
     for secret in hidden:
         words = words.replace(secret, "...")
     found = (one for one in _MEANINGS if one.codes & {code, code[:3]})
-    meaning = next(found, _ODD if code else _SILENT)
+    silent = _SILENT if _NO_CONNECTION in said else _CUT_OFF
+    meaning = next(found, _ODD if code else silent)
     why = meaning.why.format(bucket=bucket, said=words)
     return Trouble(why, hint=meaning.hint.format(bucket=bucket, endpoint=endpoint), may_pass=meaning.may_pass)
 
@@ -85,6 +89,6 @@ def _code_and_words(said: str) -> tuple[str, str]:
     code, message, status = _CODE.search(said), _MESSAGE.search(said), _STATUS.search(said)
     found = code[1] if code else status[1].strip() if status else ""
     if found:
-        return found, f"{found}: {message[1]}" if message else found
+        return found, f"{found}: {html.unescape(message[1])}" if message else found
     reasons = _REASON.findall(said)
     return "", reasons[-1] if reasons else said.partition("\n")[0].rpartition(" - ")[2]
