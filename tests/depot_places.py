@@ -83,9 +83,11 @@ class _ByLine(Place):
     def _kill(self) -> None: ...
 
     def break_off_put(self, file: Path, name: str) -> None:
+        """Kill the server when 22 MiB have passed."""
         self._break_off(lambda: self.depot.put(file, name))
 
     def break_off_get(self, name: str, file: Path) -> StepFailed:
+        """Kill the server when 22 MiB have passed."""
         return self._break_off(lambda: self.depot.get(name, file))
 
     def _break_off(self, action: Callable[[], None]) -> StepFailed:
@@ -102,6 +104,7 @@ class _ByLine(Place):
 
     @contextlib.contextmanager
     def cut_once(self, after_bytes: int) -> Iterator[None]:
+        """Cut the line once."""
         self.line.calm()
         self.line.cut_after = after_bytes
         yield
@@ -109,6 +112,7 @@ class _ByLine(Place):
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[Callable[[], int]]:
+        """Count on the line."""
         self.line.calm()
         yield lambda: self.line.passed
 
@@ -121,15 +125,18 @@ class S3Place(_ByLine):
         self.line = line
 
     def url(self) -> str:
+        """Its address."""
         return f"s3://{BUCKET}/off site/ü"
 
     def secrets(self) -> Mapping[str, str]:
+        """Its keys, and what else an app has for settings."""
         return {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.line.port}", "OTHER": "no matter"}
 
     def _kill(self) -> None:
         self.server.kill()
 
     def mend(self) -> None:
+        """Let it listen again."""
         self.line.calm()
         self.server.start()
 
@@ -145,12 +152,14 @@ class SftpPlace(_ByLine):
         self.folder = host.folder / "off site ü"
 
     def url(self) -> str:
+        """Its address."""
         return f"sftp://127.0.0.1:{self.line.port}{self.folder}"
 
     def _kill(self) -> None:
         self.host.stop()
 
     def mend(self) -> None:
+        """Let it listen again."""
         self.line.calm()
         self.host.start()
 
@@ -164,6 +173,7 @@ class FolderPlace(Place):
         self._read = os.pread
 
     def url(self) -> str:
+        """Its address."""
         return f"file://{self.folder}"
 
     def break_off_put(self, file: Path, name: str) -> None:
@@ -195,11 +205,13 @@ class FolderPlace(Place):
         return raised.value
 
     def mend(self) -> None:
+        """Let the disk be read again."""
         self.monkeypatch.setattr(os, "pread", self._read)
 
     @contextlib.contextmanager
     def cut_once(self, after_bytes: int) -> Iterator[None]:
-        is_cut = []
+        """Let the disk fail once, as one behind a network does whose server was started anew."""
+        is_cut: list[bool] = []
 
         def cut(descriptor: int, length: int, offset: int) -> bytes:
             if offset >= after_bytes and not is_cut:
@@ -214,7 +226,8 @@ class FolderPlace(Place):
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[Callable[[], int]]:
-        passed = []
+        """Count what is read."""
+        passed: list[int] = []
 
         def counting(descriptor: int, length: int, offset: int) -> bytes:
             piece = self._read(descriptor, length, offset)

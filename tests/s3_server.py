@@ -22,6 +22,7 @@ BUCKET = "backups"
 KEYS: Mapping[str, str] = {"AWS_ACCESS_KEY_ID": "AKBULLETPROOF", "AWS_SECRET_ACCESS_KEY": "p7Wd/secret+of+s3/9sJq"}
 _WEED = Path(sys.executable).with_name("weed")
 _SECONDS = 60.0
+_SOCKETS = Path("/tmp")  # noqa: S108  it lays sockets there whatever it is told
 
 
 @dataclass(slots=True)
@@ -60,6 +61,9 @@ class S3Server:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait(timeout=20)
             self.process = None
+        for port in self.ports.values():
+            for socket in _SOCKETS.glob(f"seaweedfs-*-{port}.sock"):
+                socket.unlink(missing_ok=True)
 
     def make_bucket(self, name: str) -> None:
         """Make a bucket, if need be."""
@@ -75,7 +79,7 @@ class S3Server:
             time.sleep(0.5)
 
     def _shell(self, master: str, commands: str) -> bytes:
-        argv = [_WEED, "shell", f"-master={master}"]
+        argv = [str(_WEED), "shell", f"-master={master}"]
         done = subprocess.run(argv, input=commands.encode(), capture_output=True, timeout=60, check=True)
         return done.stdout
 
@@ -83,7 +87,7 @@ class S3Server:
         ports = [f"-{name}.port{'.grpc' if kind else ''}={port}" for (name, _, kind), port in self._named()]
         return [
             *(str(_WEED), "server", f"-dir={self.folder}/data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
-            *("-master.telemetry=false", "-filer", f"-filer.localSocket={self.folder}/filer.sock"),
+            *("-master.telemetry=false", "-master.electionTimeout=1s", "-filer"),
             *("-s3", f"-s3.config={self.folder}/s3.json", "-s3.port.iceberg=0", "-s3.port.lance=0"),
             *("-volume.max=50", "-master.volumeSizeLimitMB=64", *ports),
         ]

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -217,10 +217,11 @@ def test_a_full_disk(folder: Path) -> None:
     plain.write_bytes(os.urandom(4 << 20))
     encrypt(plain, folder / "sealed", [RECIPIENT])
     with workshop.small_disk(mebibytes=2) as disk:
-        for action in (
+        actions: tuple[Callable[[], None], ...] = (
             lambda: encrypt(plain, disk / "sealed", [RECIPIENT]),
             lambda: decrypt(folder / "sealed", disk / "back", IDENTITY),
-        ):
+        )
+        for action in actions:
             with pytest.raises(StepFailed, match="No space left on device"):
                 action()
             assert not list(disk.iterdir())
@@ -229,18 +230,12 @@ def test_a_full_disk(folder: Path) -> None:
 def test_a_person_who_interrupts(folder: Path) -> None:
     """It ends at once, as interrupted and not as failed."""
     os.mkfifo(folder / "pipe")
-    reader = subprocess.Popen(
-        [
-            *(sys.executable, "-c"),
-            "import pathlib, sys\nfrom bulletproof.effects.age import encrypt\n"
-            "print('go', flush=True)\n"
-            "encrypt(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), [sys.argv[3]])",
-            *(str(folder / "pipe"), str(folder / "sealed"), RECIPIENT),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    program = (
+        "import pathlib, sys\nfrom bulletproof.effects.age import encrypt\nprint('go', flush=True)\n"
+        "encrypt(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), [sys.argv[3]])"
     )
+    argv = [sys.executable, "-c", program, str(folder / "pipe"), str(folder / "sealed"), RECIPIENT]
+    reader = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert reader.stdout is not None
     reader.stdout.readline()
     with (folder / "pipe").open("wb") as giving:
@@ -294,7 +289,7 @@ def test_odd_identities(folder: Path, identity: str) -> None:
 def test_without_the_package(folder: Path, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
     """Who has not installed it is told how to."""
     monkeypatch.setitem(sys.modules, "pyrage", None)
-    actions = {
+    actions: dict[str, Callable[[], object]] = {
         "encrypt": lambda: encrypt(folder / "a", folder / "b", [RECIPIENT]),
         "decrypt": lambda: decrypt(folder / "a", folder / "b", IDENTITY),
         "new_identity": new_identity,
@@ -307,7 +302,7 @@ def test_without_the_package(folder: Path, monkeypatch: pytest.MonkeyPatch, verb
 
 def test_a_missing_file(folder: Path) -> None:
     """It is said which."""
-    actions = (
+    actions: tuple[Callable[[], None], ...] = (
         lambda: encrypt(folder / "missing", folder / "b", [RECIPIENT]),
         lambda: decrypt(folder / "missing", folder / "b", IDENTITY),
     )

@@ -35,7 +35,6 @@ def open_partial(file: Path, version: str, *, doubted_bytes: int = 0) -> Path:
         if other != partial:
             durable.remove(other)
     with _appended(partial) as descriptor:
-        os.fchmod(descriptor, _PRIVATE)
         os.ftruncate(descriptor, max(0, os.fstat(descriptor).st_size - doubted_bytes))
     return partial
 
