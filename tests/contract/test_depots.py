@@ -482,9 +482,11 @@ class TestFullDisk:
             assert f"could not be put into {depot.called}: {why}" in message
             assert told == hint
             assert depot.names("") == ()
+            depot.put(written(tmp_path, 6 * MIB), "shop/2/a")
+            assert depot.names("") == ("shop/2/a",)
 
     def test_here(self, place: Place, tmp_path: Path) -> None:
-        """What was there before stays, and it goes on when there is room."""
+        """What was there before stays, and nothing is left that fills the disk for others."""
         file = written(tmp_path, 12 * MIB)
         place.depot.put(file, "shop/1/a")
         with workshop.small_disk(mebibytes=8) as disk:
@@ -494,3 +496,4 @@ class TestFullDisk:
             assert "No space left on device" in message or "is full" in message
             assert hint == f"df -h {disk}"
             assert (disk / "back").read_text() == "older"
+            assert [path.name for path in disk.iterdir()] == ["back"]

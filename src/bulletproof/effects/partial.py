@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from bulletproof.effects import durable
 
 PIECE_BYTES = 8 << 20
 _PRIVATE = 0o600
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def partial_name(name: str, version: str) -> str:
@@ -42,7 +44,8 @@ def open_partial(file: Path, version: str, *, doubted_bytes: int = 0) -> Path:
 def fetch(file: Path, version: str, size: int, read: Callable[[int, int], bytes]) -> None:
     """Make `file` the `size` bytes that `read(offset, length)` gives piece by piece, whole or not at all, and durable.
 
-    It goes on where an earlier call for this version was broken off. Raises OSError, and what `read` raises.
+    It goes on where an earlier call for this version was broken off, but for one that found the disk full. Raises
+    OSError, EOFError when `read` gives nothing, and what that raises.
     """
     partial = open_partial(file, version)
     with _appended(partial) as descriptor:
@@ -61,6 +64,8 @@ def _add(descriptor: int, piece: bytes, partial: Path) -> None:
             rest = rest[os.write(descriptor, rest) :]
     except OSError as error:
         error.filename = str(partial)  # or nobody knew which of two disks is full
+        if error.errno in _FULL:
+            durable.remove(partial)  # or it would be in the way of everybody on that disk
         raise
 
 

@@ -53,7 +53,7 @@ def open_bucket(bucket: str, prefix: str, secrets: Mapping[str, str]) -> S3Depot
         words = "AWS_ENDPOINT_URL is no http(s)://HOST[:PORT]"
         raise UsageError("offsite-url-odd", words, hint="bulletproof env set AWS_ENDPOINT_URL=https://s3.example.org")
     hidden = tuple(
-        secrets[name] for name in sorted(secrets) if name.startswith("AWS_") and ("KEY" in name or "TOKEN" in name)
+        value for name, value in secrets.items() if name.startswith("AWS_") and re.search("KEY|TOKEN", name) and value
     )
     return S3Depot(_open_store(bucket, endpoint, region, secrets), bucket, prefix, endpoint, hidden)
 

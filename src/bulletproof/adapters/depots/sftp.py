@@ -21,6 +21,10 @@ _MAY_PASS = {"host-unreachable", "ssh-failed", "connection-lost"}
 """What ssh says of a moment's trouble; keys do not get better by trying again."""
 
 
+class Full(Trouble):
+    """There is no room, here or there."""
+
+
 @dataclass(frozen=True, slots=True)
 class SftpDepot:
     """The port Depot below a folder of a host, which must be there.
@@ -44,7 +48,7 @@ class SftpDepot:
         tried(putting(name, self.called), lambda: self._put(file, name))
 
     def get(self, name: str, file: Path) -> None:
-        """Fetch it, going on with what is here of the same version."""
+        """Fetch it, going on with what is here of a file of the same size and minute: sftp tells no more of it."""
         check_name(name)
         tried(getting(name, self.called), lambda: self._get(name, file))
 
@@ -65,14 +69,14 @@ class SftpDepot:
         start = str(beside / partial.partial_prefix(name))
         found = self._beside(name)
         sent = found.get(unfinished, 0)
-        others = [path for path in found if path.startswith(start) and path != unfinished]
-        self._checked(
-            *(f"-rm {quoted(path)}" for path in others),
-            *_sending(file, unfinished, sent, size),
-            f"rename {quoted(unfinished)} {quoted(name)}",
-            here=file.parent,
-            room=size - sent,
-        )
+        older = [f"-rm {quoted(path)}" for path in found if path.startswith(start) and path != unfinished]
+        send = _sending(file, unfinished, sent, size)
+        rename = f"rename {quoted(unfinished)} {quoted(name)}"
+        try:
+            self._checked(*older, *send, rename, here=file.parent, room=size - sent)
+        except Full:
+            self._carried_out((f"-rm {quoted(unfinished)}",))  # or it would be in the way of everybody there
+            raise
 
     def _beside(self, name: str) -> dict[str, int]:
         """What lies in the folder of a name, which is made if it is not there."""
@@ -87,13 +91,21 @@ class SftpDepot:
             raise Trouble("there is no such file", hint=self._by_hand)
         try:
             unfinished = partial.open_partial(file, f"{name} {entry.version}", doubted_bytes=OUTSTANDING_BYTES)
-            self._checked(f"reget {quoted(name)} {quoted(unfinished.name)}", here=file.parent)
-            if unfinished.stat().st_size != entry.size:
-                raise Trouble("it changed while it was fetched", may_pass=True)
+            self._fetch(name, unfinished, entry.size)
             durable.rename(unfinished, file)
         except OSError as error:
             hint = f"df -h {shlex.quote(str(file.parent))}"
             raise Trouble(f"it could not be written here: {error}", hint=hint) from error
+
+    def _fetch(self, name: str, unfinished: Path, size: int) -> None:
+        """Make the part a whole of `size` bytes."""
+        try:
+            self._checked(f"reget {quoted(name)} {quoted(unfinished.name)}", here=unfinished.parent)
+        except Full:
+            durable.remove(unfinished)  # or it would be in the way of everybody here
+            raise
+        if unfinished.stat().st_size != size:
+            raise Trouble("it changed while it was fetched", hint=self._by_hand, may_pass=True)
 
     def _names(self, folder: str) -> tuple[str, ...]:
         """Level by level, each in one batch."""
@@ -136,14 +148,14 @@ class SftpDepot:
             why = "is not there" if answer.is_not_there else "cannot be entered"
             return Trouble(f"the folder {self.folder} {why}", hint=self._by_hand, context=said)
         if "No space left on device" in answer.errors:
-            return Trouble(f"the disk of {here} is full", hint=f"df -h {shlex.quote(str(here))}")
+            return Full(f"the disk of {here} is full", hint=f"df -h {shlex.quote(str(here))}")
         if "Permission denied" in answer.errors:
             return Trouble("nothing may be changed there", hint=self._by_hand, context=said)
         if answer.is_not_there:
             return Trouble("there is no such file", hint=self._by_hand, context=said)
         if room and (free := self._carried_out(("df",)).free_bytes) is not None and free < room:
             why = f"its disk is full: {free >> 20} MiB are free, and {room >> 20} MiB are still to come"
-            return Trouble(why, hint=f"echo df -h {quoted(self.folder)} | {self._by_hand}")
+            return Full(why, hint=f"echo df -h {quoted(self.folder)} | {self._by_hand}")
         return Trouble(said[-1] if said else "it said nothing", hint=self._by_hand, context=said, may_pass=True)
 
     @property
