@@ -10,11 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import psutil
 
 from bulletproof.adapters.adoption import CheckoutAdoption
 from bulletproof.adapters.backups import FolderBackups
 from bulletproof.adapters.caddy import CaddyProxy
+from bulletproof.adapters.depots import open_depot
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.adapters.migrators import Migrators, collect_static
 from bulletproof.adapters.rehearsal import CellRehearsal
@@ -25,11 +27,13 @@ from bulletproof.adapters.swap import SqliteSwap
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout, PlannedLayout, runtime_folder
+from bulletproof.domain.offsite import Connection
 from bulletproof.effects import durable
+from bulletproof.effects.depot import Depot
 from bulletproof.effects.logs import tail
 from bulletproof.effects.probe import ask_port, ask_socket
 from bulletproof.engine.journal import utc_now
-from bulletproof.errors import StepFailed
+from bulletproof.errors import NeedsPerson, StepFailed
 from bulletproof.operations.detect import find_entry
 from bulletproof.ports import Host, Resources, SettingsStore
 
@@ -46,6 +50,36 @@ def config_of(layout: Layout, release: str) -> AppConfig | None:
         return releases.manifest(release).config
     except StepFailed:
         return None
+
+
+def connect_backups(layout: Layout) -> FolderBackups:
+    """The backups alone, also of an app that was never deployed here."""
+    return FolderBackups(layout, layout.data / "app.db", utc_now)
+
+
+def connection_of(layout: Layout) -> Connection | None:
+    """Where backups go off site; None when nowhere. Raises NeedsPerson for a file that is not ours."""
+    try:
+        return msgspec.json.decode(layout.offsite.read_bytes(), type=Connection)
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as error:
+        words = f"{layout.offsite} cannot be understood: {error}"
+        raise NeedsPerson("offsite-unreadable", words, hint="bulletproof backup connect URL") from error
+
+
+def keep_connection(layout: Layout, connection: Connection | None) -> None:
+    """Write it down, 0600; or, with None, forget it."""
+    if connection is None:
+        durable.remove(layout.offsite)
+        return
+    durable.make_folder(layout.offsite.parent, mode=0o700)
+    durable.write_file(layout.offsite, msgspec.json.encode(connection) + b"\n", mode=0o600)
+
+
+def depot_of(connection: Connection) -> Depot:
+    """The place itself. Raises UsageError for an address that is none, Refused without the package for it."""
+    return open_depot(connection.url, connection.secrets)
 
 
 def connect_settings(layout: Layout) -> SettingsStore:
@@ -140,8 +174,9 @@ def _set_data_aside(layout: Layout, started_at: str) -> str:
     stamp = "".join(letter for letter in started_at if letter.isdigit())[:14]
     place = layout.set_aside / f"{layout.app}-{stamp}"
     durable.make_folder(place, mode=0o700)
-    if layout.environment.exists():
-        durable.copy_file(layout.environment, place / "env.json", mode=0o600)
+    for file in (layout.environment, layout.offsite):
+        if file.exists():
+            durable.copy_file(file, place / file.name, mode=0o600)
     if layout.data.exists() and not (place / "data").exists():
         durable.rename(layout.data, place / "data")
     return f"data set aside in {place}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -31,6 +30,7 @@ from bulletproof.domain.backup import (
     sealed,
 )
 from bulletproof.domain.layout import Layout
+from bulletproof.domain.offsite import SENT, Sent
 from bulletproof.effects import durable
 from bulletproof.effects.packing import (
     Archived,
@@ -129,13 +129,20 @@ class FolderBackups:
         except FileNotFoundError as error:
             raise altered(place.name, f"its {Path(error.filename or MANIFEST).name} is not there") from error
         manifest, digest = read_sealed(content, seal, place.name)
-        if manifest.app != self._layout.app:
-            raise Refused(
-                "backup-foreign", f"{place.name} is a backup of {manifest.app}", hint="bulletproof backup list"
-            )
-        if manifest.name != place.name:
-            raise altered(place.name, f"it says that it is {manifest.name}")
+        self._require_own(place.name, manifest)
         return Backup(manifest=manifest, place=place, digest=digest, proof=_proof(place, digest))
+
+    def _require_own(self, name: str, manifest: BackupManifest) -> None:
+        if manifest.app != self._layout.app:
+            raise Refused("backup-foreign", f"{name} is a backup of {manifest.app}", hint="bulletproof backup list")
+        if manifest.name != name:
+            raise altered(name, f"it says that it is {manifest.name}")
+
+    def _trusted_part(self, name: str, place: Path, part: Part) -> None:
+        try:
+            check_file(place, part)
+        except Mismatch as error:
+            raise altered(name, str(error)) from error
 
     def make_place(self, file: Path) -> None:
         """The folder that the file is to be laid in is there, and nothing lies where the file will."""
@@ -145,7 +152,7 @@ class FolderBackups:
     def check(self, backup: Backup) -> None:
         """Read every byte of it. Raises Refused when one is not what was written."""
         for part in backup.manifest.parts:
-            self._trusted(backup, functools.partial(check_file, backup.place, part))
+            self._trusted_part(backup.name, backup.place, part)
 
     def lay_database(self, backup: Backup, target: Path) -> str:
         """Lay its database at `target`, which is not there yet, and read it through; tells what it holds.
@@ -186,6 +193,43 @@ class FolderBackups:
     def note_proof(self, backup: Backup, proof: Proof) -> None:
         """Write down what a trial found."""
         durable.write_file(backup.place / PROOF, msgspec.json.encode(proof) + b"\n", mode=0o600)
+
+    def open_at(self, place: Path) -> Backup:
+        """A backup of this app that lies in a folder elsewhere, named as it is. Raises Refused."""
+        return self._open(place)
+
+    def receive(self, name: str, folder: Path) -> Backup:
+        """Make what lies in a folder the backup of that name, if it is one. Raises Refused, UsageError and OSError."""
+        if (self._layout.backups / name).exists():
+            words = f"there is a backup {name} on this machine already"
+            raise UsageError("backup-exists", words, hint=f"bulletproof backup verify {name}")
+        durable.make_folder(self._layout.backups, mode=0o700)
+        with durable.new_folder(self._layout.backups / name, mode=0o700) as building:
+            for file in sorted(folder.iterdir()):
+                durable.copy_file(file, building / file.name, mode=0o600)
+            manifest, _ = read_sealed(_small(building / MANIFEST), _small(building / SEAL), name)
+            self._require_own(name, manifest)
+            for part in manifest.parts:
+                self._trusted_part(name, building, part)
+        return self.get(name)
+
+    def note_sent(self, backup: Backup, sent: Sent) -> None:
+        """Write down where it lies off site."""
+        durable.write_file(backup.place / SENT, msgspec.json.encode(sent) + b"\n", mode=0o600)
+
+    def note_verified(self, name: str, folder: str, at: str) -> None:
+        """Write down that what lies off site in that folder was whole, if the backup is still here."""
+        found = next((one for one in self.all() if isinstance(one, Backup) and one.name == name), None)
+        sent = self.sent(found) if found else None
+        if found is not None and sent is not None and sent.folder == folder:
+            self.note_sent(found, msgspec.structs.replace(sent, verified_at=at))
+
+    def sent(self, backup: Backup) -> Sent | None:
+        """Where it lies off site; None when it does not."""
+        try:
+            return msgspec.json.decode(_small(backup.place / SENT), type=Sent)
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return None
 
     def discard(self, name: str) -> None:
         """Make it so that the backup is not; idempotent."""

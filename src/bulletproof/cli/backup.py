@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,27 +16,33 @@ import msgspec
 
 from bulletproof.cli.afar import Parcel, words_of
 from bulletproof.cli.deployments import carry_out
+from bulletproof.cli.offsite import (
+    connect_command,
+    fetch_command,
+    list_off_site,
+    send_all,
+    send_command,
+    verify_off_site,
+)
 from bulletproof.cli.render import choose_renderer
 from bulletproof.cli.target import Target, find_target, host_options, json_option, open_session, sent_with, wait_option
+from bulletproof.cli.trial import closing_journal, config_for, connect_live, prove, require_live, scratch, show_proof
 from bulletproof.cli.wording import moment, size
-from bulletproof.domain.backup import Backup, Damaged, Proof, Reason
-from bulletproof.domain.config import AppConfig
-from bulletproof.domain.deployment import Deployment, Kind, Live
-from bulletproof.domain.layout import PlannedLayout, runtime_folder
+from bulletproof.cli.words import show_error
+from bulletproof.domain.backup import Backup, Damaged, Reason
+from bulletproof.domain.deployment import Deployment, Kind
+from bulletproof.domain.offsite import Sent
 from bulletproof.domain.restore import Restoration
-from bulletproof.effects import durable
 from bulletproof.effects.interrupts import Interrupts
 from bulletproof.effects.lock import BACKUP_VERB
-from bulletproof.effects.scratch import scratch_folder
-from bulletproof.engine.journal import Journal, utc_now
+from bulletproof.engine.journal import utc_now
 from bulletproof.errors import Refused, UsageError
 from bulletproof.operations.activate import Result, Session, activate, recover
 from bulletproof.operations.attempt import Attempt, Order
-from bulletproof.operations.backups import make_backup, prove_backup, prune_backups
+from bulletproof.operations.backups import make_backup, prune_backups
 from bulletproof.operations.plan import require_quiet
 from bulletproof.operations.restore import preview_restore
-from bulletproof.ports import Host
-from bulletproof.wiring import config_of, connect, connect_bench, connect_planned
+from bulletproof.wiring import connect_backups, connect_planned
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -86,31 +90,40 @@ def create_command(
     reason, wait = (Reason.SCHEDULE, _SCHEDULED_WAIT_SECONDS) if is_scheduled else (Reason.ASKED, wait_seconds)
     with open_session(target, BACKUP_VERB, choose_renderer(target.app, as_json=as_json), wait_seconds=wait) as session:
         recover(session)
-        live = _require_live(target, session.journal)
+        live = require_live(target, session.journal)
         backup = make_backup(session.host, live, reason, session.started_by)
     # What a trial takes keeps no deployment waiting.
-    proof = _prove(target, backup)
+    proof = prove(target, backup)
+    show_proof(backup, proof, as_json=as_json)
+    trouble = send_all(target, as_json=as_json)
     with open_session(target, BACKUP_VERB, choose_renderer(target.app, as_json=as_json), wait_seconds=wait) as session:
-        gone = prune_backups(session.host, _config(target, live))
-    _show_proof(backup, proof, as_json=as_json)
+        gone = prune_backups(session.host, config_for(target, live))
     if gone and not as_json:
         click.echo(f"removed {', '.join(gone)}, as [keep] says", err=True)
-    sys.exit(1 if proof.trouble else 0)
+    if trouble:
+        show_error(trouble, after="the backup is on this machine")
+    sys.exit(1 if proof.trouble or trouble else 0)
 
 
 @backup_command.command("list")
+@click.option("--off-site", "is_off_site", is_flag=True, help="Those that lie off site.")
 @host_options
 @json_option
 @click.pass_obj
-def list_command(root: Path, *, verb_root: Path | None, app_name: str | None, as_json: bool) -> None:
+def list_command(root: Path, *, is_off_site: bool, verb_root: Path | None, app_name: str | None, as_json: bool) -> None:
     """List the backups, newest first, with the last time that each was proven."""
     target = find_target(root, verb_root, app_name)
-    backups = _connect(target).backups.all()[::-1]
-    if as_json:
-        click.echo(json.dumps([_as_json(backup) for backup in backups]))
+    if is_off_site:
+        list_off_site(target, as_json=as_json)
         return
-    for backup in backups:
-        click.echo(_line(backup))
+    store = connect_backups(target.layout)
+    backups = store.all()[::-1]
+    sent = [store.sent(backup) if isinstance(backup, Backup) else None for backup in backups]
+    if as_json:
+        click.echo(json.dumps([_as_json(backup, where) for backup, where in zip(backups, sent, strict=True)]))
+        return
+    for backup, where in zip(backups, sent, strict=True):
+        click.echo(_line(backup, where))
     if not backups:
         click.echo("no backups yet; by the clock, before each migration, or now: bulletproof backup create", err=True)
 
@@ -118,18 +131,28 @@ def list_command(root: Path, *, verb_root: Path | None, app_name: str | None, as
 @backup_command.command("verify")
 @click.argument("names", nargs=-1, metavar="[NAME...]")
 @click.option("--all", "is_all", is_flag=True, help="All of them; the newest alone when nothing is named.")
+@click.option("--off-site", "is_off_site", is_flag=True, help="Restored from where they lie off site.")
 @host_options
 @json_option
 @click.pass_obj
 def verify_command(
-    root: Path, *, names: tuple[str, ...], is_all: bool, verb_root: Path | None, app_name: str | None, as_json: bool
+    root: Path,
+    *,
+    names: tuple[str, ...],
+    is_all: bool,
+    is_off_site: bool,
+    verb_root: Path | None,
+    app_name: str | None,
+    as_json: bool,
 ) -> None:
     """Restore backups where nothing of it matters, and boot their release on them.
 
     Every byte is read, every row is counted, and the release must answer its health checks on the restored data.
     """
     target = find_target(root, verb_root, app_name)
-    backups = _connect(target).backups
+    if is_off_site:
+        sys.exit(0 if verify_off_site(target, names, is_all=is_all, as_json=as_json) else 1)
+    backups = connect_live(target).backups
     known = [backup.name for backup in backups.all()]
     if not known:
         raise UsageError("backup-unknown", "there are no backups yet", hint="bulletproof backup create")
@@ -141,9 +164,9 @@ def verify_command(
             is_good = False
             click.echo(json.dumps({"name": name, "trouble": error.message}) if as_json else f"✗ {error.message}")
             continue
-        proof = _prove(target, backup)
+        proof = prove(target, backup)
         is_good &= not proof.trouble
-        _show_proof(backup, proof, as_json=as_json)
+        show_proof(backup, proof, as_json=as_json)
     sys.exit(0 if is_good else 1)
 
 
@@ -163,12 +186,16 @@ def prune_command(
     renderer = choose_renderer(target.app, as_json=as_json)
     with open_session(target, BACKUP_VERB, renderer, wait_seconds=wait_seconds) as session:
         recover(session)
-        live = _require_live(target, session.journal)
-        gone = prune_backups(session.host, _config(target, live))
+        live = require_live(target, session.journal)
+        gone = prune_backups(session.host, config_for(target, live))
     if as_json:
         click.echo(json.dumps({"app": target.app, "removed": gone}))
     else:
         click.echo(f"removed {', '.join(gone)}" if gone else "nothing to remove", err=True)
+
+
+for command in (connect_command, send_command, fetch_command):
+    backup_command.add_command(command)
 
 
 @contextmanager
@@ -215,7 +242,7 @@ def restore_command(
     and none fails. Today's data become a backup themselves, which nothing prunes: restoring that takes this back.
     """
     target = find_target(root, verb_root, app_name)
-    backup = _connect(target).backups.get(name)
+    backup = connect_live(target).backups.get(name)
     order = Order(
         kind=Kind.RESTORE,
         backup=backup.name,
@@ -253,10 +280,10 @@ def _go_on(_: Restoration) -> None:
 def _preview(target: Target, order: Order, *, as_json: bool) -> None:
     """Rehearse a restore in a folder that is gone afterwards."""
     with closing_journal(target) as journal:
-        live, number = _require_live(target, journal), journal.entries()[-1].deployment.number + 1
-    require_quiet(_connect(target))
-    with Interrupts(), _scratch(target, number) as layout:
-        host = connect_planned(layout, _config(target, live))
+        live, number = require_live(target, journal), journal.entries()[-1].deployment.number + 1
+    require_quiet(connect_live(target))
+    with Interrupts(), scratch(target, number) as layout:
+        host = connect_planned(layout, config_for(target, live))
         release = order.release or live.release
         deployment = Deployment(
             number=number, kind=Kind.RESTORE, release=release, revision="", previous=live, started_at=utc_now()
@@ -269,77 +296,14 @@ def _preview(target: Target, order: Order, *, as_json: bool) -> None:
             click.echo(line)
 
 
-def _prove(target: Target, backup: Backup) -> Proof:
-    """Try a backup in a folder that is gone afterwards."""
-    with closing_journal(target) as journal:
-        live, number = journal.live(), journal.entries()[-1].deployment.number + 1
-    with Interrupts(), _scratch(target, number) as layout:
-        config = config_of(target.layout, backup.manifest.release) or _config(target, live)
-        file = layout.root / "restored" / config.database.file
-        return prove_backup(_connect(target), connect_bench(layout, config, file), file, number, backup, live)
-
-
-@contextmanager
-def closing_journal(target: Target) -> Iterator[Journal]:
-    """The app's journal, for reading."""
-    with contextlib.closing(target.journal()) as journal:
-        yield journal
-
-
-@contextmanager
-def _scratch(target: Target, number: int) -> Iterator[PlannedLayout]:
-    with scratch_folder(f"bulletproof-backup-{target.app}-") as scratch:
-        layout = PlannedLayout(
-            root=scratch,
-            app=target.app,
-            runtime=runtime_folder(scratch, os.getuid()),
-            live=target.layout,
-            release_made="",
-            number=number,
-        )
-        try:
-            yield layout
-        finally:
-            durable.remove_tree(layout.runtime)
-
-
-def _connect(target: Target) -> Host:
-    with closing_journal(target) as journal:
-        live = journal.live()
-    return connect(target.root, target.app, _config(target, live))
-
-
-def _config(target: Target, live: Live | None) -> AppConfig:
-    """The live release's, as it runs."""
-    found = config_of(target.layout, live.release) if live else None
-    return found or target.config or AppConfig(name=target.app)
-
-
-def _require_live(target: Target, journal: Journal) -> Live:
-    live = journal.live()
-    if live is None:
-        raise UsageError("nothing-deployed", f"no release of {target.app} is live", hint="bulletproof deploy")
-    return live
-
-
-def _show_proof(backup: Backup, proof: Proof, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps({"name": backup.name, **msgspec.to_builtins(proof)}))
-    elif proof.trouble:
-        click.echo(f"{click.style('✗', fg='red')} {backup.name} cannot be restored: {proof.trouble}")
-    else:
-        trial = f"restored for a trial in {proof.seconds:.1f} s: {proof.words}"
-        click.echo(f"{click.style('✓', fg='green')} {backup.name}, {size(backup.manifest.size)}, {trial}")
-
-
-def _line(backup: Backup | Damaged) -> str:
+def _line(backup: Backup | Damaged, sent: Sent | None) -> str:
     if isinstance(backup, Damaged):
         return f"{click.style('✗', fg='red')} {backup.name:>5}  {backup.words}"
     manifest = backup.manifest
     why = _REASONS[manifest.reason].format(manifest.deployment)
     return (
         f"{_mark(backup)} {backup.name:>5}  {moment(manifest.taken_at)}  {size(manifest.size):>9}"
-        f"  {manifest.release.ljust(12)}  {why}; {_proven(backup)}"
+        f"  {manifest.release.ljust(12)}  {why}; {_proven(backup)}{'; off site' if sent else ''}"
     )
 
 
@@ -357,8 +321,9 @@ def _proven(backup: Backup) -> str:
     return f"proven {moment(backup.proof.at)}"
 
 
-def _as_json(backup: Backup | Damaged) -> dict[str, object]:
+def _as_json(backup: Backup | Damaged, sent: Sent | None) -> dict[str, object]:
     if isinstance(backup, Damaged):
         return {"name": backup.name, "damaged": backup.words}
     proof = msgspec.to_builtins(backup.proof) if backup.proof else None
-    return {**msgspec.to_builtins(backup.manifest), "size": backup.manifest.size, "proof": proof}
+    away = msgspec.to_builtins(sent) if sent else None
+    return {**msgspec.to_builtins(backup.manifest), "size": backup.manifest.size, "proof": proof, "off_site": away}

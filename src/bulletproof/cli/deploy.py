@@ -41,6 +41,7 @@ def deploy_command(
     may_lose_data: bool,
     database: Path | None,
     has_new_database: bool,
+    backup: str | None,
     verb_root: Path | None,
     app_name: str | None,
     wait_seconds: float,
@@ -54,6 +55,7 @@ def deploy_command(
         may_lose_data=may_lose_data,
         database=database,
         has_new_database=has_new_database,
+        backup=backup or "",
     )
     with ordered(root, verb_root, app_name, wish) as (target, order):
         carry_out(

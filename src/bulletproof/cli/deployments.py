@@ -46,6 +46,11 @@ def source_options(function: F) -> F:
 def origin_options(function: F) -> F:
     """Which data a first deployment begins with."""
     function = click.option(
+        "--backup",
+        metavar="NAME",
+        help="In a first deployment: begin with the data of that backup (`bulletproof backup fetch` brings one).",
+    )(function)
+    function = click.option(
         "--new-database",
         "has_new_database",
         is_flag=True,
@@ -70,13 +75,14 @@ class Wish:
     may_lose_data: bool
     database: Path | None
     has_new_database: bool
+    backup: str = ""
 
 
 @contextmanager
 def ordered(root: Path, verb_root: Path | None, app_name: str | None, wish: Wish) -> Iterator[tuple[Target, Order]]:
     """The app, and the order to deploy what is meant of it: from the folder that we stand in, or from a bundle."""
-    if wish.database and wish.has_new_database:
-        raise click.UsageError("--database and --new-database exclude each other")
+    if bool(wish.database) + wish.has_new_database + bool(wish.backup) > 1:
+        raise click.UsageError("--database, --new-database and --backup exclude each other")
     if wish.database and not wish.database.is_file():
         raise UsageError("database-not-found", f"there is no file {wish.database.absolute()}", hint="ls -l")
     if wish.bundle is None:
@@ -113,6 +119,7 @@ def _order(wish: Wish, source: Source, config: AppConfig, first_settings: Mappin
         may_lose_data=wish.may_lose_data,
         database=wish.database.absolute() if wish.database else None,
         has_new_database=wish.has_new_database,
+        backup=wish.backup,
     )
 
 

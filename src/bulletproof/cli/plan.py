@@ -56,6 +56,7 @@ def plan_command(
     may_lose_data: bool,
     database: Path | None,
     has_new_database: bool,
+    backup: str | None,
     verb_root: Path | None,
     app_name: str | None,
     as_json: bool,
@@ -68,6 +69,7 @@ def plan_command(
         may_lose_data=may_lose_data,
         database=database,
         has_new_database=has_new_database,
+        backup=backup or "",
     )
     try:
         with (

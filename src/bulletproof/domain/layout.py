@@ -162,6 +162,11 @@ class Layout:
         return self.root / "etc" / "bulletproof" / self.app / "env.json"
 
     @property
+    def offsite(self) -> Path:
+        """Where backups go off site, with the keys to it."""
+        return self.root / "etc" / "bulletproof" / self.app / "offsite.json"
+
+    @property
     def set_aside(self) -> Path:
         """Where data goes that nobody may delete: outside the app, so that `destroy` leaves it."""
         return self.root / "var" / "lib" / "bulletproof-set-aside"

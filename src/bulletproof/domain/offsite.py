@@ -62,7 +62,7 @@ def complete_folders(app: str, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def choose(folders: tuple[str, ...], wish: str) -> str:
-    """The folder that a person means: by a backup's name, by the folder's, or the newest. Raises UsageError in words."""
+    """The folder that a person means: by a backup's name, by the folder's, or the newest. Raises UsageError."""
     found = [folder for folder in folders if not wish or wish in {name_of(folder), folder.rpartition("/")[2]}]
     if not found:
         words = f"there is no backup {wish} off site" if wish else "there is no backup off site"

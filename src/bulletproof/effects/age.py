@@ -29,6 +29,11 @@ def new_identity() -> tuple[str, str]:
     return str(identity), str(identity.to_public())
 
 
+def recipient_of(identity: str) -> str:
+    """Who encrypts for that key. Raises UsageError `identity-odd`, Refused `offsite-not-installed`."""
+    return str(_identity(identity).to_public())
+
+
 def encrypt(source: Path, target: Path, recipients: Sequence[str]) -> None:
     """Make `target` the content of `source`, mode 0600, which each of `recipients` can decrypt; whole or not at all.
 

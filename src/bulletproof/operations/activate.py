@@ -69,9 +69,14 @@ def activate(session: Session, order: Order) -> Result:
     if order.kind is Kind.START and live is not None and session.journal.wants_running() and is_up(session.host, live):
         return nothing_to_do(live, "it serves already")
     serves = order.kind is not Kind.START and live is not None and bring_back(session, live)
-    return _run(
-        session, order, choose(order, has_database=session.host.database.exists(), is_first=live is None, serves=serves)
-    )
+    pipeline = choose(order, has_database=session.host.database.exists(), is_first=live is None, serves=serves)
+    if order.kind is Kind.DEPLOY and order.backup and pipeline is not pipelines.FIRST:
+        raise UsageError(
+            "not-the-first",
+            "there are data already, so nothing can begin with those of a backup",
+            hint=f"bulletproof backup restore {order.backup}",
+        )
+    return _run(session, order, pipeline)
 
 
 def stop(session: Session, kind: Kind = Kind.STOP) -> Result:

@@ -24,6 +24,8 @@ def adopt_data(attempt: Attempt) -> str:
     source, persistent = order.source, attempt.manifest.config.app.persistent
     if source is None:
         return ""
+    if order.backup:
+        return _adopt_backup(attempt, persistent)
     filled = host.adoption.fill(source.folder, persistent) if persistent else 0
     lines = [f"{filled} files of {', '.join(persistent)} copied into the data folder"] if filled else []
     origin = _origin(attempt)
@@ -34,8 +36,29 @@ def adopt_data(attempt: Attempt) -> str:
     return "\n".join((*_words(origin), *lines)) or "none to take over"
 
 
+def _adopt_backup(attempt: Attempt, persistent: tuple[str, ...]) -> str:
+    """Begin with the data of a backup: what another machine had, or this one before it was made anew."""
+    host, number = attempt.host, attempt.number
+    backup = host.backups.get(attempt.ordered.backup)
+    lines = [f"backup {backup.name} of {backup.manifest.taken_at[:19].replace('T', ' ')} UTC"]
+    if backup.manifest.database:
+        host.backups.make_place(host.layout.restored(number))
+        lines.append(host.backups.lay_database(backup, host.layout.restored(number)))
+        origin = host.adoption.describe(host.layout.restored(number))
+        _check_space(attempt, origin)
+        attempt.found.adopted = host.adoption.take(number, origin.file or host.layout.restored(number))
+    if backup.manifest.archive:
+        folders = host.layout.rehearsal(number) / "folders"
+        host.backups.lay_folders(backup, folders)
+        names = tuple(name for name in backup.manifest.folders if name in persistent)
+        count = host.adoption.fill(folders, names)
+        lines.append(f"{count:,} file{'s' * (count != 1)} of {', '.join(names) or 'no folder'}")
+    return ", ".join(lines)
+
+
 def leave_data(attempt: Attempt) -> None:
     """The adopted database is not, neither whole nor in part: no request ever reached it, and the original is there."""
+    attempt.host.rehearsal.discard(attempt.number)
     attempt.host.adoption.discard(attempt.number)
     attempt.host.database.remove()
 

@@ -36,7 +36,7 @@ class Order:
     first_settings: Mapping[str, str] = field(default_factory=dict)
     """Settings that are taken when the host has none yet: the project's .env."""
     backup: str = ""
-    """For a restore: the backup."""
+    """For a restore, or a first deployment that begins with its data: the backup."""
     only_database: bool = False
     """Whether a restore leaves the persistent folders as they are."""
     may_change_schema: bool = False

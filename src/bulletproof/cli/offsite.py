@@ -1,0 +1,232 @@
+"""`bulletproof backup connect | send | fetch`: backups off this machine, and back from there."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import msgspec
+
+from bulletproof.cli.afar import Parcel, in_memory, words_of
+from bulletproof.cli.target import Target, find_target, host_options, json_option, sent_with
+from bulletproof.cli.trial import prove, show_proof
+from bulletproof.cli.wording import moment
+from bulletproof.domain.offsite import Connection, choose, complete_folders, name_of
+from bulletproof.effects import durable
+from bulletproof.effects.age import new_identity, recipient_of
+from bulletproof.effects.scratch import scratch_folder
+from bulletproof.engine.journal import utc_now
+from bulletproof.errors import BulletproofError, UsageError
+from bulletproof.operations.offsite import download, fetch, send, try_connection, unsent
+from bulletproof.wiring import connect_backups, connection_of, depot_of, keep_connection
+
+_SECRETS = "AWS_"
+"""Environment variables that begin so are what a bucket needs."""
+
+
+class _Keys(msgspec.Struct, frozen=True, kw_only=True):
+    secrets: dict[str, str]
+    identity: str = ""
+    """Of age; empty when a new one is to be made, or none is needed."""
+
+
+def _secrets() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(_SECRETS)}
+
+
+@contextmanager
+def _with_secrets(context: click.Context) -> Iterator[Parcel]:
+    """Keys stand in no process list, here or there."""
+    file: Path | None = context.params["key_file"]
+    with in_memory(msgspec.json.encode(_told(file, is_from_stdin=False))) as given:
+        yield Parcel(words=(*words_of(context, without=("key_file",)), "--from-stdin"), given=given)
+
+
+@click.command("connect")
+@click.argument("url", required=False)
+@click.option("--off", "is_off", is_flag=True, help="Send backups nowhere any more. What lies there stays.")
+@click.option(
+    "--key-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A key of age to encrypt with and to read back; a new one is made when nothing is said.",
+)
+@click.option("--recipient", default="", metavar="AGE1...", help="Only encrypt for this key; it is not on this host.")
+@click.option("--unencrypted", "is_plain", is_flag=True, help="Do not encrypt.")
+@click.option("--from-stdin", "is_from_stdin", is_flag=True, hidden=True)
+@sent_with(_with_secrets)
+@click.pass_obj
+def connect_command(
+    root: Path,
+    *,
+    url: str | None,
+    is_off: bool,
+    key_file: Path | None,
+    recipient: str,
+    is_plain: bool,
+    is_from_stdin: bool,
+    verb_root: Path | None,
+    app_name: str | None,
+) -> None:
+    """Send each backup to URL as well: s3://BUCKET/PREFIX, sftp://USER@HOST/FOLDER or file:///FOLDER.
+
+    A bucket's keys are taken from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, where they are needed, AWS_REGION and
+    AWS_ENDPOINT_URL; they are kept 0600 on the host. What is sent is encrypted with age. Without URL, tell where they
+    go now.
+    """
+    target = find_target(root, verb_root, app_name)
+    if is_off or not url:
+        _show_or_forget(target, is_off=is_off)
+        return
+    if bool(key_file) + bool(recipient) + is_plain > 1:
+        raise click.UsageError("--key-file, --recipient and --unencrypted exclude each other")
+    told = _told(key_file, is_from_stdin=is_from_stdin)
+    identity = told.identity
+    is_new = not (identity or recipient or is_plain)
+    if is_new:
+        identity, recipient = new_identity()
+    connection = Connection(
+        url=url,
+        secrets=told.secrets if url.startswith("s3:") else {},
+        recipient=recipient_of(identity) if identity else recipient,
+        identity=identity,
+    )
+    depot = depot_of(connection)
+    with scratch_folder(f"bulletproof-offsite-{target.app}-") as scratch:
+        try_connection(depot, connection, target.app, scratch)
+    keep_connection(target.layout, connection)
+    click.echo(f"backups are sent to {depot.called} from now on, {_words(connection)}", err=True)
+    if is_new:
+        click.echo(
+            "this key reads them; it is on the host, and you keep it elsewhere too, or they are lost with it:", err=True
+        )
+        click.echo(identity)
+
+
+def _told(key_file: Path | None, *, is_from_stdin: bool) -> _Keys:
+    """The keys: from the other machine that gives the order, or from the surroundings and the file."""
+    if is_from_stdin:
+        return msgspec.json.decode(sys.stdin.buffer.read(), type=_Keys)
+    return _Keys(secrets=_secrets(), identity=key_file.read_text(encoding="utf-8") if key_file else "")
+
+
+def _show_or_forget(target: Target, *, is_off: bool) -> None:
+    connection = connection_of(target.layout)
+    if is_off:
+        keep_connection(target.layout, None)
+        click.echo("backups stay on this machine from now on; what was sent stays where it is", err=True)
+    elif connection is None:
+        click.echo("backups are sent nowhere: bulletproof backup connect URL", err=True)
+    else:
+        click.echo(f"{depot_of(connection).called}, {_words(connection)}")
+
+
+def _words(connection: Connection) -> str:
+    if not connection.is_encrypted:
+        return "not encrypted"
+    return f"encrypted for {connection.recipient}" + ("" if connection.identity else ", whose key is not on this host")
+
+
+@click.command("send")
+@host_options
+@json_option
+@click.pass_obj
+def send_command(root: Path, *, verb_root: Path | None, app_name: str | None, as_json: bool) -> None:
+    """Send the backups that do not lie off site yet; `create` does so by itself."""
+    target = find_target(root, verb_root, app_name)
+    _require_connection(target)
+    trouble = send_all(target, as_json=as_json)
+    if trouble:
+        raise trouble
+
+
+def send_all(target: Target, *, as_json: bool = False) -> BulletproofError | None:
+    """Send what does not lie off site yet, if backups go anywhere; why that could not be done."""
+    try:
+        connection = connection_of(target.layout)
+        if connection is None:
+            return None
+        store, depot = connect_backups(target.layout), depot_of(connection)
+        for backup in unsent(store, store):
+            with scratch_folder(f"bulletproof-offsite-{target.app}-") as scratch:
+                sent = send(store, depot, connection, backup, scratch)
+            if as_json:
+                click.echo(json.dumps({"name": backup.name, "off_site": sent.folder}))
+            else:
+                click.echo(
+                    f"  {backup.name} is at {sent.called}, {'encrypted' if sent.is_encrypted else 'not encrypted'}"
+                )
+    except BulletproofError as error:
+        return error
+    return None
+
+
+@click.command("fetch")
+@click.argument("name", required=False)
+@host_options
+@json_option
+@click.pass_obj
+def fetch_command(root: Path, *, name: str | None, verb_root: Path | None, app_name: str | None, as_json: bool) -> None:
+    r"""Bring a backup back from off site, the newest when none is named; also to a machine that is new.
+
+    \b
+      bulletproof backup connect URL --key-file FILE
+      bulletproof backup fetch
+      bulletproof deploy --backup NAME
+    """
+    target = find_target(root, verb_root, app_name)
+    connection = _require_connection(target)
+    durable.make_folder(target.layout.state, mode=0o700)
+    store = connect_backups(target.layout)
+    with scratch_folder(f"bulletproof-offsite-{target.app}-") as scratch:
+        backup = fetch(store, depot_of(connection), connection, target.app, name or "", scratch)
+    if as_json:
+        click.echo(json.dumps({"name": backup.name, "release": backup.manifest.release}))
+    else:
+        taken = moment(backup.manifest.taken_at)
+        click.echo(f"{backup.name} of {taken} UTC is here, whole: every byte has the digest that was sealed")
+
+
+def list_off_site(target: Target, *, as_json: bool) -> None:
+    """List what lies off site, newest first."""
+    connection = _require_connection(target)
+    folders = complete_folders(target.app, depot_of(connection).names(target.app))[::-1]
+    if as_json:
+        click.echo(json.dumps([{"name": name_of(folder), "folder": folder} for folder in folders]))
+        return
+    for folder in folders:
+        click.echo(f"{name_of(folder):>6}  {folder}")
+    if not folders:
+        click.echo("nothing lies off site yet: bulletproof backup create", err=True)
+
+
+def verify_off_site(target: Target, names: tuple[str, ...], *, is_all: bool, as_json: bool) -> bool:
+    """Restore backups from off site for a trial; whether all of them could be."""
+    connection = _require_connection(target)
+    depot, store = depot_of(connection), connect_backups(target.layout)
+    known = complete_folders(target.app, depot.names(target.app))
+    wished = known if is_all else tuple(choose(known, name) for name in names or ("",))
+    is_good = True
+    for folder in wished:
+        name = name_of(folder) or ""
+        with scratch_folder(f"bulletproof-offsite-{target.app}-") as scratch:
+            place = scratch / name
+            download(depot, connection, folder, place, scratch)
+            backup = store.open_at(place)
+            proof = prove(target, backup)
+        show_proof(backup, proof, as_json=as_json)
+        is_good &= not proof.trouble
+        if not proof.trouble:
+            store.note_verified(name, folder, utc_now())
+    return is_good
+
+
+def _require_connection(target: Target) -> Connection:
+    connection = connection_of(target.layout)
+    if connection is None:
+        raise UsageError("offsite-unset", "backups of this app are sent nowhere", hint="bulletproof backup connect URL")
+    return connection
