@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -13,6 +15,7 @@ import pytest
 
 import workshop
 from bulletproof.adapters.depots import open_depot, s3, trouble
+from bulletproof.effects import partial
 from bulletproof.effects.depot import Depot
 from bulletproof.errors import BulletproofError, StepFailed, UsageError
 from depot_places import MIB, FolderPlace, Place, S3Place, SftpPlace
@@ -143,6 +146,9 @@ class TestFiles:
         assert back.stat().st_mode & 0o777 == 0o600
         assert [path.name for path in back.parent.iterdir()] == ["file.age"]
         assert [path.name for path in file.parent.iterdir()] == [file.name]
+        if isinstance(place, FolderPlace):
+            there = place.folder / "shop/12"
+            assert [path.stat().st_mode & 0o777 for path in (there, there / "database.db.age")] == [0o700, 0o600]
 
     def test_names(self, place: Place, tmp_path: Path) -> None:
         """With blanks and umlauts, sorted, and only those below the folder that is asked for."""
@@ -412,6 +418,19 @@ class TestSftp:
             message, hint = words(action)
             assert message.endswith(f": the folder {host.folder}/missing is not there")
             assert hint == "sftp far"
+
+    def test_a_put_that_was_killed_just_before_its_end(self, host: RemoteHost, ssh_line: Line, tmp_path: Path) -> None:
+        """Only the name is missing, so nothing is sent again."""
+        file, folder = written(tmp_path, 9 * MIB), host.folder / "nearly"
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        (folder / "shop").mkdir(parents=True)
+        shutil.copy(file, folder / "shop" / partial.partial_name("shop/a", digest))
+        ssh_line.calm()
+        open_depot(f"sftp://127.0.0.1:{ssh_line.port}{folder}", {}).put(file, "shop/a")
+
+        assert ssh_line.passed < MIB
+        assert [path.name for path in (folder / "shop").iterdir()] == ["a"]
+        assert (folder / "shop/a").read_bytes() == file.read_bytes()
 
     def test_below_the_home_folder(self, host: RemoteHost, tmp_path: Path) -> None:
         """`/~/` is the home folder, as in sftp's own addresses."""

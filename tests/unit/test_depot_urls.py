@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bulletproof.adapters.depots import open_depot
 from bulletproof.adapters.depots.s3_answers import trouble_of
 from bulletproof.adapters.depots.trouble import Trouble, tried
+from bulletproof.domain.address import Address
 from bulletproof.domain.depot import DepotUrl, check_name, check_prefix, parents, read_depot_url
 from bulletproof.effects import partial, sftp
 from bulletproof.errors import Refused, StepFailed, UsageError
@@ -267,6 +268,33 @@ def test_a_listing_of_sftp() -> None:
         ("-", "shop/empty", 0),
         ("d", "shop/12", 4096),
     ]
+
+
+def test_how_sftp_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key is taken unseen, nobody is asked for a passphrase, and months and letters are not the person's."""
+    program = tmp_path / "sftp"
+    program.write_text('#!/bin/sh\nprintf \'%s\\n\' "$LC_ALL" "$@" >"$OUT/said"\ncat >"$OUT/batch"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("OUT", str(tmp_path))
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    host = sftp.SftpHost(Address(called="nas", host="::1", user="joe", port=2222))
+    host.carry_out("/srv/ü", ["-rm a"], here=tmp_path)
+
+    locale, *words = (tmp_path / "said").read_text().splitlines()
+    assert locale == "C"
+    assert words[:2] == ["-S", "ssh"]
+    assert words[-7:] == ["-o", "User=joe", "-P", "2222", "-b", "-", "[::1]"]
+    assert "StrictHostKeyChecking=yes" in words
+    assert (tmp_path / "batch").read_text() == 'cd "/srv/ü"\npwd\n-rm a\n'
+    assert host.typed() == "sftp -P 2222 joe@[::1]"
+
+
+def test_without_sftp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said what is not installed."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StepFailed, match="the program sftp is not installed here"):
+        open_depot("sftp://nas/srv", {}).names("")
 
 
 class TestPartial:
