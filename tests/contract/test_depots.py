@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +22,7 @@ from bulletproof.adapters.depots import open_depot, s3, trouble
 from bulletproof.effects import partial
 from bulletproof.effects.depot import Depot
 from bulletproof.errors import BulletproofError, StepFailed, UsageError
-from depot_places import MIB, FolderPlace, Place, S3Place, SftpPlace
+from depot_places import MIB, FolderPlace, Place, S3Place, SftpPlace, wait_until
 from live_app import free_port
 from remote_host import RemoteHost, know, remote_host
 from s3_server import BUCKET, KEYS, S3Server
@@ -373,6 +377,28 @@ class TestS3:
         assert message.endswith("one that is full can say this too")
         assert hint.startswith("aws s3 ls s3://full ")
         assert depot.names("") == ("first",)
+
+    def test_a_person_who_interrupts(self, s3_line: Line, tmp_path: Path) -> None:
+        """A put ends at once, as interrupted, and the file is not there."""
+        program = (
+            "import pathlib, sys\nfrom bulletproof.adapters.depots import open_depot\n"
+            "keys = dict(zip(('AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_ENDPOINT_URL'), sys.argv[2:]))\n"
+            "open_depot('s3://backups/alone', keys).put(pathlib.Path(sys.argv[1]), 'interrupted')"
+        )
+        place = {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3_line.port}"}
+        s3_line.calm()
+        s3_line.bytes_per_second = 4 * MIB
+        argv = [sys.executable, "-c", program, str(written(tmp_path, LARGE)), *place.values()]
+        child = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+        wait_until(lambda: s3_line.passed > MIB)
+        child.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        _, said = child.communicate(timeout=30)
+
+        assert time.monotonic() - began < 5
+        assert said.splitlines()[-1] == "KeyboardInterrupt"
+        s3_line.calm()
+        assert "interrupted" not in open_depot(f"s3://{BUCKET}/alone", place).names("")
 
     def test_the_environment_plays_no_part(
         self, server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

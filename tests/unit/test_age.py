@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -241,6 +242,7 @@ def test_a_person_who_interrupts(folder: Path) -> None:
     with (folder / "pipe").open("wb") as giving:
         giving.write(b"x" * 100)
         giving.flush()
+        time.sleep(0.5)  # until pyrage waits for more, since before that the interruption is Python's alone
         reader.send_signal(signal.SIGINT)
         _, said = reader.communicate(timeout=20)
 
