@@ -277,7 +277,7 @@ while True:
     if number % 3 == 0:
         connection.execute("UPDATE note SET words = words || '!' WHERE id = ?", (number - 2,))
     os.write(written, b"%8d\\n" % number)
-    time.sleep(0.0002)  # or its rows soon outgrow the disk
+    time.sleep(0.0002 if number < 50_000 else 0.005)  # or its rows soon outgrow the disk
 """
 
 

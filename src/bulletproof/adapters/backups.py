@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, unquote
@@ -70,8 +71,7 @@ class FolderBackups:
         name = next_name(path.name for path in self._layout.backups.iterdir())
         with durable.new_folder(self._layout.backups / name, mode=0o700) as building:
             taken_at = self._now()
-            reading, damage = self._take_database(wish, building)
-            database = self._pack_database(building, compress=wish.compress)
+            database, reading, damage = self._take_database(wish, building)
             # The files after the database, so that a file is there for every row that tells of one.
             archived = self._take_folders(wish, building)
             content, seal = sealed(
@@ -282,7 +282,7 @@ class FolderBackups:
 
     # --- making one
 
-    def _take_database(self, wish: Taking, building: Path) -> tuple[Reading | None, str]:
+    def _take_database(self, wish: Taking, building: Path) -> tuple[Part | None, Reading | None, str]:
         """Lay the copy and look through it; what is wrong with it is told when the wish permits that."""
         copy = building / _DATABASE
         if wish.database is not None:
@@ -292,24 +292,16 @@ class FolderBackups:
             settle_copy(copy)
         if not copy.exists() or not copy.stat().st_size:
             durable.remove(copy)
-            return None, ""
+            return None, None, ""
         copy.chmod(0o600)
-        try:
-            return read_everything(copy), ""
-        except Refused as error:
-            if not wish.may_be_damaged:
-                raise
-            return None, error.message
-
-    def _pack_database(self, building: Path, *, compress: bool) -> Part | None:
-        copy = building / _DATABASE
-        if not copy.exists():
-            return None
-        if not compress:
-            return describe_file(copy)
-        part = pack_file(copy, building, _DATABASE, compress=True)
-        durable.remove(copy)
-        return part
+        # Looked through by a process of its own, and digested here: at once, as a machine with two processors can.
+        with ThreadPoolExecutor(1) as beside:
+            looking = beside.submit(_look, copy, may_be_damaged=wish.may_be_damaged)
+            part = _pack_database(copy, compress=wish.compress)
+            reading, damage = looking.result()
+        if part.is_packed:
+            durable.remove(copy)
+        return part, reading, damage
 
     def _take_folders(self, wish: Taking, building: Path) -> Archived | None:
         there = {name: path for name, path in wish.folders.items() if path.is_dir()}
@@ -321,6 +313,19 @@ class FolderBackups:
             return read()
         except Mismatch as error:
             raise altered(backup.name, str(error)) from error
+
+
+def _look(copy: Path, *, may_be_damaged: bool) -> tuple[Reading | None, str]:
+    try:
+        return read_everything(copy), ""
+    except Refused as error:
+        if not may_be_damaged:
+            raise
+        return None, error.message
+
+
+def _pack_database(copy: Path, *, compress: bool) -> Part:
+    return pack_file(copy, copy.parent, _DATABASE, compress=True) if compress else describe_file(copy)
 
 
 def _require(backup: Backup, trouble: str) -> None:

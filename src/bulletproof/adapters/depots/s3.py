@@ -51,7 +51,11 @@ def open_bucket(bucket: str, prefix: str, secrets: Mapping[str, str]) -> S3Depot
     endpoint = (secrets.get("AWS_ENDPOINT_URL") or f"https://s3.{region}.amazonaws.com").rstrip("/")
     if not _ENDPOINT.fullmatch(endpoint):
         words = "AWS_ENDPOINT_URL is no http(s)://HOST[:PORT]"
-        raise UsageError("offsite-url-odd", words, hint="bulletproof env set AWS_ENDPOINT_URL=https://s3.example.org")
+        raise UsageError(
+            "offsite-url-odd",
+            words,
+            hint="export AWS_ENDPOINT_URL=https://s3.example.org, then: bulletproof backup connect s3://...",
+        )
     hidden = tuple(
         value for name, value in secrets.items() if name.startswith("AWS_") and re.search("KEY|TOKEN", name) and value
     )

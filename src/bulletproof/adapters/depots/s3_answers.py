@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bulletproof.adapters.depots.trouble import Trouble
 
-SET_KEYS = "bulletproof env set AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=-"
+SET_KEYS = "export AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=..., then: bulletproof backup connect s3://..."
 
 _CODE = re.compile(r"<Code>([A-Za-z0-9.]+)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
