@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import http.client
+import json
 import os
 import re
 import shutil
@@ -15,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 from bulletproof.demo.ledger import duplicated_writes, lost_writes
 from bulletproof.domain.layout import Layout
@@ -25,13 +28,17 @@ from bulletproof.prove.subject import CANARY, GROWS
 _WELL = range(200, 400)
 _DEPLOYMENT = re.compile(r"(?:^|\0)BULLETPROOF_DEPLOYMENT=(\d+)(?:\0|$)")
 _IGNORED = re.compile(r"(^|/)(journal\.db-(wal|shm)|[^/]+-(wal|shm|journal)|lock)$")
-_ASIDE = re.compile(r"/set-aside(/\d+-migrated[\w-]*\.db)?$")
+_ASIDE = re.compile(r"/set-aside(/\d+-(migrated|replaced)[\w-]*\.db)?$")
 """What an undo sets aside, which nothing ever deletes."""
 _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
 _NUMBER = re.compile(r"\d+")
 _COMMITTED = """
 SELECT number, title FROM deployment WHERE number IN (SELECT deployment FROM record WHERE kind = 'commit')
 ORDER BY number
+"""
+_RESTORED = """
+SELECT count(*) FROM deployment
+WHERE kind = 'restore' AND number IN (SELECT deployment FROM record WHERE kind = 'commit')
 """
 _LIVE = """
 SELECT number, release FROM deployment
@@ -57,6 +64,8 @@ class World:
     """How many each table has."""
     processes: Mapping[str, int]
     """How many of each kind run."""
+    restored: int
+    """How many restores were committed."""
 
     def committed_since(self, before: World) -> tuple[tuple[int, str], ...]:
         """The deployments that were committed since then."""
@@ -67,6 +76,7 @@ class World:
         """As it is now."""
         with _read(host.layout.journal) as journal:
             number, release = journal.execute(_LIVE).fetchone() or (0, "")
+            (restored,) = journal.execute(_RESTORED).fetchone()
             committed = tuple((int(number), str(title)) for number, title in journal.execute(_COMMITTED))
         with _read(host.database) as database:
             schema = tuple(str(row[0]) for row in database.execute("SELECT sql FROM sqlite_master ORDER BY name"))
@@ -80,6 +90,7 @@ class World:
             schema=schema,
             rows=rows,
             processes=_kinds(host, number),
+            restored=int(restored),
         )
 
 
@@ -107,6 +118,7 @@ def problems(host: Host, before: World, load: Load) -> list[str]:
     try:
         now = World.of(host)
         found = [*_lock(host.layout), *_unity(host, now), *_processes(before, now), *_data(host, load)]
+        found += _backups(host.layout, now.restored - before.restored)
     except (sqlite3.Error, OSError) as error:
         return [f"not even this can be read: {error}"]
     new = now.committed_since(before)
@@ -118,7 +130,8 @@ def problems(host: Host, before: World, load: Load) -> list[str]:
     tables = len(before.schema) + grown
     if len(now.schema) != tables or (not grown and now.schema != before.schema):
         found.append(f"the schema has {len(now.schema)} entries, the serving release needs {tables}")
-    found += [f"rows are gone from {name}" for name, count in before.rows.items() if now.rows.get(name, 0) < count]
+    if now.restored == before.restored:
+        found += [f"rows are gone from {name}" for name, count in before.rows.items() if now.rows.get(name, 0) < count]
     return found + _leftovers(before, now, len(new))
 
 
@@ -136,8 +149,8 @@ def secrets_told(host: Host) -> list[str]:
 
 
 def files(layout: Layout) -> list[str]:
-    """Every path of the app but what is inside a release, the cache, and what is kept of deployments for people."""
-    closed = {layout.cache, layout.logs, layout.report(0).parent, layout.told}
+    """Every path of the app but what is inside a release, the cache, backups, and what is kept for people."""
+    closed = {layout.cache, layout.logs, layout.report(0).parent, layout.told, layout.backups}
     found = []
     for folder, folders, names in os.walk(layout.root):
         place = Path(folder)
@@ -244,11 +257,48 @@ def _data(host: Host, load: Load) -> list[str]:
         orphans = database.execute("PRAGMA foreign_key_check").fetchall()
     found = [] if integrity == ["ok"] else [f"integrity_check: {integrity[:3]}"]
     found += [f"foreign_key_check: {orphans[:3]}"] if orphans else []
-    if tokens and (lost := lost_writes(tokens, host.database)):
+    if tokens and (lost := _lost(tokens, host)):
         found.append(f"{len(lost)} acknowledged writes are lost: {sorted(lost)[:3]}")
     if tokens and (twice := duplicated_writes(tokens, host.database)):
         found.append(f"{len(twice)} acknowledged writes are there twice: {sorted(twice)[:3]}")
     return found
+
+
+def _lost(tokens: frozenset[str], host: Host) -> frozenset[str]:
+    """The acknowledged writes that are nowhere: neither live nor in what a restore replaced, which nothing prunes."""
+    lost = lost_writes(tokens, host.database)
+    for file in _replaced(host.layout):
+        if lost:
+            with tempfile.TemporaryDirectory() as elsewhere:
+                lost = lost_writes(lost, Path(shutil.copy(file, Path(elsewhere, "replaced.db"))))
+    return lost
+
+
+def _replaced(layout: Layout) -> list[Path]:
+    """The databases that restores replaced: as backups, or set aside where no backup could be made."""
+    kept = (one["name"] for one in _manifests(layout) if one["reason"] == "restore")
+    return [
+        *(layout.backups / str(name) / "database.db" for name in kept),
+        *layout.database_aside.glob("*-replaced.db"),
+    ]
+
+
+def _manifests(layout: Layout) -> Iterator[dict[str, Any]]:
+    for path in layout.backups.glob("b*/manifest.json"):
+        yield json.loads(path.read_bytes())
+
+
+def _backups(layout: Layout, restored: int) -> list[str]:
+    """Every backup is whole, nothing lies beside them, and each restore has left one of what it replaced."""
+    names = {path.name for path in layout.backups.glob("*")}
+    found = [f"left beside the backups: {name}" for name in names if not re.fullmatch(r"b\d+", name)]
+    for manifest in _manifests(layout):
+        place = layout.backups / str(manifest["name"])
+        parts = [part for part in (manifest["database"], manifest["archive"]) if part]
+        digests = {part["name"]: hashlib.sha256((place / part["name"]).read_bytes()).hexdigest() for part in parts}
+        found += [f"{place.name}/{one['name']} is damaged" for one in parts if digests[one["name"]] != one["sha256"]]
+    lacks = len(_replaced(layout)) < restored
+    return [*found, *(["a restore left nothing of what it replaced"] if lacks else [])]
 
 
 def _leftovers(before: World, now: World, new: int) -> list[str]:

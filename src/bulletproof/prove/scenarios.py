@@ -20,8 +20,16 @@ def make_ill(host: Host) -> None:
     host.marker.touch()
 
 
+def back_up(host: Host) -> None:
+    """There is a backup of what is live now."""
+    make_well(host)
+    host.must("backup", "create")
+
+
 OTHER_RELEASE = "OTHER-RELEASE"
 """Stands for the release that is kept beside the live one."""
+NEWEST_BACKUP = "NEWEST-BACKUP"
+"""Stands for the backup that was made last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,13 @@ class Scenario:
             raise BulletproofError("release-missing", "no release is kept beside the live one")
         if self.words == ("deploy", PLAIN):
             return host.subject.again
-        return tuple(max(others) if word == OTHER_RELEASE else word for word in self.words)
+        backups = [path.name for path in layout.backups.glob("b*")]
+        stands_for = {OTHER_RELEASE: max(others), NEWEST_BACKUP: max(backups, key=_number, default="b0")}
+        return tuple(stands_for.get(word, word) for word in self.words)
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix("b"))
 
 
 SCENARIOS = {
@@ -58,6 +72,8 @@ SCENARIOS = {
         Scenario("recover-undo", ("deploy", PLAIN), killed_in="verify"),
         Scenario("recover-finish", ("deploy", PLAIN), killed_in="adopt"),
         Scenario("recover-migrated", ("deploy", GROWS), killed_in="gate"),
+        Scenario("restore", ("backup", "restore", NEWEST_BACKUP, "--yes"), prepare=back_up),
+        Scenario("recover-restored", ("backup", "restore", NEWEST_BACKUP, "--yes"), prepare=back_up, killed_in="gate"),
         Scenario("recover-cutover", ("deploy", GROWS), killed_in="cutover"),
     )
 }

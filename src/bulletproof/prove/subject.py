@@ -31,6 +31,9 @@ workers = 1
 [migrations]
 command = "python migrate.py"
 
+[backup]
+schedule = "never"
+
 [health]
 deadline_seconds = 15
 
