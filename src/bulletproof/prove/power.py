@@ -25,7 +25,8 @@ _POLL_SECONDS = 0.05
 _CUT, _BROKEN, _FULL, _NO_INODES = "power cut", "disk turned read-only", "disk full", "no inodes"
 _CUT_AT_END = "power cut as soon as it said that it is done"
 _KINDS = (_CUT, _BROKEN, _CUT_AT_END, _FULL, _CUT, _NO_INODES)
-_WAYS = (("deploy", "plain"), ("deploy", "grows"))
+_BACKUP = "backup"
+_WAYS = ("deploy", "migrate", "restore", _BACKUP)
 _UNDERSTOOD = {0, 1, 3, 4}
 
 Watch = Callable[[Verdict], None]
@@ -70,9 +71,9 @@ class _Round:
 
     def play(self, kind: str) -> Verdict:
         """A deployment, the disk's trouble in its middle, the way back, and what the oracle sees then."""
-        scenarios.make_well(self.host)
-        before, since = oracle.World.of(self.host), time.monotonic()
-        words = self.chance.choice(_WAYS)
+        way = self.chance.choice(_WAYS)
+        words = self._prepare(way)
+        before, since, backups = oracle.World.of(self.host), time.monotonic(), self._backups()
         command = self.host.begin(*words)
         if kind == _CUT_AT_END:
             command.wait(COMMAND_SECONDS)
@@ -80,11 +81,25 @@ class _Round:
             time.sleep(self.chance.uniform(0.0, _DEPLOYMENT_SECONDS))
         problems = self._fill(command, kind) if kind in {_FULL, _NO_INODES} else self._lose(command, kind)
         verdict = self.sweep.judge(before, since, is_seen=True)
-        if command.returncode == 0 and verdict.outcome == "old":
-            problems.append("it said that it is done, and the old release serves")
+        is_done = self._backups() > backups if way == _BACKUP else verdict.outcome == "new"
+        if command.returncode == 0 and not is_done:
+            problems.append(f"it said that it is done, and the {way} is not there")
         return replace(
             verdict, name=f"disk/{kind}", scenario="disk", step=kind, problems=(*problems, *verdict.problems)
         )
+
+    def _prepare(self, way: str) -> tuple[str, ...]:
+        """The words of a command that can be given now."""
+        if way == _BACKUP:
+            scenarios.make_well(self.host)
+            return ("backup", "create")
+        scenario = scenarios.SCENARIOS[way]
+        scenario.prepare(self.host)
+        return scenario.command(self.host)
+
+    def _backups(self) -> int:
+        """The number of the newest backup, 0 when there is none."""
+        return max((int(path.name[1:]) for path in self.host.layout.backups.glob("b*")), default=0)
 
     def _lose(self, command: subprocess.Popen[str], kind: str) -> list[str]:
         """The disk takes nothing more, everything ends, and the machine is started again."""
