@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+import workshop
 from bulletproof.adapters.embedded import table
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.adapters.embedded.policy import Policy
+from bulletproof.adapters.embedded.table import Table
 from bulletproof.domain.process import Phase, ProcessSpec
 from bulletproof.errors import StepFailed
 from embedded.places import Place, kill_supervisor, runs_again, until
@@ -212,3 +214,22 @@ other.listen()
         os.kill(first, signal.SIGKILL)
         second = runs_again(supervisor, "relay", 1)
         assert _ask(hold) == second
+
+
+@pytest.mark.root
+def test_a_full_disk_hinders_no_undo() -> None:
+    """Its table can be written once more when not a byte is free; space is put by again as soon as there is some."""
+    with workshop.small_disk(mebibytes=20) as disk:
+        file = disk / "children.json"
+        first, other = (Table(boot=word * 2000, entries=()) for word in "ab")
+        table.write(file, first)
+        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+        with (disk / "ballast").open("wb") as ballast:
+            os.posix_fallocate(ballast.fileno(), 0, free)
+        table.write(file, other)
+        assert table.read(file) == other
+        (disk / "ballast").unlink()
+        table.write(file, first)
+        assert (disk / "spare").stat().st_size > 100_000
+        table.remove(file)
+        assert not (disk / "spare").exists()

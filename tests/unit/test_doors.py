@@ -81,6 +81,10 @@ ALLOWED = {
     "effects/sqlite_pages.py": Allowance(
         frozenset({"os.ftruncate", "os.open"}),
         "it syncs what it writes, a copy that is used only when it has ended well"),
+    "effects/sqlite_reader.py": Allowance(
+        frozenset({"os.open"}), "the copy that SQLite is about to write and sync, held to hurry the kernel"),
+    "operations/offsite.py": Allowance(
+        frozenset({".mkdir", ".unlink", ".write_bytes"}), "a scratch folder, of which nothing is kept"),
     "effects/sqlite_wal.py": Allowance(
         frozenset({"os.open"}), "a file of passage: the process that has the database alone reads it once and syncs"),
     "effects/sqlite_keeper.py": Allowance(

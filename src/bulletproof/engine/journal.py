@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,8 @@ from bulletproof.effects import durable
 from bulletproof.engine.pipeline import Phase
 from bulletproof.errors import NeedsPerson
 
+_SPARE_BYTES = 1 << 20
+"""The records of an undo, each of which takes a few pages of the journal's log."""
 VERSION = 1
 """Of the tables below, kept in the file's user_version."""
 
@@ -68,9 +70,12 @@ def utc_now() -> str:
 class Journal:
     """The journal in one SQLite file (WAL, synchronous=FULL: 0 of 200 power cuts lost a row, measured)."""
 
-    def __init__(self, connection: sqlite3.Connection, now: Callable[[], str] = utc_now) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, now: Callable[[], str] = utc_now, spare: Path | None = None
+    ) -> None:
         self._connection = connection
         self._now = now
+        self._spare = spare
 
     @classmethod
     def open(cls, path: Path) -> Journal:
@@ -82,7 +87,11 @@ class Journal:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         _prepare(connection, path)
-        return cls(connection)
+        spare = path.with_name("spare")
+        if not spare.exists():
+            with suppress(OSError):  # there will be more room another time
+                durable.write_file(spare, b"\1" * _SPARE_BYTES, mode=0o600)
+        return cls(connection, spare=spare)
 
     @classmethod
     def read(cls, path: Path) -> Journal | None:
@@ -174,7 +183,20 @@ class Journal:
         return DeploymentRecord(self, number)
 
     def append(self, number: int, kind: str, step: str = "", *, seconds: float = 0.0, words: str = "") -> None:
-        """Append one record; it is on disk when this returns."""
+        """Append one record; it is on disk when this returns.
+
+        On a disk that became full meanwhile the space is used that was put by for it: an undo must come to its end.
+        """
+        try:
+            self._insert(number, kind, step, seconds=seconds, words=words)
+        except NeedsPerson as error:
+            is_full = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+            if not (is_full and self._spare is not None and self._spare.exists()):
+                raise
+            durable.remove(self._spare)
+            self._insert(number, kind, step, seconds=seconds, words=words)
+
+    def _insert(self, number: int, kind: str, step: str, *, seconds: float, words: str) -> None:
         with self._transaction():
             self._connection.execute(
                 "INSERT INTO record (deployment, kind, step, at, seconds, words) VALUES (?, ?, ?, ?, ?, ?)",

@@ -27,7 +27,7 @@ from bulletproof.prove.subject import CANARY, GROWS
 
 _WELL = range(200, 400)
 _DEPLOYMENT = re.compile(r"(?:^|\0)BULLETPROOF_DEPLOYMENT=(\d+)(?:\0|$)")
-_IGNORED = re.compile(r"(^|/)(journal\.db-(wal|shm)|[^/]+-(wal|shm|journal)|lock)$")
+_IGNORED = re.compile(r"(^|/)(journal\.db-(wal|shm)|[^/]+-(wal|shm|journal)|lock|spare)$")
 _ASIDE = re.compile(r"/set-aside(/\d+-(migrated|replaced)[\w-]*\.db)?$")
 """What an undo sets aside, which nothing ever deletes."""
 _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"

@@ -22,7 +22,6 @@ from bulletproof.adapters.embedded.timer import Timer
 from bulletproof.adapters.embedded.wire import STOPPING_REFERENCE, Answer, Request, Verb
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.process import PROXY, RELAY, Phase, ProcessSpec, ProcessState
-from bulletproof.effects import durable
 from bulletproof.errors import BulletproofError, StepFailed
 
 Waiter = Callable[[str], None]
@@ -55,7 +54,7 @@ class Supervision:
         while self._children or not self._is_closing:
             self._control.serve(self._wait())
             self._tick(time.monotonic())
-        durable.remove(self._table_file)
+        table.remove(self._table_file)
         for reply in self._farewells:
             reply(Answer())
         self._control.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from bulletproof.domain.layout import Layout
 from bulletproof.domain.process import Phase, ProcessSpec
 from bulletproof.effects import durable
 from bulletproof.errors import StepFailed
+
+_SPARE_BYTES = 256 << 10
+"""For the table, the folder of an instance's socket, and the beginning of its log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,5 +63,30 @@ def read(file: Path) -> Table | None:
 
 
 def write(file: Path, table: Table) -> None:
-    """Replace it, whole or not at all. Raises OSError, the disk being full for one."""
-    durable.write_file(file, wire.encode(table), mode=0o600)
+    """Replace it, whole or not at all. Raises OSError.
+
+    Once, a full disk is no hindrance: an undo in the middle of a hold must be able to start what served before.
+    """
+    content = wire.encode(table)
+    try:
+        durable.write_file(file, content, mode=0o600)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT} or not _spare(file).exists():
+            raise
+        durable.remove(_spare(file))
+        durable.write_file(file, content, mode=0o600)
+        return
+    if not _spare(file).exists():
+        with contextlib.suppress(OSError):  # there will be more room another time
+            durable.write_file(_spare(file), b"\1" * _SPARE_BYTES, mode=0o600)
+
+
+def remove(file: Path) -> None:
+    """Make it so that there is none, and nothing that was kept for it."""
+    durable.remove(file)
+    durable.remove(_spare(file))
+
+
+def _spare(file: Path) -> Path:
+    """Space that is kept for the day when the disk is full."""
+    return file.with_name("spare")
