@@ -223,6 +223,26 @@ def test_a_damaged_database_is_refused_or_told(house: House) -> None:
     assert "damaged" in house.why_not(backup)
 
 
+@pytest.mark.parametrize("sql", [
+    "PRAGMA page_size = 512; CREATE TABLE t (a); INSERT INTO t VALUES (1);",
+    "PRAGMA page_size = 65536; CREATE TABLE t (a); INSERT INTO t VALUES (1);",
+    "PRAGMA encoding = 'UTF-16'; CREATE TABLE t (a); INSERT INTO t VALUES ('ä');",
+    "CREATE TABLE t (a PRIMARY KEY) WITHOUT ROWID; INSERT INTO t VALUES (1);",
+    "CREATE TABLE t (a, b AS (a + 1)); INSERT INTO t (a) VALUES (1);",
+    "CREATE VIRTUAL TABLE t USING fts5(a); INSERT INTO t VALUES ('words');",
+    'CREATE TABLE "odd ""name" (a); CREATE VIEW v AS SELECT 1; CREATE TABLE t (a); INSERT INTO t VALUES (NULL);',
+])  # fmt: skip
+def test_every_kind_of_database(tmp_path: Path, sql: str) -> None:
+    """Page sizes, encodings, tables without a rowid, generated columns, full text: taken, proven, and compared."""
+    house = House(tmp_path)
+    house.file.unlink()
+    with closing(sqlite3.connect(house.file)) as made:
+        made.executescript(sql)
+    backup = house.take()
+    assert not house.why_not(backup)
+    assert not json.loads(compare_rows(tmp_path / "laid" / "app.db", backup.place / "database.db"))
+
+
 def test_sockets_are_left_out(house: House) -> None:
     """What is no file, folder or symlink cannot be kept, and does no harm."""
     folder = house.uploads()

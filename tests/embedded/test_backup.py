@@ -386,6 +386,19 @@ def test_the_folders_of_users_come_back(lay_app: LayApp) -> None:
     no_trace(app)
 
 
+def test_an_app_that_keeps_nothing(lay_app: LayApp) -> None:
+    """Nothing to back up is said so; by the clock it is no trouble."""
+    app = lay_app("nothing", _UPLOADS)
+    app.settings["app"] = {"entry": "app:app"}
+    app.configure()
+    workshop.commit(app.folder, {"uploads/one": "1"}, "Configure it")
+    app.deploy()
+    done = app.run("backup", "create")
+    assert (done.status, "error: nothing-to-back-up" in done.err) == (1, True)
+    app.run("backup", "create", "--scheduled", status=0)
+    assert listed(app) == []
+
+
 # --- by the clock, beside deployments, and how many
 
 

@@ -36,10 +36,10 @@ from bulletproof.domain.restore import Restoration
 from bulletproof.effects.interrupts import Interrupts
 from bulletproof.effects.lock import BACKUP_VERB
 from bulletproof.engine.journal import utc_now
-from bulletproof.errors import Refused, UsageError
+from bulletproof.errors import Refused, StepFailed, UsageError
 from bulletproof.operations.activate import Result, Session, activate, recover
 from bulletproof.operations.attempt import Attempt, Order
-from bulletproof.operations.backups import make_backup, prune_backups
+from bulletproof.operations.backups import NOTHING, make_backup, prune_backups
 from bulletproof.operations.plan import require_quiet
 from bulletproof.operations.restore import preview_restore
 from bulletproof.wiring import connect_backups, connect_planned
@@ -91,7 +91,13 @@ def create_command(
     with open_session(target, BACKUP_VERB, choose_renderer(target.app, as_json=as_json), wait_seconds=wait) as session:
         recover(session)
         live = require_live(target, session.journal)
-        backup = make_backup(session.host, live, reason, session.started_by)
+        try:
+            backup = make_backup(session.host, live, reason, session.started_by)
+        except StepFailed as error:
+            if not is_scheduled or error.reference != NOTHING:
+                raise
+            click.echo(error.message, err=True)
+            return
     # What a trial takes keeps no deployment waiting.
     proof = prove(target, backup)
     show_proof(backup, proof, as_json=as_json)

@@ -154,6 +154,12 @@ def next_name(names: Iterable[str]) -> str:
     return f"b{1 + max((number_of(name) or 0 for name in names), default=0)}"
 
 
+def outermost(names: Iterable[str]) -> tuple[str, ...]:
+    """The folders that lie in no other one of them: with those all are taken, and none twice."""
+    known = tuple(dict.fromkeys(names))
+    return tuple(name for name in known if not any(name.startswith(f"{other}/") for other in known))
+
+
 def sealed(manifest: BackupManifest) -> tuple[bytes, bytes]:
     """The manifest's file, and its seal's."""
     content = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
@@ -221,9 +227,10 @@ def backups_to_remove(
 
 
 def _needed(backups: Sequence[Backup], releases: Iterable[str]) -> set[str]:
-    proven = [backup for backup in backups if backup.is_proven]
+    ordinary = _counted(backups)
+    proven = [backup for backup in ordinary if backup.is_proven]
     of_releases = [[backup for backup in backups if backup.manifest.release == release] for release in releases]
-    newest = [some[-1].name for some in (backups, proven, *of_releases) if some]
+    newest = [some[-1].name for some in (backups, ordinary, proven, *of_releases) if some]
     return {*newest, *(backup.name for backup in backups if backup.manifest.reason is Reason.RESTORE)}
 
 

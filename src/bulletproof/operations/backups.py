@@ -6,22 +6,28 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bulletproof.domain.background import backup_process
-from bulletproof.domain.backup import Backup, Damaged, Proof, Reason, backups_to_remove
+from bulletproof.domain.backup import Backup, Damaged, Proof, Reason, backups_to_remove, outermost
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.deployment import Deployment, Kind, Live
 from bulletproof.domain.process import is_backup
+from bulletproof.domain.settings import other_database
 from bulletproof.engine.journal import utc_now
 from bulletproof.errors import BulletproofError, StepFailed
 from bulletproof.operations.attempt import Attempt
 from bulletproof.operations.rehearse import boot_on_copy
 from bulletproof.ports import Host, Manifest, Taking
 
+NOTHING = "nothing-to-back-up"
+"""The reference of what is no trouble to a backup by the clock."""
 _MIB = 1 << 20
 
 
 def make_backup(host: Host, live: Live, reason: Reason, taken_by: str) -> Backup:
     """A backup of the live data as they are now. Raises BulletproofError in words."""
     manifest = host.releases.manifest(live.release)
+    folders = outermost(manifest.config.app.persistent)
+    if not folders and not host.database.exists():
+        raise _nothing_to_back_up(host, manifest, live)
     _require_space(host, manifest.config)
     return host.backups.take(
         Taking(
@@ -30,9 +36,17 @@ def make_backup(host: Host, live: Live, reason: Reason, taken_by: str) -> Backup
             revision=manifest.revision,
             settings=live.number,
             taken_by=taken_by,
-            folders={name: host.layout.data / name for name in manifest.config.app.persistent},
+            folders={name: host.layout.data / name for name in folders},
             compress=manifest.config.backup.compress,
         )
+    )
+
+
+def _nothing_to_back_up(host: Host, manifest: Manifest, live: Live) -> StepFailed:
+    kind = other_database(host.settings.frozen(live.number).get(manifest.config.database.setting))
+    what = f"its database is {kind}, of which nobody makes a copy here" if kind else "it has no database"
+    return StepFailed(
+        NOTHING, f"{what}, and no persistent folders", hint="a dump by the database's own tools" if kind else ""
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from bulletproof.domain.backup import Backup, Reason
+from bulletproof.domain.backup import Backup, Reason, outermost
 from bulletproof.domain.report import MARGIN_SECONDS, Report, Times
 from bulletproof.domain.restore import Restoration, RowChange
 from bulletproof.domain.schema import Schema, differences
@@ -62,12 +62,12 @@ def rehearse_restore(attempt: Attempt) -> str:
     if backup.manifest.database:
         host.backups.make_place(file)
         host.backups.lay_database(backup, file)
-        _require_schema(attempt, backup)
+        tool = _require_schema(attempt, backup)
         rows = () if damage else host.rehearsal.compare(number, file)
         laid = host.clock()
         host.rehearsal.lay(number, file)
         copied = max(copied, host.clock() - laid)
-        schema = () if damage else _schema(attempt, today, host.rehearsal.look(number))
+        schema = () if damage else _schema(attempt, today, host.rehearsal.look(number), tool)
     begun = host.clock()
     health = boot_on_copy(attempt, attempt.manifest)
     times = Times(copy=copied, boot=host.clock() - begun, previous_boot=host.clock() - begun)
@@ -130,25 +130,25 @@ def _folders(attempt: Attempt, backup: Backup) -> tuple[str, ...]:
     """The persistent folders that are exchanged."""
     if attempt.ordered.only_database:
         return ()
-    kept = attempt.manifest.config.app.persistent
+    kept = outermost(attempt.manifest.config.app.persistent)
     return tuple(name for name in backup.manifest.folders if name in kept)
 
 
 def _left_alone(attempt: Attempt, backup: Backup) -> tuple[str, ...]:
-    kept, has = attempt.manifest.config.app.persistent, backup.manifest.folders
+    kept, has = outermost(attempt.manifest.config.app.persistent), backup.manifest.folders
     why = "as was asked for" if attempt.ordered.only_database else f"backup {backup.name} has none"
     database = () if backup.manifest.database else (f"the database stays as it is: backup {backup.name} has none",)
     mine = database + tuple(f"{name} stays as it is: {why}" for name in kept if name not in _folders(attempt, backup))
     return mine + tuple(f"{name} of the backup is left out: the release keeps none" for name in has if name not in kept)
 
 
-def _require_schema(attempt: Attempt, backup: Backup) -> None:
-    """Refuse a backup that the release would have to migrate, or cannot know: it was made by another one."""
+def _require_schema(attempt: Attempt, backup: Backup) -> str:
+    """Refuse a backup that the release would have to migrate, or cannot know; tells what can judge its schema."""
     file = attempt.host.layout.restored(attempt.number)
     schema = attempt.host.migrator_of(file).state(attempt.manifest, attempt.settings)
     made_by, release = backup.manifest.release, attempt.deployment.release
     if schema.tool == "command" or schema.fits:
-        return
+        return schema.tool
     reference = "schema-newer" if schema.unknown else "schema-older"
     what = ", ".join(schema.unknown or schema.pending or schema.stamp)
     raise StepFailed(
@@ -160,14 +160,22 @@ def _require_schema(attempt: Attempt, backup: Backup) -> None:
     )
 
 
-def _schema(attempt: Attempt, today: Schema, then: Schema) -> tuple[str, ...]:
-    """What is different besides rows; refuse views and triggers that today's database does not have, unless allowed."""
+def _schema(attempt: Attempt, today: Schema, then: Schema, tool: str) -> tuple[str, ...]:
+    """What is different besides rows; refuse what nobody can judge, unless that is allowed.
+
+    That is a view or a trigger which today's database does not have, and, where no migrations tell which schema the
+    release needs, any other one.
+    """
     changes = tuple(change.words for change in differences(today, then) if not change.is_data)
     foreign = [name for name in then.others if name not in today.others and name.split(" ")[0] in {"view", "trigger"}]
-    if foreign and not attempt.ordered.may_change_schema:
+    is_unknown = bool(changes) and tool in {"command", "none"}
+    if (foreign or is_unknown) and not attempt.ordered.may_change_schema:
+        what = (
+            f"what today's database has not: {', '.join(sorted(foreign))}" if foreign else "another schema than today's"
+        )
         raise StepFailed(
             "schema-differs",
-            f"the backup has what today's database has not: {', '.join(sorted(foreign))}",
+            f"the backup has {what}",
             context=changes,
             hint="if that is meant: --allow-schema-changes",
         )
