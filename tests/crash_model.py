@@ -52,7 +52,7 @@ READS = frozenset({
     "upgrade", "downgrade", "misfits", "openers", "proof", "run", "boot", "end", "look", "is_changed", "rewind", "copy",
     "has_program",
     "find", "describe", "would_write", "make", "make_all",
-    "all", "get", "make_place", "lay_database", "free_bytes", "refuse_unmovable", "replaced", "compare", "lay",
+    "all", "get", "make_place", "lay_database", "free_bytes", "refuse_unmovable", "replaced", "compare", "lay", "seen",
 })  # fmt: skip
 """What only looks, or changes only what is gone with the deployer or its scratch: no boundary lies in it."""
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from bulletproof.domain.backup import Backup, Damaged, Proof, Reason
 from bulletproof.domain.config import AppConfig
+from bulletproof.domain.durability import Seen
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.past import Replay
@@ -168,6 +169,12 @@ class Database(Protocol):
     def check(self) -> str:
         """Read it through and say what it is in a few words. Raises Refused when it is not reachable or not whole."""
 
+    def use_wal(self) -> bool:
+        """Put it into WAL mode, which stays with it; idempotent. False when there is none.
+
+        Raises StepFailed `database-not-wal`.
+        """
+
     def remove(self) -> None:
         """Make it so that it is not, with what belongs to it; only for one that never served."""
 
@@ -315,6 +322,12 @@ class Rehearsal(Protocol):
 
     def would_write(self, number: int) -> tuple[str, ...]:
         """The places in its own source that the release would have written when it ran, where that can be told."""
+
+    def seen(self, number: int) -> Seen:
+        """How what ran last used the copy, as far as that can be told; nothing runs on it."""
+
+    def use_wal(self, number: int) -> None:
+        """The copy, on which nothing runs, is in WAL mode; idempotent. Raises StepFailed `database-not-wal`."""
 
     def lay(self, number: int, file: Path) -> None:
         """Make the copy equal to a database file that nobody uses. Raises StepFailed."""

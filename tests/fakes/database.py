@@ -51,6 +51,10 @@ class FakeDatabase:
             raise Refused(self.trouble, "the database is in trouble", hint="ls -l")
         return f"in memory, {len(self.tables)} tables"
 
+    def use_wal(self) -> bool:
+        """It has no journal."""
+        return self.exists()
+
     def remove(self) -> None:
         """Forget it and its trouble."""
         self.content, self.trouble = Content(), ""

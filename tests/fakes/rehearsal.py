@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bulletproof.domain.durability import Seen
 from bulletproof.domain.health import Answer
 from bulletproof.domain.past import Replay
 from bulletproof.domain.process import Phase, ProcessSpec, ProcessState
@@ -96,6 +97,13 @@ class FakeRehearsal:
     def would_write(self, number: int) -> tuple[str, ...]:  # noqa: ARG002  the port's
         """It writes nothing."""
         return ()
+
+    def seen(self, number: int) -> Seen:  # noqa: ARG002  the port's
+        """Nobody listens to it."""
+        return Seen()
+
+    def use_wal(self, number: int) -> None:
+        """It has no journal."""
 
     def lay(self, number: int, file: Path) -> None:
         """As the test says what lies there."""

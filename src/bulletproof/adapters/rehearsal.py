@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from bulletproof.domain.config import AppConfig
+from bulletproof.domain.durability import Seen, connections_of
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.past import Replay, Stage
@@ -20,6 +21,7 @@ from bulletproof.effects import durable
 from bulletproof.effects.isolation import (
     Cell,
     end_at_once,
+    heard,
     is_remapped,
     proof,
     start_in_cell,
@@ -32,6 +34,7 @@ from bulletproof.effects.probe import ask_socket
 from bulletproof.effects.process import Running
 from bulletproof.effects.sqlite_census import census, census_of
 from bulletproof.effects.sqlite_copy import compare_rows, copy_database, is_same_database, refresh_copy, settle_copy
+from bulletproof.effects.sqlite_journal import journal_mode, use_wal
 from bulletproof.errors import StepFailed
 from bulletproof.ports import REPLAY, Command, Manifest
 
@@ -193,6 +196,15 @@ class CellRehearsal:
         """The places in its own source that what ran last would have written, relative to it."""
         return would_write(self._cell) if self._cell is not None else ()
 
+    def seen(self, number: int) -> Seen:
+        """How what ran last used the copy, which nobody uses any more."""
+        notes = heard(self._cell) if self._cell is not None else ()
+        return Seen(journal=journal_mode(self.copy(number)), connections=connections_of(notes))
+
+    def use_wal(self, number: int) -> None:
+        """The copy, which nobody uses, is in WAL mode. Raises StepFailed `database-not-wal`."""
+        use_wal(self.copy(number))
+
     def lay(self, number: int, file: Path) -> None:
         """Make the copy equal to a database file that nobody uses."""
         self.end(number)
@@ -274,6 +286,7 @@ class CellRehearsal:
             writable={data: layout.data, self._sockets(number): layout.instance(number)},
             overlaid=self._filled_by_users(config),
             noticed=(layout.source(release), layout.rehearsal(number) / "noticed"),
+            database=layout.data / self._database.name,
             memory_bytes=config.rehearsal.memory_mib * _MIB,
         )
 

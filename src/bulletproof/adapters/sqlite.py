@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bulletproof.effects import durable
 from bulletproof.effects.sqlite_file import PATIENCE_SECONDS, read_whole
+from bulletproof.effects.sqlite_journal import use_wal
 from bulletproof.errors import Refused
 
 _SUFFIXES = ("-wal", "-shm", "-journal")
@@ -57,6 +58,16 @@ class SqliteDatabase:
         if self.file.is_symlink():
             words.append(f"at {self._real}")
         return ", ".join(words)
+
+    def use_wal(self) -> bool:
+        """Put the database into WAL mode, which its header keeps; False when there is none. Idempotent.
+
+        Raises StepFailed `database-not-wal`.
+        """
+        if self._is_nothing():
+            return False
+        use_wal(self._real)
+        return True
 
     def remove(self) -> None:
         """Remove the file and what belongs to it, the file last; where a symlink leads to it, an empty one stays.

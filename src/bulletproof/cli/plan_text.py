@@ -35,6 +35,7 @@ def in_words(plan: Plan) -> str:
         ("writes", list(report.writes)),
         (_LOST, [change.words for change in report.losses]),
         ("time", _time(plan)),
+        ("power cut", _power_cut(report)),
         ("rollback", _rollback(report)),
         ("rehearsed", _rehearsed(report)),
     )
@@ -148,6 +149,11 @@ def _time(plan: Plan) -> list[str]:
             f"requests would wait for about {times.hold:.1f} s; the way back would take {times.way_back:.1f} s"
         )
     return lines
+
+
+def _power_cut(report: Report) -> list[str]:
+    found = report.durability
+    return [found.words, *found.warnings, *found.advice] if found else []
 
 
 def _rollback(report: Report) -> list[str]:

@@ -125,6 +125,13 @@ class StopSignal(StrEnum):
     QUIT = "QUIT"
 
 
+class Journal(StrEnum):
+    """What becomes of the database's journal mode."""
+
+    AS_IT_IS = "as-it-is"
+    WAL = "wal"
+
+
 class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the app is run."""
 
@@ -163,6 +170,9 @@ class Database(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     links: tuple[Folder, ...] = ()
     """Files of the source that the app opens as its database whatever the setting says; each release has links there
     that lead to the file in the data folder."""
+    journal: Journal = Journal.AS_IT_IS
+    """`wal` puts a new database, or one that the first deployment takes over, into WAL mode before it serves, and any
+    other when a deployment migrates it; an app that sets a mode itself has the last word."""
 
 
 class Proxy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from bulletproof.domain.durability import Durability
 from bulletproof.domain.schema import Change, Count
 
 MARGIN_SECONDS = 2.0
@@ -14,6 +15,7 @@ DRAIN_SECONDS = 1.0
 """For requests in flight; more of them wait in a hold that has time to spare."""
 STOP_SECONDS = 1.0
 """gunicorn needs 0.3-0.4 s from SIGQUIT to its end on two idle cores (measured), whatever the app."""
+_MIB = 1 << 20
 
 
 class Way(StrEnum):
@@ -95,6 +97,8 @@ class Report:
     """What was healthy."""
     writes: tuple[str, ...] = ()
     """Places in its own source that the release would write, which is read-only, each with the line that helps."""
+    durability: Durability | None = None
+    """What a power cut may cost with the new release, None when nobody saw it use an SQLite database."""
     rollback: Way = Way.NONE
     rollback_words: str = ""
     times: Times = field(default_factory=Times)
@@ -103,6 +107,22 @@ class Report:
     def losses(self) -> tuple[Change, ...]:
         """The changes that take away what users made."""
         return tuple(change for change in self.changes if change.is_destructive)
+
+
+def summary(report: Report) -> str:
+    """The findings: one line when the data stays as it is, otherwise a line for each thing to know."""
+    lines = [f"on a copy of {report.copy_bytes / _MIB:.1f} MiB: {report.health}"]
+    warnings = report.durability.warnings if report.durability else ()
+    if not report.is_migrating:
+        return "\n".join((*lines, *report.writes, *warnings))
+    lines += [report.past] if report.past else []
+    lines += [f"{report.command}: {title}" for title in report.pending]
+    lines += ["its boot changes the data"] if report.migrates_at_boot else []
+    lines += [change.words for change in report.changes]
+    lines += (*report.writes, *warnings)
+    lines.append(f"requests will wait for about {report.times.hold:.0f} s")
+    lines += [f"rollback: {report.rollback_words}"] if report.rollback is not Way.NONE else []
+    return "\n".join(lines)
 
 
 def package_changes(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[PackageChange, ...]:

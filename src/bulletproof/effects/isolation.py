@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bulletproof.effects import cell, durable, notice, watch
+from bulletproof.effects import cell, connections, durable, notice, watch
 from bulletproof.effects.process import Completed, Running, run, spawn
 from bulletproof.errors import Refused
 
 _SYSTEM = ("/usr", "/etc")
 """What a Python program needs of the machine, read-only; /bin and /lib are links into /usr on every merged system."""
 _NOTES = "notes"
+_HEARD = "connections"
 _END_SECONDS = 10.0
 """For the cell's own process to see everything in it dead, which takes it milliseconds."""
 _SCRIPT = (sys.executable, "-I", "-S", cell.__file__)
@@ -36,6 +37,8 @@ class Cell:
     noticed: tuple[Path, Path] | None = None
     """A folder of which programs in it note what they would write there, and an empty one for the notes; in namespaces
     only."""
+    database: Path | None = None
+    """The SQLite file, as it is seen inside, to whose connections it is listened where something is noticed."""
     memory_bytes: int
     """For each process, and for all of them together: those two are the limit's and the cell's to watch."""
 
@@ -71,17 +74,29 @@ def would_write(cell_plan: Cell) -> tuple[str, ...]:
     return tuple(str(json.loads(line)) for line in lines)
 
 
+def heard(cell_plan: Cell) -> tuple[dict[str, object], ...]:
+    """What the program that was started last in this cell did with connections to `Cell.database`, in order."""
+    if cell_plan.noticed is None or not (notes := cell_plan.noticed[1] / _HEARD).exists():
+        return ()
+    return tuple(map(json.loads, notes.read_text(encoding="utf-8").splitlines()))
+
+
 def _noticing(plan: Cell, source: Path, folder: Path, environment: Mapping[str, str]) -> tuple[Cell, dict[str, str]]:
     """Lay the notice where every Python of the program finds it first."""
-    site, notes = folder / "site", folder / _NOTES
+    site, notes, told_of = folder / "site", folder / _NOTES, folder / _HEARD
     durable.make_folder(site, mode=0o700)
     if not notes.exists():
         durable.write_file(notes, "", mode=0o600)
+    durable.write_file(told_of, "", mode=0o600)
     durable.write_file(site / "sitecustomize.py", Path(notice.__file__).read_bytes(), mode=0o600)
+    durable.write_file(site / "connections.py", Path(connections.__file__).read_bytes(), mode=0o600)
     told = {"notes": str(notes), "source": str(source)}
+    if plan.database is not None:
+        told |= {"connections": str(told_of), "database": str(plan.database)}
     durable.write_file(site / "plan.json", json.dumps(told), mode=0o600)
     searched = [str(site), *filter(None, [environment.get("PYTHONPATH", "")])]
-    noticing = replace(plan, read_only=(*plan.read_only, site), writable={**plan.writable, notes: notes})
+    written = {notes: notes, told_of: told_of}
+    noticing = replace(plan, read_only=(*plan.read_only, site), writable={**plan.writable, **written})
     return noticing, {**environment, "PYTHONPATH": os.pathsep.join(searched)}
 
 

@@ -72,6 +72,19 @@ def _run_the_other(here: str) -> None:
         spec.loader.exec_module(module)
 
 
+def _listen(here: str) -> None:
+    """Run connections.py, which lies beside; a program is never hindered by what goes wrong in it."""
+    try:
+        spec = importlib.util.spec_from_file_location("_connections", os.path.join(here, "connections.py"))
+        assert spec is not None and spec.loader is not None  # noqa: PT018, S101  a file's name ends in .py
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        module.begin(here)
+    except Exception:  # noqa: BLE001, S110
+        pass
+
+
 if __name__ == "sitecustomize":
     sys.addaudithook(Notice(os.path.dirname(os.path.abspath(__file__))))
+    _listen(os.path.dirname(os.path.abspath(__file__)))
     _run_the_other(os.path.dirname(os.path.abspath(__file__)))

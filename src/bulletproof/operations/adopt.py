@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from bulletproof.domain.filled import lines_for_folders
 from bulletproof.errors import StepFailed
 from bulletproof.operations.attempt import Attempt
+from bulletproof.operations.durability import use_wal_at_first
 from bulletproof.ports import Origin
 
 _MIB = 1 << 20
@@ -32,6 +33,7 @@ def adopt_data(attempt: Attempt) -> str:
     if origin.file is not None:
         _check_space(attempt, origin)
         attempt.found.adopted = host.adoption.take(attempt.number, origin.file)
+        lines += filter(None, (use_wal_at_first(attempt),))
     lines += lines_for_folders(attempt.manifest.config, origin.folders)
     return "\n".join((*_words(origin), *lines)) or "none to take over"
 
@@ -47,6 +49,7 @@ def _adopt_backup(attempt: Attempt, persistent: tuple[str, ...]) -> str:
         origin = host.adoption.describe(host.layout.restored(number))
         _check_space(attempt, origin)
         attempt.found.adopted = host.adoption.take(number, origin.file or host.layout.restored(number))
+        lines += filter(None, (use_wal_at_first(attempt),))
     if backup.manifest.archive:
         folders = host.layout.rehearsal(number) / "folders"
         host.backups.lay_folders(backup, folders)

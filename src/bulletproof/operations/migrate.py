@@ -9,6 +9,7 @@ from bulletproof.domain.report import DRAIN_SECONDS, MARGIN_SECONDS
 from bulletproof.engine.journal import Journal
 from bulletproof.errors import StepFailed
 from bulletproof.operations.attempt import Attempt
+from bulletproof.operations.durability import use_wal_on_copy
 from bulletproof.operations.gate import pass_gate
 from bulletproof.operations.rehearse import boot_on_copy, migrate_copy
 from bulletproof.operations.steps import candidate, drain, instance_process
@@ -107,6 +108,7 @@ def migrate_work_copy(attempt: Attempt) -> str:
         migrate_copy(attempt, attempt.found.migration, seconds_left(attempt))
     if report.migrates_at_boot:
         boot_on_copy(attempt, attempt.manifest)
+    use_wal_on_copy(attempt)
     return report.command or "by booting it once"
 
 

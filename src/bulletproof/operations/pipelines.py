@@ -46,6 +46,7 @@ from bulletproof.operations.steps import (
     freeze_settings,
     leave_closed,
     open_host,
+    pass_first_gate,
     pass_health_gate,
     prune,
     remove_database,
@@ -70,6 +71,7 @@ _DATABASE = Step("database", create_database, undo=remove_database)
 _OPEN = Step("open", open_host, undo=leave_closed)
 _START = Step("start", start_instance, undo=stop_instance)
 _GATE = Step("gate", pass_health_gate)
+_FIRST_GATE = Step("gate", pass_first_gate)
 _CUTOVER = Step("cutover", cut_over, undo=cut_back)
 _VERIFY = Step("verify", verify_through_proxy)
 _ADOPT = Step("adopt", adopt_settings)
@@ -166,7 +168,7 @@ ADOPTING = Pipeline(
 )
 FIRST = Pipeline(
     "first",
-    before=(*_FRESH, _DATABASE, _OPEN, _START, _GATE),
+    before=(*_FRESH, _DATABASE, _OPEN, _START, _FIRST_GATE),
     after=(_CUTOVER, *_FINISH),
     fork=Fork(_DATA.name, lambda attempt: ADOPTING if attempt.found.adopted else None),
 )

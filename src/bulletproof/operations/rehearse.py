@@ -19,11 +19,13 @@ from bulletproof.domain.report import (
     Way,
     package_changes,
     revisions_of,
+    summary,
 )
 from bulletproof.domain.schema import Schema, differences, null_counts, row_counts
 from bulletproof.domain.web import database_setting, web_process
 from bulletproof.errors import StepFailed
 from bulletproof.operations.attempt import Attempt, Migration
+from bulletproof.operations.durability import durability_seen, use_wal_on_copy
 from bulletproof.operations.gate import Candidate, pass_gate
 from bulletproof.operations.past import explain_failure, settle_past
 from bulletproof.operations.preflight import missing_settings
@@ -31,7 +33,6 @@ from bulletproof.ports import Manifest
 
 T = TypeVar("T")
 
-_MIB = 1 << 20
 _UNHURRIED_SECONDS = 3600.0
 """For a migration while nothing serves, so that nobody waits for it."""
 
@@ -55,7 +56,7 @@ def rehearse_on_copy(attempt: Attempt) -> str:
     refuse(report, attempt)
     if not report.is_migrating:
         discard_rehearsal(attempt)
-    return in_words(report)
+    return summary(report)
 
 
 def discard_rehearsal(attempt: Attempt) -> None:
@@ -118,6 +119,8 @@ def _try_migration(attempt: Attempt, before: Schema) -> Schema:
         attempt.host.rehearsal.rewind(attempt.number, _UNHURRIED_SECONDS)
         migration, seconds = _migrate(attempt)
     attempt.found.migration = migration
+    if migration:
+        use_wal_on_copy(attempt)
     after = attempt.host.rehearsal.look(attempt.number) if migration else before
     report, schema = attempt.report, attempt.found.schema
     attempt.found.report = replace(
@@ -146,7 +149,9 @@ def _try_boot(attempt: Attempt, before: Schema, migrated: Schema) -> None:
         times=replace(report.times, boot=seconds, previous_boot=seconds),
     )
     if migrates_at_boot:
+        use_wal_on_copy(attempt)
         _boot_again(attempt)
+    attempt.found.report = replace(attempt.report, durability=durability_seen(attempt))
 
 
 def _try_way_back(attempt: Attempt, before: Schema) -> None:
@@ -210,21 +215,6 @@ def _or_in_the_configuration(revisions: tuple[str, ...]) -> str:
     """The line that allows what these migrations lose, whoever deploys them; none for what booting loses."""
     listed = ", ".join(f'"{revision}"' for revision in revisions)
     return f", or allow_data_loss = [{listed}] under [migrations] in bulletproof.toml" if revisions else ""
-
-
-def in_words(report: Report) -> str:
-    """The findings: one line when the data stays as it is, otherwise a line for each thing to know."""
-    lines = [f"on a copy of {report.copy_bytes / _MIB:.1f} MiB: {report.health}"]
-    if not report.is_migrating:
-        return "\n".join((*lines, *report.writes))
-    lines += [report.past] if report.past else []
-    lines += [f"{report.command}: {title}" for title in report.pending]
-    lines += ["its boot changes the data"] if report.migrates_at_boot else []
-    lines += [change.words for change in report.changes]
-    lines += report.writes
-    lines.append(f"requests will wait for about {report.times.hold:.0f} s")
-    lines += [f"rollback: {report.rollback_words}"] if report.rollback is not Way.NONE else []
-    return "\n".join(lines)
 
 
 def is_serving(attempt: Attempt) -> bool:

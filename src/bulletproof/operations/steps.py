@@ -13,6 +13,7 @@ from bulletproof.domain.settings import NOT_YET_OURS, Settings, changed, not_loo
 from bulletproof.domain.web import database_setting, web_process
 from bulletproof.errors import StepFailed
 from bulletproof.operations.attempt import Attempt
+from bulletproof.operations.durability import use_wal_at_first
 from bulletproof.operations.gate import Candidate, pass_gate
 from bulletproof.operations.workers import refuse_missing_programs, stop_all
 from bulletproof.ports import Host, Manifest, SchemaState
@@ -111,7 +112,8 @@ def require_no_database(attempt: Attempt) -> str:
 
 def create_database(attempt: Attempt) -> str:
     """Make the database of a first deployment, where there is nothing to lose."""
-    return attempt.host.migrator.create(attempt.manifest, attempt.settings)
+    made = attempt.host.migrator.create(attempt.manifest, attempt.settings)
+    return "\n".join(filter(None, (made, use_wal_at_first(attempt))))
 
 
 def remove_database(attempt: Attempt) -> None:
@@ -193,6 +195,11 @@ def pass_health_gate(attempt: Attempt) -> str:
         left = max(0.0, attempt.found.hold_until - host.clock())
         health = msgspec.structs.replace(health, deadline_seconds=min(health.deadline_seconds, left))
     return pass_gate(candidate(host, attempt.manifest, attempt.number), health, host.clock, host.sleep)
+
+
+def pass_first_gate(attempt: Attempt) -> str:
+    """The same in a first deployment, in which the app may have made its database by booting."""
+    return ", ".join(filter(None, (pass_health_gate(attempt), use_wal_at_first(attempt))))
 
 
 def candidate(host: Host, manifest: Manifest, number: int) -> Candidate:
