@@ -97,8 +97,8 @@ BUGS = (
     Bug(
         "requests let on before the commit",
         "bulletproof.operations.pipelines",
-        "    before=(*_FRESH, _DATABASE, _OPEN, _START, _GATE),\n",
-        "    before=(*_FRESH, _DATABASE, _OPEN, _START, _GATE, _CUTOVER),\n",
+        "    before=(*_FRESH, _DATABASE, _OPEN, _START, _FIRST_GATE),\n",
+        "    before=(*_FRESH, _DATABASE, _OPEN, _START, _FIRST_GATE, _CUTOVER),\n",
     ),
     Bug(
         "old instance stopped before the cutover",

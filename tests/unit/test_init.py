@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from bulletproof.cli.init import init_command
-from bulletproof.domain.config import App, AppConfig, Database, Health, Proxy, Server
+from bulletproof.domain.config import App, AppConfig, Database, Health, Journal, Proxy, Server
 from bulletproof.domain.settings import NOT_YET_OURS
 from bulletproof.domain.toml import parse
 from bulletproof.effects.env_file import EnvFile
@@ -165,6 +165,7 @@ def test_the_seeds_app_is_found_whole(folder: Path) -> None:
             used="app_dev.db",
             tracked=("app_dev.db",),
         ),
+        journal=Found(what="DELETE", where="app_dev.db is so"),
         migrations=Found(what="flask-migrate", where="migrations"),
         health=Found(what="/up", where="app/views.py:6"),
         python=Found(what="3.12", where=".python-version"),
@@ -1073,7 +1074,7 @@ def test_the_command_talks_on_stderr_and_keeps_stdout_for_data(folder: Path) -> 
     lines = result.stderr.splitlines()
     assert lines[0] == f"shop, a Flask app in {folder}"
     assert [line.split()[0] for line in lines if re.match(r"  \S", line)] == [
-        *("entry", "server", "packages", "settings", "database", "migrations", "health", "python", "source")
+        *("entry", "server", "packages", "settings", "database", "journal", "migrations", "health", "python", "source")
     ]
     said = " ".join(result.stderr.split())  # where a long line is folded depends on the width
     assert "entry run:app run.py:3: app = create_app()" in said
@@ -1162,3 +1163,41 @@ def test_a_person_at_a_terminal_is_asked_which_app_is_meant(folder: Path) -> Non
     assert "2  main:app  main.py:7: app = create_app()" in words
     assert "3 is not in the range 1<=x<=2" in words
     assert 'app.entry = "main:app"' in (folder / "bulletproof.toml").read_text()
+
+
+ENGINE = "from sqlalchemy import create_engine\nengine = create_engine('sqlite:///mine.db')\n"
+
+
+@pytest.mark.parametrize(
+    ("mode", "source", "what"),
+    [
+        ("DELETE", "", "DELETE"),
+        ("WAL", "", ""),
+        ("", "", "no WAL"),
+        ("DELETE", "SETUP = 'PRAGMA foreign_keys=ON; PRAGMA journal_mode = WAL'\n", ""),
+        ("", "PRAGMAS = {'journal_mode': 'wal'}\n", ""),
+        ("", "PRAGMAS = {'journal_mode': 'truncate'}\n", "no WAL"),
+        ("", "MODE = 'wal'\n", "no WAL"),
+    ],
+)
+def test_wal_is_offered_to_whom_it_may_help(folder: Path, mode: str, source: str, what: str) -> None:
+    """Where neither the database nor the source has WAL, one line says with which key a deployment sees to it."""
+    planted(folder, {"app.py": f"{APP}{ENGINE}{source}"})
+    if mode:
+        with contextlib.closing(sqlite3.connect(folder / "mine.db")) as connection:
+            connection.execute(f"PRAGMA journal_mode = {mode}")
+            connection.execute("CREATE TABLE t (a)")
+
+    done = initialise(folder)
+
+    told = [line for line in describe(done.findings) if line.topic == "journal"]
+    assert [line.what for line in told] == [what] * bool(what)
+    assert all('database.journal = "wal" in bulletproof.toml' in line.why for line in told)
+    assert '# database.journal = "as-it-is"' in done.path.read_text()
+    assert done.config.database.journal is Journal.AS_IT_IS
+
+
+def test_wal_is_not_offered_for_another_database(folder: Path) -> None:
+    """Only SQLite has it."""
+    planted(folder, {"app.py": f"{APP}SQLALCHEMY_DATABASE_URI = 'postgresql:///shop'\n"})
+    assert detect(folder).journal is None

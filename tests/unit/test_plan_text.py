@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from bulletproof.cli.plan_text import as_json, in_words
+from bulletproof.domain.durability import Durability
 from bulletproof.domain.report import PackageChange, Report, Times, Way, package_changes
 from bulletproof.domain.schema import Change, Count
 from bulletproof.effects.requirements import pins
@@ -159,3 +160,27 @@ def test_packages_are_compared_by_their_locks() -> None:
         PackageChange(name="new", after="https://example.org/new.whl"),
         PackageChange(name="old", before="2"),
     )
+
+
+def test_what_a_power_cut_may_cost_has_a_section() -> None:
+    """The sentence with the facts that it follows from, then what deserves a word; in JSON as it is kept."""
+    found = Durability(
+        mode="WAL",
+        synchronous="FULL",
+        sqlite="3.51.3",
+        sentence="a power cut costs nothing that was acknowledged",
+        warnings=("a warning",),
+        advice=("an advice",),
+    )
+    plan = replace(PLAN, report=replace(MIGRATION, durability=found))
+    told = lines(plan)
+    first = told.index("  power cut   WAL journal, synchronous FULL, SQLite 3.51.3: a power cut costs nothing that was")
+
+    assert told[first + 1 : first + 4] == [
+        "                acknowledged",
+        "              a warning",
+        "              an advice",
+    ]
+    facts = msgspec.json.decode(msgspec.json.encode(as_json("shop", plan)))
+    assert facts["report"]["durability"]["sentence"] == found.sentence
+    assert msgspec.convert(facts["report"], Report) == plan.report

@@ -31,6 +31,7 @@ _NOT_FOR_SERVERS = re.compile(r"(^|_)(DEV|DEVELOPMENT|TEST|TESTING)(_|$)")
 _URL = re.compile(r"(sqlite|postgresql|postgres|mysql|mariadb|oracle|mssql)(\+\w+)?:")
 _IN_MEMORY = re.compile(r"sqlite(\+\w+)?:(//$|.*:memory:)")
 _SQLITE_FILE = re.compile(r"sqlite(\+\w+)?:///([^?]+)")
+_WAL_STATEMENT = re.compile(r"journal_mode\W+wal")
 _HOPS = 2
 """How many names are followed: one for `URI = settings.url`, one for `url = os.environ["DATABASE_URL"]`."""
 _VALUES_FOLLOWED = 8
@@ -111,6 +112,15 @@ def health_route(modules: Sequence[Module]) -> Sighting | None:
     roots = {name for module in modules for name in _root_urls(module)}
     routes = [route for module in modules for route in _health_routes(module, moved, roots)]
     return min(routes, key=lambda route: HEALTH_PATHS.index(route.what.removesuffix("/")), default=None)
+
+
+def sets_wal(modules: Sequence[Module]) -> bool:
+    """Whether the source seems to put its SQLite database into WAL mode: in a statement, or as two words of a table."""
+    for module in modules:
+        texts = {text for node in ast.walk(module.tree) if (text := _text(node).casefold())}
+        if any(map(_WAL_STATEMENT.search, texts)) or texts >= {"journal_mode", "wal"}:
+            return True
+    return False
 
 
 def has_route(modules: Sequence[Module], path: str) -> bool:

@@ -37,6 +37,8 @@ class DatabaseFile:
     tables: int = 0
     rows: int | None = None
     """None when to count them took too long."""
+    mode: str = ""
+    """`WAL` or another journal mode; empty when it cannot be read."""
     problem: str = ""
     """Why it cannot be read, in words."""
 
@@ -81,6 +83,7 @@ def describe_database(file: Path) -> DatabaseFile:
         modified=written.strftime("%Y-%m-%d %H:%M"),
         tables=len(reading.tables) if reading else 0,
         rows=reading.rows if reading else None,
+        mode=reading.mode if reading else "",
         problem=problem,
     )
 

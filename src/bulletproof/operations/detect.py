@@ -20,6 +20,7 @@ from bulletproof.domain.python_traits import (
     has_route,
     health_route,
     imported_packages,
+    sets_wal,
     settings_module,
 )
 from bulletproof.domain.source_paths import Names
@@ -132,6 +133,8 @@ class Findings:
     env_example: EnvFile | None
     """`.env.example`"""
     database: DatabaseFound | None
+    journal: Found | None = None
+    """That its SQLite database is not in WAL mode; None when it is, or when the app sees to it."""
     persistent: tuple[Found, ...] = ()
     """Folders below the source that users fill."""
     migrations: Found | None
@@ -184,6 +187,7 @@ def _detect(folder: Path, entry: str | None, choose: Choose | None) -> Findings:
     framework = candidate.framework if candidate else of_packages(set(packages), found.what) or _plain(procfile)
     dependencies, problem = _dependencies(folder)
     found_names = Names.of(tree.modules, candidate.import_folder if candidate else "")
+    database = _database(folder, tree, [file for file in (env, example) if file], packages, found_names)
     return Findings(
         folder=str(folder),
         name=_name(folder, pyproject),
@@ -198,7 +202,8 @@ def _detect(folder: Path, entry: str | None, choose: Choose | None) -> Findings:
         requirements_problem=problem,
         env=env,
         env_example=example,
-        database=_database(folder, tree, [file for file in (env, example) if file], packages, found_names),
+        database=database,
+        journal=_journal(folder, tree, database),
         persistent=_persistent(folder, tree, found_names),
         migrations=_django_migrations(folder) if framework.package == DJANGO.package else _migrations(folder, packages),
         health=_health(tree, framework),
@@ -296,6 +301,17 @@ def _database(
     links = () if setting else _links(tree, found_names, use, is_in_instance=is_in_instance)
     name = next(filter(None, (*written, use.file if use else "", *links)), "")
     return _with_files(replace(found, links=links), folder, name, is_in_instance=is_in_instance)
+
+
+def _journal(folder: Path, tree: SourceTree, database: DatabaseFound | None) -> Found | None:
+    """What is to be said of the journal mode: only where neither the file nor the source has WAL."""
+    if database is None or database.kind != "sqlite" or sets_wal(tree.modules):
+        return None
+    used = folder / database.used
+    mode = describe_database(used).mode if database.used and used.is_file() else ""
+    if mode == "WAL":
+        return None
+    return Found(what=mode or "no WAL", where=f"{database.used} is so" if mode else "the source sets none")
 
 
 def _with_files(found: DatabaseFound, folder: Path, name: str, *, is_in_instance: bool) -> DatabaseFound:

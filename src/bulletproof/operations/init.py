@@ -39,6 +39,7 @@ _COMMENTS = {
     "database.setting": "the environment variable that holds its URL",
     "database.file": "an SQLite database's name in the data folder",
     "database.links": "where the source opens it, if no setting tells: links to it",
+    "database.journal": 'or "wal": for a new or adopted one, and when it is migrated',
     "proxy.port": "on 127.0.0.1; otherwise the first free one from 8000",
     "proxy.static_files": "given out by the proxy itself",
     "drain.seconds": "for requests in flight when a new release serves",
@@ -63,6 +64,7 @@ _COMMENTS = {
 _CHOSEN = {"workers", "timers"}
 """Tables whose keys a person chooses."""
 _FIRST_PORT = 8000
+_OFFER = 'with database.journal = "wal" in bulletproof.toml, readers and writers do not wait for one another'
 _COMMENT_COLUMN = 36
 _TOOLS = {"flask-migrate": "Flask-Migrate", "alembic": "Alembic", "django": "Django"}
 _WRITTEN_DOWN = {
@@ -200,6 +202,9 @@ def describe(findings: Findings) -> Iterator[Line]:
     if findings.database:
         yield _database_line(findings.database)
         yield from _data_lines(findings.database)
+    if findings.journal:
+        why = f"{findings.journal.where}; {_OFFER}"
+        yield Line(topic="journal", what=findings.journal.what, why=why)
     for one in findings.persistent:
         why = f"{one.where}; lives in the data folder, and the first deployment copies what is in it"
         yield Line(topic="folder", what=f"{one.what}/", why=why)
