@@ -16,9 +16,10 @@ from typing import Protocol
 import pytest
 
 from bulletproof.adapters.sqlite import SqliteDatabase
-from bulletproof.effects import sqlite_file, sqlite_reader
+from bulletproof.effects import sqlite_file, sqlite_journal, sqlite_reader
 from bulletproof.effects.sqlite_file import read_schema
-from bulletproof.errors import Refused
+from bulletproof.effects.sqlite_journal import journal_mode
+from bulletproof.errors import Refused, StepFailed
 from bulletproof.ports import Database
 from fakes.database import FakeDatabase
 
@@ -110,6 +111,16 @@ class TestContract:
         assert caught.value.reference == "database-not-whole"
         assert caught.value.hint
 
+    def test_wal_only_where_there_is_one(self, lab: Lab) -> None:
+        """It makes none, says so, and may be repeated."""
+        assert not lab.database.use_wal()
+        assert not lab.database.exists()
+        lab.make(1)
+
+        assert lab.database.use_wal()
+        assert lab.database.use_wal()
+        assert "1 table" in lab.database.check()
+
     def test_remove_is_idempotent(self, lab: Lab) -> None:
         """After removing there is none, also when there was none, and the next one is whole."""
         lab.make(2)
@@ -119,6 +130,49 @@ class TestContract:
         lab.make(1)
 
         assert "1 table" in lab.database.check()
+
+
+class TestWal:
+    """How a file gets into WAL mode."""
+
+    def test_it_stays_with_the_file(self, file: Path) -> None:
+        """The header says so to whoever opens it next; nothing is left beside it."""
+        make(file, tables=1, mode="DELETE")
+        assert journal_mode(file) == "DELETE"
+
+        SqliteDatabase(file).use_wal()
+
+        assert journal_mode(file) == "WAL"
+        assert list(file.parent.iterdir()) == [file]
+
+    def test_an_idle_connection_does_not_hinder(self, file: Path) -> None:
+        """An app that has it open goes on, in WAL mode."""
+        make(file, tables=1, mode="DELETE")
+        with closing(sqlite3.connect(file)) as app:
+            app.execute("SELECT * FROM sqlite_master").fetchall()
+
+            SqliteDatabase(file).use_wal()
+
+            assert app.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            app.execute("CREATE TABLE more (a)")
+
+    def test_a_busy_one_does(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever reads all the while keeps it as it is, which is said and not passed over."""
+        monkeypatch.setattr(sqlite_journal, "_USE", sqlite_journal._USE.replace("timeout=5", "timeout=0.1"))
+        make(file, tables=1, mode="DELETE")
+        with closing(sqlite3.connect(file, isolation_level=None)) as app:
+            app.execute("BEGIN")
+            app.execute("SELECT * FROM sqlite_master").fetchall()
+            with pytest.raises(StepFailed) as caught:
+                SqliteDatabase(file).use_wal()
+        assert (caught.value.reference, caught.value.context) == ("database-not-wal", ("database is locked",))
+        assert journal_mode(file) == "DELETE"
+
+    def test_it_is_told_of_what_is_no_database(self, file: Path) -> None:
+        """Nothing, and a file without a byte, have no mode."""
+        assert journal_mode(file) == ""
+        file.touch()
+        assert journal_mode(file) == ""
 
 
 class TestExists:

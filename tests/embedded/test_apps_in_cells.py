@@ -26,6 +26,7 @@ import pytest
 
 import bulletproof
 import workshop
+from bulletproof.domain.durability import connections_of
 from bulletproof.effects import cell as cell_script
 from bulletproof.effects import durable, isolation
 from bulletproof.effects.isolation import Cell, violations
@@ -265,6 +266,8 @@ class Stage:
             mount_point=self.scratch / "root",
             read_only=(self.source, self.python.parents[1], self.python.resolve().parents[1]),
             writable={self.copy: self.live, self.scratch / "run": self.folder / "run-7"},
+            noticed=(self.source, self.scratch / "noticed"),
+            database=(self.live if isolation.is_remapped() else self.copy) / "app.db",
             memory_bytes=1 << 30,
         )
 
@@ -555,6 +558,21 @@ def test_an_app_keeps_its_own_sitecustomize(stage: Stage, proof: str) -> None:  
         "and the program",
     ]
     assert violations(stage.cell) == (f"open {stage.other}/new",)
+
+
+def test_its_connections_are_listened_to(stage: Stage, proof: str) -> None:  # noqa: ARG001
+    """With each proof, in the program and in those that it starts; only what ran last is told."""
+    code = """
+        import os, sqlite3
+        connection = sqlite3.connect(os.environ["DATABASE_URL"].removeprefix("sqlite:///"))
+        connection.execute("PRAGMA synchronous = NORMAL")
+        """
+    stage.create(code)
+    stage.create(code)
+
+    assert violations(stage.cell) == ()
+    (found,) = connections_of(isolation.heard(stage.cell))
+    assert (found.sqlite, found.synchronous, found.journal) == (sqlite3.sqlite_version, 1, "WAL")
 
 
 @pytest.mark.parametrize("proof", ["landlock"], indirect=True)

@@ -22,7 +22,7 @@ def site(tmp_path: Path) -> Path:
     place = tmp_path / "site"
     place.mkdir()
     (place / "sitecustomize.py").write_bytes(Path(notice.__file__).read_bytes())
-    (place / "connections.py").write_bytes(Path(connections.__file__).read_bytes())
+    (place / "_bulletproof_connections.py").write_bytes(Path(connections.__file__).read_bytes())
     told = {
         "notes": str(tmp_path / "notes"),
         "source": str(tmp_path / "source"),
@@ -222,5 +222,5 @@ def test_no_notes_hinder_nobody(site: Path) -> None:
     """When the notes cannot be written, or our file is gone, the program runs as ever."""
     (site.parent / "heard").unlink()
     assert said(site, "import sqlite3; print(sqlite3.connect('app.db').execute('SELECT 1').fetchone())") == "(1,)\n"
-    (site / "connections.py").unlink()
+    (site / "_bulletproof_connections.py").unlink()
     assert said(site, "import sqlite3; print(sqlite3.connect('app.db').execute('SELECT 1').fetchone())") == "(1,)\n"

@@ -286,7 +286,7 @@ class CellRehearsal:
             writable={data: layout.data, self._sockets(number): layout.instance(number)},
             overlaid=self._filled_by_users(config),
             noticed=(layout.source(release), layout.rehearsal(number) / "noticed"),
-            database=layout.data / self._database.name,
+            database=(layout.data if is_remapped() else data) / self._database.name,
             memory_bytes=config.rehearsal.memory_mib * _MIB,
         )
 

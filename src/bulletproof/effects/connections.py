@@ -166,5 +166,5 @@ def begin(here: str) -> None:
     """Listen in this process and in those that it forks, as `plan.json` says."""
     with open(os.path.join(here, "plan.json"), encoding="utf-8") as file:
         plan = json.load(file)
-    if plan.get("connections"):
+    if plan["database"]:
         sys.addaudithook(Listener(plan["database"], plan["connections"]))

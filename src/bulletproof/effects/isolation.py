@@ -38,7 +38,8 @@ class Cell:
     """A folder of which programs in it note what they would write there, and an empty one for the notes; in namespaces
     only."""
     database: Path | None = None
-    """The SQLite file, as it is seen inside, to whose connections it is listened where something is noticed."""
+    """The SQLite file, as it is seen inside, to whose connections it is listened; in namespaces only where something is
+    noticed."""
     memory_bytes: int
     """For each process, and for all of them together: those two are the limit's and the cell's to watch."""
 
@@ -76,9 +77,23 @@ def would_write(cell_plan: Cell) -> tuple[str, ...]:
 
 def heard(cell_plan: Cell) -> tuple[dict[str, object], ...]:
     """What the program that was started last in this cell did with connections to `Cell.database`, in order."""
-    if cell_plan.noticed is None or not (notes := cell_plan.noticed[1] / _HEARD).exists():
+    if (notes := _heard(cell_plan)) is None or not notes.exists():
         return ()
     return tuple(map(json.loads, notes.read_text(encoding="utf-8").splitlines()))
+
+
+def _heard(plan: Cell) -> Path | None:
+    """Where that is noted: in namespaces beside what else is noticed there."""
+    if not is_remapped():
+        return plan.mount_point / _HEARD
+    return plan.noticed[1] / _HEARD if plan.noticed is not None else None
+
+
+def _lay_listener(site: Path, heard_at: Path, plan: Cell) -> dict[str, str]:
+    """Lay what listens beside a sitecustomize.py; returns what must stand in that one's plan."""
+    durable.write_file(heard_at, "", mode=0o600)
+    durable.write_file(site / "_bulletproof_connections.py", Path(connections.__file__).read_bytes(), mode=0o600)
+    return {"connections": str(heard_at), "database": str(plan.database or "")}
 
 
 def _noticing(plan: Cell, source: Path, folder: Path, environment: Mapping[str, str]) -> tuple[Cell, dict[str, str]]:
@@ -87,12 +102,8 @@ def _noticing(plan: Cell, source: Path, folder: Path, environment: Mapping[str, 
     durable.make_folder(site, mode=0o700)
     if not notes.exists():
         durable.write_file(notes, "", mode=0o600)
-    durable.write_file(told_of, "", mode=0o600)
     durable.write_file(site / "sitecustomize.py", Path(notice.__file__).read_bytes(), mode=0o600)
-    durable.write_file(site / "connections.py", Path(connections.__file__).read_bytes(), mode=0o600)
-    told = {"notes": str(notes), "source": str(source)}
-    if plan.database is not None:
-        told |= {"connections": str(told_of), "database": str(plan.database)}
+    told = {"notes": str(notes), "source": str(source), **_lay_listener(site, told_of, plan)}
     durable.write_file(site / "plan.json", json.dumps(told), mode=0o600)
     searched = [str(site), *filter(None, [environment.get("PYTHONPATH", "")])]
     written = {notes: notes, told_of: told_of}
@@ -186,7 +197,8 @@ def _watched(plan: Cell, environment: Mapping[str, str]) -> dict[str, str]:
     if not _notes(plan).exists():
         durable.write_file(_notes(plan), "", mode=0o600)
     durable.write_file(site / "sitecustomize.py", Path(watch.__file__).read_bytes(), mode=0o600)
-    told = {"notes": str(_notes(plan)), "writable": [*map(str, plan.writable), str(temporary)]}
+    listening = _lay_listener(site, plan.mount_point / _HEARD, plan)
+    told = {"notes": str(_notes(plan)), "writable": [*map(str, plan.writable), str(temporary)], **listening}
     durable.write_file(site / "plan.json", json.dumps(told), mode=0o600)
     searched = [str(site), *filter(None, [environment.get("PYTHONPATH", "")])]
     return {**environment, "PYTHONPATH": os.pathsep.join(searched), "TMPDIR": str(temporary)}
@@ -205,7 +217,7 @@ def _notes(plan: Cell) -> Path:
 
 
 def _plan(plan: Cell, argv: Sequence[str], folder: Path, environment: Mapping[str, str], *, namespaces: bool) -> str:
-    watched = () if namespaces else (_temporary(plan), _notes(plan))
+    watched = () if namespaces else (_temporary(plan), _notes(plan), plan.mount_point / _HEARD)
     read_only = plan.read_only if namespaces else (*plan.read_only, _site(plan))
     return json.dumps(
         {

@@ -7,6 +7,7 @@ as `watch.py` is. It runs in the release's Python, which may be older than ours,
 
 from __future__ import annotations
 
+import importlib
 import importlib.machinery
 import importlib.util
 import json
@@ -73,13 +74,9 @@ def _run_the_other(here: str) -> None:
 
 
 def _listen(here: str) -> None:
-    """Run connections.py, which lies beside; a program is never hindered by what goes wrong in it."""
-    try:
-        spec = importlib.util.spec_from_file_location("_connections", os.path.join(here, "connections.py"))
-        assert spec is not None and spec.loader is not None  # noqa: PT018, S101  a file's name ends in .py
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        module.begin(here)
+    """Run connections.py, which lies beside us; what goes wrong in it is not the program's to know."""
+    try:  # noqa: SIM105  contextlib is not loaded in every Python
+        importlib.import_module("_bulletproof_connections").begin(here)
     except Exception:  # noqa: BLE001, S110
         pass
 

@@ -13,6 +13,7 @@ may be older than ours, and without this package.
 from __future__ import annotations
 
 import errno
+import importlib
 import importlib.machinery
 import importlib.util
 import json
@@ -51,23 +52,11 @@ _UNWATCHED_MODULES = frozenset(
 _UNWATCHED_FUNCTIONS = frozenset(
     {
         *("PQconnectStart", "PQconnectStartParams", "PQconnectdb", "PQconnectdbParams", "bind", "connect", "creat"),
-        *(
-            "execl",
-            "execlp",
-            "execv",
-            "execve",
-            "execvp",
-            "fopen",
-            "fopen64",
-            "fork",
-            "kill",
-            "link",
-            "linkat",
-            "mount",
-        ),
-        *("open", "open64", "openat", "openat64", "popen", "posix_spawn", "posix_spawnp", "prctl", "ptrace", "rename"),
-        *("renameat", "renameat2", "rmdir", "sendmsg", "sendto", "socket", "sqlite3_open", "sqlite3_open_v2"),
-        *("symlink", "symlinkat", "syscall", "system", "truncate", "truncate64", "unlink", "unlinkat", "vfork"),
+        *("execl", "execlp", "execv", "execve", "execvp", "fopen", "fopen64", "fork", "kill", "link", "linkat"),
+        *("mount", "open", "open64", "openat", "openat64", "popen", "posix_spawn", "posix_spawnp", "prctl", "ptrace"),
+        *("rename", "renameat", "renameat2", "rmdir", "sendmsg", "sendto", "socket", "sqlite3_open"),
+        *("sqlite3_open_v2", "symlink", "symlinkat", "syscall", "system", "truncate", "truncate64", "unlink"),
+        *("unlinkat", "vfork"),
     }
 )
 """Functions of libc, libpq and SQLite that ctypes may not look up."""
@@ -83,6 +72,7 @@ class Watch:
         self._output = (_of_descriptor(1), _of_descriptor(2))  # what /dev/stdout and /dev/stderr lead to
         self._has_guarded_sqlite = False
         self._notes: str = plan["notes"]
+        self._heard: str = plan["connections"]
         self._writable = tuple(os.path.realpath(folder) for folder in plan["writable"])
         self._rules = {
             "ctypes.dlsym": self._look_up,
@@ -131,7 +121,7 @@ class Watch:
 
     def _open(self, event: str, arguments: tuple[Any, ...]) -> None:
         path, _, flags = arguments
-        if flags & _WRITES and not isinstance(path, int) and path != self._notes:
+        if flags & _WRITES and not isinstance(path, int) and path not in (self._notes, self._heard):
             self._must_be_ours(event, path)
 
     def _change(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -373,6 +363,14 @@ def _run_the_other(here: str) -> None:
         spec.loader.exec_module(module)
 
 
+def _listen(here: str) -> None:
+    """Run connections.py, which lies beside us; what goes wrong in it is not the program's to know."""
+    try:  # noqa: SIM105  contextlib is not loaded in every Python
+        importlib.import_module("_bulletproof_connections").begin(here)
+    except Exception:  # noqa: BLE001, S110
+        pass
+
+
 def _begin(here: str) -> None:
     """Watch this process from now on. Whatever goes wrong here ends it: it may not run unwatched."""
     try:
@@ -387,4 +385,5 @@ def _begin(here: str) -> None:
 
 if __name__ == "sitecustomize":
     _begin(os.path.dirname(os.path.abspath(__file__)))
+    _listen(os.path.dirname(os.path.abspath(__file__)))
     _run_the_other(os.path.dirname(os.path.abspath(__file__)))
