@@ -250,7 +250,11 @@ def test_a_person_who_interrupts(folder: Path) -> None:
     assert not (folder / "sealed").exists()
 
 
-@pytest.mark.parametrize("recipient", ["", "age1", "joe@example.org", RECIPIENT[:-1], RECIPIENT + "q"])
+@pytest.mark.parametrize(
+    "recipient",
+    ["", "age1", "joe@example.org", RECIPIENT[:-1], RECIPIENT + "q"],
+    ids=["empty", "short", "an address", "cut", "longer"],
+)
 def test_odd_recipients(folder: Path, recipient: str) -> None:
     """One that is no recipient is refused before anything is written."""
     (folder / "plain").write_text("hello")
@@ -276,7 +280,11 @@ def test_a_secret_key_in_place_of_a_recipient_is_not_repeated(folder: Path) -> N
     assert IDENTITY not in f"{raised.value} {raised.value.hint}"
 
 
-@pytest.mark.parametrize("identity", ["", "AGE-SECRET-KEY-1XYZ", IDENTITY[:-1], f"{IDENTITY}\n{IDENTITY}", RECIPIENT])
+@pytest.mark.parametrize(
+    "identity",
+    ["", "AGE-SECRET-KEY-1XYZ", IDENTITY[:-1], f"{IDENTITY}\n{IDENTITY}", RECIPIENT],
+    ids=["empty", "short", "cut", "two", "a recipient"],  # the key is another one in each process
+)
 def test_odd_identities(folder: Path, identity: str) -> None:
     """One that is no identity is refused, and none of it is repeated."""
     with pytest.raises(UsageError, match="is not one secret key of age") as raised:
