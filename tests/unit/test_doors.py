@@ -78,6 +78,9 @@ ALLOWED = {
     "effects/notice.py": Allowance(
         frozenset({"os.open"}),
         "it runs in the release's python without this package, and its notes are read once and thrown away"),
+    "effects/connections.py": Allowance(
+        frozenset({"os.open"}),
+        "it runs in the release's python without this package, and its notes are read once and thrown away"),
     "effects/sqlite_pages.py": Allowance(
         frozenset({"os.ftruncate", "os.open"}),
         "it syncs what it writes, a copy that is used only when it has ended well"),
