@@ -19,6 +19,7 @@ import pytest
 
 import workshop
 from bulletproof.adapters.depots import open_depot, s3, trouble
+from bulletproof.adapters.depots.s3_answers import SET_KEYS
 from bulletproof.effects import partial
 from bulletproof.effects.depot import Depot
 from bulletproof.errors import BulletproofError, StepFailed, UsageError
@@ -348,7 +349,7 @@ class TestS3:
             for action in (lambda: depot.put(file, "a"), lambda: depot.get("a", file), lambda: depot.names("")):  # noqa: B023
                 message, hint = words(action)
                 assert f"the key was refused: {code}: " in message
-                assert hint == "bulletproof backup connect AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=-"
+                assert hint == SET_KEYS
 
     def test_no_bucket(self, server: S3Server, tmp_path: Path) -> None:
         """Nobody makes a bucket unasked; this server calls it forbidden when something is put there."""

@@ -178,7 +178,7 @@ BROKEN = "Generic S3 error: HTTP error: request or response body error\n\nDebug 
         (answer("404 Not Found", "NoSuchBucket"), "there is no bucket b", "aws s3 mb s3://b", False),
         (answer("404 Not Found", "NoSuchKey"), "there is no such file", "aws s3 ls --recursive s3://b", False),
         (answer("404 Not Found"), "there is no such file", "aws s3 ls --recursive s3://b", False),
-        (answer("403 Forbidden", "ExpiredToken", "a &#34;b&#34;"), 'ExpiredToken: a "b"', "bulletproof backup connect", False),
+        (answer("403 Forbidden", "ExpiredToken", "a &#34;b&#34;"), 'ExpiredToken: a "b"', "export AWS", False),
         (answer("403 Forbidden"), "may not do this, or there is no bucket b: 403 Forbidden", "aws s3 ls s3://b", False),
         (answer("507 Insufficient Storage", "XMinioStorageFull"), "no room left: XMinio", "aws s3 ls", False),
         (answer("403 Forbidden", "QuotaExceeded", "m"), "there is no room left: QuotaExceeded: m", "aws s3 ls", False),
