@@ -23,7 +23,7 @@ from bulletproof.domain.config import App, AppConfig, Keep, Timer, Worker
 from bulletproof.domain.deployment import Kind
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
-from bulletproof.domain.process import PROXY, RELAY, Phase, generation_of, is_backup, web_name
+from bulletproof.domain.process import PROXY, RELAY, Phase, generation_of, is_backup, is_replica, web_name
 from bulletproof.domain.source import Source
 from bulletproof.errors import BulletproofError, StepFailed
 from bulletproof.ports import Host, Resources, Taking
@@ -34,6 +34,7 @@ from fakes.migrator import FakeMigrator
 from fakes.proxy import FakeProxy
 from fakes.rehearsal import FakeRehearsal
 from fakes.releases import FakeReleases
+from fakes.replica import FakeReplica
 from fakes.settings import FakeSettings
 from fakes.supervisor import FakeSupervisor
 from fakes.swap import FakeSwap
@@ -121,6 +122,7 @@ class World:
     rehearsal: FakeRehearsal = field(init=False)
     backups: FakeBackups = field(init=False)
     adoption: FakeAdoption = field(init=False)
+    replica: FakeReplica = field(default_factory=FakeReplica)
     death: Death = field(default_factory=Death)
     bad: frozenset[str] = frozenset()
     """What is wrong with every instance from `bad_from` on: crash, 500, public."""
@@ -183,10 +185,12 @@ class World:
             self.failed.append(f"a request met instance {number}, which does not answer")
 
     def look_at_workers(self) -> None:
-        """Workers and timers are of one release at a time, and none runs in a hold."""
+        """Workers and timers are of one release at a time; none runs in a hold, nor does the replica."""
         generations = {generation_of(name) for name in self.supervisor.names()} - {None}
         if len(generations) > 1:
             self.failed.append(f"workers of the deployments {generations} run at once")
+        if any(map(is_replica, self.supervisor.names())) and (self.swap.is_seized or self.proxy.is_held):
+            self.failed.append("the replica runs while requests wait")
         if generations and (self.swap.is_seized or self.proxy.is_held):
             self.failed.append(f"workers of {generations} run while requests wait")
 
@@ -247,6 +251,7 @@ class World:
             layout=LAYOUT,
             migrator_of=self.migrator_of,
             engine=("bulletproof",),
+            replica=self.replica,
             resources=lambda: Resources(free_disk=1 << 40, free_memory=1 << 40),
             ask_instance=lambda number, _path, _seconds: self.answer(number),
             ask_public=lambda _path, _seconds: self.public(),
@@ -512,21 +517,23 @@ class Lane:
         promise(journal.unfinished() is None, "the journal is not closed")
         promise(not world.failed, "; ".join(world.failed))
         running = set(world.supervisor.names())
-        by_clock, running = set(filter(is_backup, running)), {name for name in running if not is_backup(name)}
         if wants_running and scenario.reboot and not running:
             # A recovery does not start what a reboot stopped: `start` does.
             self.ask_for(Scenario("start", kind=Kind.START), world, journal)
-            live, names = journal.live(), world.supervisor.names()
-            by_clock, running = set(filter(is_backup, names)), {name for name in names if not is_backup(name)}
+            live, running = journal.live(), set(world.supervisor.names())
+        by_clock, replicas = set(filter(is_backup, running)), set(filter(is_replica, running))
+        running -= by_clock | replicas
         if wants_running and live:
             beside = {name for names in names_of(scenario.config, live.number).values() for name in names}
             promise(running == {PROXY, RELAY, web_name(live.number)} | beside, f"{running} run, {live.number} is live")
             promise(len(by_clock) == 1, f"{by_clock} make backups by the clock")
+            promise(len(replicas) == 1, f"{replicas} replicate the database")
             promise(world.proxy.target() == live.number, f"the proxy leads to {world.proxy.target()}")
             promise(world.answers(live.number), "the live instance does not answer well")
             promise(world.settings.today() == world.settings.frozen(live.number), "the settings are not the live ones")
         else:
-            promise(not running | by_clock, f"{running | by_clock} run although nothing should")
+            every = running | by_clock | replicas
+            promise(not every, f"{every} run although nothing should")
             promise(not world.supervisor.is_running(), "the supervisor runs although nothing should")
             promise(world.proxy.target() is None, "the proxy leads somewhere")
         lived = journal.lived()

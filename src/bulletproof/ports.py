@@ -409,6 +409,8 @@ class Taking:
     """The deployment that changed or replaced these data."""
     database: Path | None = None
     """A database file that nobody writes to any more, instead of a copy of the live one."""
+    taken_at: str = ""
+    """When the data were so, if that is not now."""
     may_be_damaged: bool = False
     compress: bool = False
 
@@ -460,6 +462,16 @@ class Backups(Protocol):
 
     def discard_replaced(self, number: int) -> None:
         """Make it so that nothing of them is left; idempotent."""
+
+
+class Replica(Protocol):
+    """Sends every change of the live database away as it is made, to where a point in time can be got from."""
+
+    def process(self) -> ProcessSpec | None:
+        """The process that does it, its configuration written durably; None, and none left, when nobody wishes it.
+
+        Its name changes with what it does. Raises Refused `litestream-not-installed`, NeedsPerson and OSError.
+        """
 
 
 class Swap(Protocol):
@@ -526,6 +538,7 @@ class Host:
     rehearsal: Rehearsal
     swap: Swap
     backups: Backups
+    replica: Replica
     engine: tuple[str, ...]
     """Our own command line, as a supervisor runs it: the words of a verb come behind it."""
     adoption: Adoption

@@ -18,6 +18,7 @@ from bulletproof.adapters.backups import FolderBackups
 from bulletproof.adapters.caddy import CaddyProxy
 from bulletproof.adapters.depots import open_depot
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
+from bulletproof.adapters.litestream import LitestreamReplica
 from bulletproof.adapters.migrators import Migrators, collect_static
 from bulletproof.adapters.rehearsal import CellRehearsal
 from bulletproof.adapters.releases import BuiltReleases
@@ -80,6 +81,11 @@ def keep_connection(layout: Layout, connection: Connection | None) -> None:
 def depot_of(connection: Connection) -> Depot:
     """The place itself. Raises UsageError for an address that is none, Refused without the package for it."""
     return open_depot(connection.url, connection.secrets)
+
+
+def connect_replica(layout: Layout, file: Path) -> LitestreamReplica:
+    """The replica of the database `file`, where backups go now."""
+    return LitestreamReplica(layout, file, lambda: connection_of(layout))
 
 
 def connect_settings(layout: Layout) -> SettingsStore:
@@ -153,6 +159,7 @@ def _connect(layout: Layout, config: AppConfig) -> Host:
         rehearsal=CellRehearsal(layout, file, public_host),
         swap=SqliteSwap(layout, file),
         backups=FolderBackups(layout, file, utc_now),
+        replica=connect_replica(layout, file),
         engine=(sys.executable, "-P", "-m", "bulletproof", "--root", str(layout.root)),
         adoption=CheckoutAdoption(layout, file),
         keep_report=lambda number, content: _keep_report(layout, number, content),
@@ -205,6 +212,8 @@ def _wipe(layout: Layout) -> None:
         layout.sockets,
         layout.frozen_settings,
         layout.told,
+        layout.replica_work,
     ):
         durable.remove_tree(path)
     durable.remove(layout.port)
+    durable.remove(layout.replica)

@@ -176,8 +176,26 @@ BUGS = (
     Bug(
         "old workers are not brought back",
         "bulletproof.operations.pipelines",
-        'Step("pause", pause_workers, undo=resume_workers)',
-        'Step("pause", pause_workers)',
+        'Step("pause", pause_background, undo=resume_background)',
+        'Step("pause", pause_background)',
+    ),
+    Bug(
+        "the replica runs in the hold",
+        "bulletproof.operations.replica",
+        "    stop_all(attempt.host, _running(attempt.host))\n",
+        "",
+    ),
+    Bug(
+        "the replica is not brought back",
+        "bulletproof.operations.replica",
+        "    if trouble := _replicate(host):",
+        '    if trouble := "":',
+    ),
+    Bug(
+        "the replica does not begin with a deployment",
+        "bulletproof.operations.replica",
+        "    return _replicate(attempt.host)",
+        '    return ""',
     ),
     Bug(
         "a restore that is undone leaves the backup's data",
@@ -233,6 +251,9 @@ CAUGHT_BY = {
     "old workers left running": "deployment with workers",
     "workers run in the hold": "migration with workers",
     "old workers are not brought back": "migration with workers",
+    "the replica runs in the hold": "migration",
+    "the replica is not brought back": "migration cannot be put in place",
+    "the replica does not begin with a deployment": "deployment",
     "a restore that is undone leaves the backup's data": "restore after which it crashes",
     "a restore that is undone leaves the backup's files": "restore after which it crashes",
     "what a restore replaced is not kept": "restore",

@@ -70,7 +70,7 @@ class FolderBackups:
         durable.make_folder(self._layout.backups, mode=0o700)
         name = next_name(path.name for path in self._layout.backups.iterdir())
         with durable.new_folder(self._layout.backups / name, mode=0o700) as building:
-            taken_at = self._now()
+            taken_at = wish.taken_at or self._now()
             database, reading, damage = self._take_database(wish, building)
             # The files after the database, so that a file is there for every row that tells of one.
             archived = self._take_folders(wish, building)

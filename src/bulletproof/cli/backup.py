@@ -53,6 +53,7 @@ _REASONS = {
     Reason.SCHEDULE: "by the clock",
     Reason.MIGRATION: "before deployment {} migrated",
     Reason.RESTORE: "before deployment {} restored",
+    Reason.POINT: "a point in time, from the replica",
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from bulletproof.cli.target import Target, find_target, host_options
+from bulletproof.domain.replica import REPLICA
 from bulletproof.effects.logs import follow, tail
 from bulletproof.effects.reader import is_gone
 from bulletproof.engine.journal import Journal
@@ -39,7 +40,7 @@ def logs_command(
 ) -> None:
     """What the app prints: the live instance, a worker or timer of it, or the last deployment of a release.
 
-    WHAT is the name of a worker or timer, the id of a release, or the number of a deployment.
+    WHAT is the name of a worker or timer, `replica`, the id of a release, or the number of a deployment.
     """
     target = find_target(root, verb_root, app_name)
     journal = target.journal()
@@ -66,6 +67,8 @@ def _current(target: Target, journal: Journal, what: str | None, kind: str | Non
         return lambda: layout.access_log
     if kind == "deployments":
         return lambda: layout.deployment_log
+    if what == REPLICA and layout.replica_log.exists():
+        return lambda: layout.replica_log
     if what is not None and what[0].isalpha():
         _require_known(target, journal, what)
         return lambda: _background_log(target, journal, what)

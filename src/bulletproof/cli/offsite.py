@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from bulletproof.cli.afar import Parcel, in_memory, words_of
+from bulletproof.cli.point import fetch_at
 from bulletproof.cli.target import Target, find_target, host_options, json_option, sent_with
 from bulletproof.cli.trial import prove, show_proof
 from bulletproof.cli.wording import moment
@@ -23,7 +24,7 @@ from bulletproof.effects.scratch import scratch_folder
 from bulletproof.engine.journal import utc_now
 from bulletproof.errors import BulletproofError, UsageError
 from bulletproof.operations.offsite import download, fetch, send, try_connection, unsent
-from bulletproof.wiring import connect_backups, connection_of, depot_of, keep_connection
+from bulletproof.wiring import connect_backups, connect_replica, connection_of, depot_of, keep_connection
 
 _SECRETS = "AWS_"
 """Environment variables that begin so are what a bucket needs."""
@@ -57,6 +58,7 @@ def _with_secrets(context: click.Context) -> Iterator[Parcel]:
 )
 @click.option("--recipient", default="", metavar="AGE1...", help="Only encrypt for this key; it is not on this host.")
 @click.option("--unencrypted", "is_plain", is_flag=True, help="Do not encrypt.")
+@click.option("--continuous", "is_continuous", is_flag=True, help="Replicate the database there as well, unencrypted.")
 @click.option("--from-stdin", "is_from_stdin", is_flag=True, hidden=True)
 @sent_with(_with_secrets)
 @click.pass_obj
@@ -68,6 +70,7 @@ def connect_command(
     key_file: Path | None,
     recipient: str,
     is_plain: bool,
+    is_continuous: bool,
     is_from_stdin: bool,
     verb_root: Path | None,
     app_name: str | None,
@@ -77,6 +80,12 @@ def connect_command(
     A bucket's keys are taken from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, where they are needed, AWS_REGION and
     AWS_ENDPOINT_URL; they are kept 0600 on the host. What is sent is encrypted with age. Without URL, tell where they
     go now.
+
+    With --continuous, Litestream also sends every change of the database, about a second after it was made, so that
+    `backup fetch --at TIME` gets it back as it was at any time. This replica is NOT encrypted, since Litestream cannot:
+    whoever can read the bucket or the folder can read the data. It goes to s3:// and file:// places, begins with the
+    next deployment or `bulletproof restart`, puts the database into WAL mode, and makes two small tables of its own in
+    it. It undoes no deployment: snapshots and backups do that.
     """
     target = find_target(root, verb_root, app_name)
     if is_off or not url:
@@ -94,12 +103,21 @@ def connect_command(
         secrets=told.secrets if url.startswith("s3:") else {},
         recipient=recipient_of(identity) if identity else recipient,
         identity=identity,
+        is_continuous=is_continuous,
     )
+    if is_continuous:
+        connect_replica(target.layout, target.layout.data).require_possible(connection)
     depot = depot_of(connection)
     with scratch_folder(f"bulletproof-offsite-{target.app}-") as scratch:
         try_connection(depot, connection, target.app, scratch)
     keep_connection(target.layout, connection)
     click.echo(f"backups are sent to {depot.called} from now on, {_words(connection)}", err=True)
+    if is_continuous:
+        click.echo(
+            "every change of the database is sent there too from the next deployment or `bulletproof restart` on,"
+            " about a second later; this replica is not encrypted, since Litestream cannot",
+            err=True,
+        )
     if is_new:
         click.echo(
             "this key reads them; it is on the host, and you keep it elsewhere too, or they are lost with it:", err=True
@@ -117,12 +135,16 @@ def _told(key_file: Path | None, *, is_from_stdin: bool) -> _Keys:
 def _show_or_forget(target: Target, *, is_off: bool) -> None:
     connection = connection_of(target.layout)
     if is_off:
+        was_continuous = connection is not None and connection.is_continuous
         keep_connection(target.layout, None)
         click.echo("backups stay on this machine from now on; what was sent stays where it is", err=True)
+        if was_continuous:
+            click.echo("the replica ends with the next deployment or `bulletproof restart`", err=True)
     elif connection is None:
         click.echo("backups are sent nowhere: bulletproof backup connect URL", err=True)
     else:
-        click.echo(f"{depot_of(connection).called}, {_words(connection)}")
+        beside = ", and every change of the database, not encrypted" if connection.is_continuous else ""
+        click.echo(f"{depot_of(connection).called}, {_words(connection)}{beside}")
 
 
 def _words(connection: Connection) -> str:
@@ -167,19 +189,30 @@ def send_all(target: Target, *, as_json: bool = False) -> BulletproofError | Non
 
 @click.command("fetch")
 @click.argument("name", required=False)
+@click.option("--at", "at", metavar="TIME", help="The database as it was then: ISO 8601 (UTC), or '10 minutes ago'.")
 @host_options
 @json_option
 @click.pass_obj
-def fetch_command(root: Path, *, name: str | None, verb_root: Path | None, app_name: str | None, as_json: bool) -> None:
+def fetch_command(
+    root: Path, *, name: str | None, at: str | None, verb_root: Path | None, app_name: str | None, as_json: bool
+) -> None:
     r"""Bring a backup back from off site, the newest when none is named; also to a machine that is new.
 
     \b
       bulletproof backup connect URL --key-file FILE
       bulletproof backup fetch
       bulletproof deploy --backup NAME
+
+    With --at, of an app that was connected with --continuous, a backup is made of the database as it was at TIME, and
+    proven; `backup restore` lets it take the place of today's data. The replica is kept to the second for the last
+    hour, to half a minute for a week. The files of users are not in it.
     """
+    if name and at:
+        raise click.UsageError("NAME and --at exclude each other")
     target = find_target(root, verb_root, app_name)
     connection = _require_connection(target)
+    if at:
+        sys.exit(0 if fetch_at(target, at, as_json=as_json) else 1)
     durable.make_folder(target.layout.state, mode=0o700)
     store = connect_backups(target.layout)
     with scratch_folder(f"bulletproof-offsite-{target.app}-") as scratch:

@@ -64,7 +64,7 @@ EXIT_CODES = {
 _NAME_WIDTH = 12
 _SILENT = {"adopt", "vacant"}
 """Steps that no person needs to read of when they went well."""
-_SILENT_WITHOUT_WORDS = {"pause", "workers", "backups", "keep", "folders"}
+_SILENT_WITHOUT_WORDS = {"pause", "workers", "replica", "backups", "keep", "folders"}
 """Steps that do nothing in most apps, which have neither workers nor timers."""
 
 

@@ -28,6 +28,8 @@ class Reason(StrEnum):
     """It is the database as it was when a deployment migrated it."""
     RESTORE = "restore"
     """It is what a restore replaced; nothing prunes it."""
+    POINT = "point"
+    """It is the database as it was at a point in time, from its replica."""
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,7 +65,7 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     settings: int
     """The deployment whose settings it ran with."""
     taken_at: str
-    """UTC, ISO 8601; for people and to sort by days, never to tell which is newer."""
+    """When the data were so, UTC, ISO 8601; for people and to sort by days, never to tell which is newer."""
     taken_by: str
     database: Part | None
     """None when there was no database."""
@@ -227,10 +229,11 @@ def backups_to_remove(
 
 
 def _needed(backups: Sequence[Backup], releases: Iterable[str]) -> set[str]:
-    ordinary = _counted(backups)
+    made = [backup for backup in backups if backup.manifest.reason is not Reason.POINT]  # a point is of older data
+    ordinary = _counted(made)
     proven = [backup for backup in ordinary if backup.is_proven]
-    of_releases = [[backup for backup in backups if backup.manifest.release == release] for release in releases]
-    newest = [some[-1].name for some in (backups, ordinary, proven, *of_releases) if some]
+    of_releases = [[backup for backup in made if backup.manifest.release == release] for release in releases]
+    newest = [some[-1].name for some in (backups, made, ordinary, proven, *of_releases) if some]
     return {*newest, *(backup.name for backup in backups if backup.manifest.reason is Reason.RESTORE)}
 
 
@@ -241,7 +244,9 @@ def _counted(backups: Sequence[Backup]) -> list[Backup]:
 def _last_of_each(backups: Sequence[Backup], form: str, count: int) -> set[str]:
     """The last backup of each of the last `count` periods that have one; `form` names a period (strftime(3))."""
     last = {
-        datetime.fromisoformat(backup.manifest.taken_at).strftime(form): backup.name for backup in _counted(backups)
+        datetime.fromisoformat(backup.manifest.taken_at).strftime(form): backup.name
+        for backup in _counted(backups)
+        if backup.manifest.reason is not Reason.POINT
     }
     return set(list(last.values())[len(last) - min(count, len(last)) :])
 

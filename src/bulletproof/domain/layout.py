@@ -167,6 +167,21 @@ class Layout:
         return self.root / "etc" / "bulletproof" / self.app / "offsite.json"
 
     @property
+    def replica(self) -> Path:
+        """What the replica of the live database has to know, with the keys to where it goes."""
+        return self.state / "replica.json"
+
+    @property
+    def replica_work(self) -> Path:
+        """What was changed in the live database and is not, or not long, at its replica."""
+        return self.state / "replica"
+
+    @property
+    def replica_log(self) -> Path:
+        """What the replica prints."""
+        return self.logs / "replica.log"
+
+    @property
     def set_aside(self) -> Path:
         """Where data goes that nobody may delete: outside the app, so that `destroy` leaves it."""
         return self.root / "var" / "lib" / "bulletproof-set-aside"

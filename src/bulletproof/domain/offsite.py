@@ -23,6 +23,8 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Who can decrypt, as age calls it; empty when nothing is encrypted."""
     identity: str = ""
     """The secret key to that; without it nothing can be read back from here."""
+    is_continuous: bool = False
+    """Whether every change of the live database is sent there too, as it is made and not encrypted."""
 
     @property
     def is_encrypted(self) -> bool:

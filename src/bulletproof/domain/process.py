@@ -98,6 +98,16 @@ def is_backup(name: str) -> bool:
     return name.startswith("backup-")
 
 
+def replica_name(mark: str) -> str:
+    """The name of what replicates the live database; it belongs to no deployment."""
+    return f"replica-{mark}"
+
+
+def is_replica(name: str) -> bool:
+    """Whether a process is that."""
+    return name.startswith("replica-")
+
+
 _BACKGROUND = re.compile(r"(?:worker|timer)-(\d+)-.+")
 
 PROXY = "proxy"

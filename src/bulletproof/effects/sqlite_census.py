@@ -40,7 +40,8 @@ def _census(connection: sqlite3.Connection) -> Schema:
     # The schema is trusted, as it is by default: otherwise SQLite 3.40 refuses a table with the JSON_VALID that Django
     # checks a JSONField with. What could do harm (SQLITE_DIRECTONLY) no schema may call in any case.
     entries = connection.execute(
-        "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
+        "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+        " AND name NOT LIKE '\\_litestream\\_%' ESCAPE '\\' ORDER BY name"
     ).fetchall()
     tables = {name: _table(connection, name, sql) for kind, name, sql in entries if kind == "table"}
     return Schema(

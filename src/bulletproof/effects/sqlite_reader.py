@@ -182,7 +182,8 @@ def _schema(connection: sqlite3.Connection) -> dict[str, Any]:
     mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
     rows = connection.execute(
         "SELECT name, type, sql FROM sqlite_master"
-        " WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
+        " WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+        " AND name NOT LIKE '\\_litestream\\_%' ESCAPE '\\' ORDER BY rowid"
     ).fetchall()
     tables = {
         name: [] if _is_virtual(sql) else [row[1] for row in connection.execute(f"PRAGMA table_info({_quoted(name)})")]

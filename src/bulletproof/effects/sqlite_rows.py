@@ -14,7 +14,7 @@ from typing import Any
 
 _TABLES = (
     "SELECT name FROM {}.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
-    " AND sql NOT LIKE 'CREATE VIRTUAL%'"
+    " AND name NOT LIKE '\\_litestream\\_%' ESCAPE '\\' AND sql NOT LIKE 'CREATE VIRTUAL%'"
 )
 
 

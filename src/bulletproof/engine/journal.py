@@ -163,13 +163,13 @@ class Journal:
 
     def lived(self) -> tuple[Live, ...]:
         """All that were live since the app was last destroyed, oldest first, the live one last."""
-        committed = self._entries("WHERE number IN (SELECT deployment FROM record WHERE kind = 'commit')", ())
-        ends = [index for index, entry in enumerate(committed) if entry.deployment.kind is Kind.DESTROY]
-        return tuple(
-            Live(number=entry.deployment.number, release=entry.deployment.release)
-            for entry in committed[ends[-1] + 1 if ends else 0 :]
-            if entry.deployment.kind.makes_live
-        )
+        return _lived(self._entries("WHERE number IN (SELECT deployment FROM record WHERE kind = 'commit')", ()))
+
+    def live_at(self, at: str) -> Live | None:
+        """What was live at a time, given in UTC as `utc_now` writes it; None when nothing was."""
+        before = "WHERE number IN (SELECT deployment FROM record WHERE kind = 'commit' AND at <= ?)"
+        lived = _lived(self._entries(before, (at,)))
+        return lived[-1] if lived else None
 
     def wants_running(self) -> bool:
         """Whether the last committed deployment left the app running, as opposed to stopped by a person."""
@@ -294,6 +294,15 @@ class DeploymentRecord:
 
     def _steps(self, wanted: str) -> frozenset[str]:
         return frozenset(step for kind, step in self._journal.records(self._number) if kind == wanted)
+
+
+def _lived(committed: tuple[Entry, ...]) -> tuple[Live, ...]:
+    ends = [index for index, entry in enumerate(committed) if entry.deployment.kind is Kind.DESTROY]
+    return tuple(
+        Live(number=entry.deployment.number, release=entry.deployment.release)
+        for entry in committed[ends[-1] + 1 if ends else 0 :]
+        if entry.deployment.kind.makes_live
+    )
 
 
 def _entry(row: tuple[object, ...]) -> Entry:

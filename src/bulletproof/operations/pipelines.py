@@ -22,6 +22,7 @@ from bulletproof.operations.migrate import (
 )
 from bulletproof.operations.preflight import check_host
 from bulletproof.operations.rehearse import discard_rehearsal, rehearse_on_copy
+from bulletproof.operations.replica import pause_background, resume_background, tend_replica
 from bulletproof.operations.restore import (
     check_restore,
     discard_restore,
@@ -57,7 +58,7 @@ from bulletproof.operations.steps import (
     verify_through_proxy,
     wipe_app,
 )
-from bulletproof.operations.workers import pause_workers, resume_workers, switch_workers
+from bulletproof.operations.workers import switch_workers
 
 _PREFLIGHT = Step("preflight", check_host)
 _FETCH = Step("fetch", fetch_source, undo=discard_release)
@@ -76,12 +77,13 @@ _CUTOVER = Step("cutover", cut_over, undo=cut_back)
 _VERIFY = Step("verify", verify_through_proxy)
 _ADOPT = Step("adopt", adopt_settings)
 _WORKERS = Step("workers", switch_workers)
+_REPLICA = Step("replica", tend_replica)
 _DRAIN = Step("drain", drain_previous)
 _PRUNE = Step("prune", prune)
 _CLOSE = Step("close", close_host)
 
 _OPENERS = Step("openers", refuse_openers)
-_PAUSE = Step("pause", pause_workers, undo=resume_workers)
+_PAUSE = Step("pause", pause_background, undo=resume_background)
 _HOLD = Step("hold", hold_requests, undo=resume_requests)
 _SNAPSHOT = Step("snapshot", take_snapshot, undo=discard_snapshot)
 _MIGRATE = Step("migrate", migrate_work_copy, undo=discard_work_copy)
@@ -90,7 +92,7 @@ _SWAP = Step("swap", swap_data, undo=put_snapshot_back)
 _KEEP = Step("keep", keep_what_was)
 _BACKUPS = Step("backups", tend_backups)
 
-_FINISH = (_ADOPT, _WORKERS, _DRAIN, _BACKUPS, _PRUNE)
+_FINISH = (_ADOPT, _WORKERS, _REPLICA, _DRAIN, _BACKUPS, _PRUNE)
 
 
 def _with_migration(name: str, prepared: tuple[Step[Attempt], ...], held: Step[Attempt]) -> Pipeline[Attempt]:
@@ -102,7 +104,7 @@ def _with_migration(name: str, prepared: tuple[Step[Attempt], ...], held: Step[A
     return Pipeline(
         name,
         before=(*prepared, _OPENERS, _PAUSE, held, _SNAPSHOT, _MIGRATE, _SWAP, _START, _GATE),
-        after=(_CUTOVER, _ADOPT, _WORKERS, _DRAIN, _KEEP, _BACKUPS, _PRUNE),
+        after=(_CUTOVER, _ADOPT, _WORKERS, _REPLICA, _DRAIN, _KEEP, _BACKUPS, _PRUNE),
     )
 
 
@@ -123,7 +125,7 @@ def _restoring(name: str, held: Step[Attempt]) -> Pipeline[Attempt]:
             _START,
             _GATE,
         ),
-        after=(_CUTOVER, _ADOPT, _WORKERS, _DRAIN, Step("keep", keep_what_was_replaced), _BACKUPS, _PRUNE),
+        after=(_CUTOVER, _ADOPT, _WORKERS, _REPLICA, _DRAIN, Step("keep", keep_what_was_replaced), _BACKUPS, _PRUNE),
     )
 
 

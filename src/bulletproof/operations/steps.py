@@ -7,7 +7,7 @@ import functools
 import msgspec
 
 from bulletproof.domain.health import falls_back_to_root
-from bulletproof.domain.process import PROXY, RELAY, ProcessSpec, web_name
+from bulletproof.domain.process import PROXY, RELAY, ProcessSpec, is_replica, web_name
 from bulletproof.domain.retention import releases_to_remove
 from bulletproof.domain.settings import NOT_YET_OURS, Settings, changed, not_looked_after
 from bulletproof.domain.web import database_setting, web_process
@@ -148,7 +148,8 @@ def close_host(attempt: Attempt) -> str:
     if host.proxy.target() is None:
         host.supervisor.stop(RELAY)
     host.supervisor.stop(PROXY)
-    stop_all(host, [name for name in host.supervisor.names() if name != RELAY])
+    stop_all(host, [name for name in host.supervisor.names() if name != RELAY and not is_replica(name)])
+    stop_all(host, filter(is_replica, host.supervisor.names()))  # it sends what the others wrote at their end
     host.supervisor.stop(RELAY)
     host.proxy.close()
     return "stopped"

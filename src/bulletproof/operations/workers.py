@@ -8,7 +8,8 @@ from bulletproof.domain.background import background_processes, names_of
 from bulletproof.domain.command import program_of, script_of
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.deployment import Live
-from bulletproof.domain.process import Phase, ProcessSpec, ProcessState, generation_of, web_name
+from bulletproof.domain.process import Phase, ProcessSpec, ProcessState, generation_of, is_replica, web_name
+from bulletproof.domain.replica import REPLICA
 from bulletproof.domain.web import database_setting
 from bulletproof.errors import StepFailed
 from bulletproof.operations.attempt import Attempt
@@ -45,7 +46,7 @@ def pause_workers(attempt: Attempt) -> str:
 def resume_workers(attempt: Attempt) -> None:
     """Exactly the old release's workers and timers run, if its site serves."""
     host, previous = attempt.host, attempt.deployment.previous
-    if previous is None or not _is_served_by(host, previous.number):
+    if previous is None or not is_served_by(host, previous.number):
         return
     _start(host, _processes(host, host.releases.manifest(previous.release), previous.number))
 
@@ -78,11 +79,13 @@ def troubles(host: Host, live: Live) -> tuple[str, ...]:
 
 
 def look(host: Host, live: Live) -> dict[str, tuple[ProcessState, ...]]:
-    """The processes of each worker and timer of what is live; none when its release is damaged."""
+    """The processes of each worker and timer of what is live, none when its release is damaged; and the replica."""
     try:
         names = names_of(host.releases.manifest(live.release).config, live.number)
     except StepFailed:
-        return {}
+        names = {}
+    if replica := tuple(filter(is_replica, host.supervisor.names())):
+        names = {**names, REPLICA: replica}
     return {name: tuple(map(host.supervisor.state, processes)) for name, processes in names.items()}
 
 
@@ -132,7 +135,8 @@ def _overlapping(config: AppConfig, number: int) -> set[str]:
     return {process for name, worker in config.workers.items() if worker.overlap for process in names[name]}
 
 
-def _is_served_by(host: Host, number: int) -> bool:
+def is_served_by(host: Host, number: int) -> bool:
+    """Whether requests go to that deployment's instance, and it is there."""
     return host.proxy.target() == number and _is_up(host, number)
 
 
