@@ -15,6 +15,7 @@ from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.demo.playground import Playground
 from embedded.places import HURRIED, SHORT_FOLDER, Place, new_place
 from live_app import LiveApp, free_port, new_app, remove_sealed
+from s3_server import BUCKET, KEYS, S3Server
 
 MakeApp = Callable[[str], LiveApp]
 LayApp = Callable[[str, Mapping[str, str]], LiveApp]
@@ -101,3 +102,16 @@ def place() -> Iterator[Place]:
 def supervisor(place: Place) -> EmbeddedSupervisor:
     """The supervisor of the app `demo`, not running yet, and in no mood to wait between restarts."""
     return place.supervisor(policy=HURRIED)
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket of a real server, whose keys are in the surroundings; its address."""
+    server = S3Server(tmp_path / "s3")
+    server.start()
+    try:
+        for name, value in {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}"}.items():
+            monkeypatch.setenv(name, value)
+        yield f"s3://{BUCKET}/shop"
+    finally:
+        server.kill()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,6 @@ from bulletproof.effects.isolation import why_no_namespaces
 from embedded.conftest import LayApp
 from embedded.test_backup import back_up, charts, listed
 from live_app import LiveApp, free_port
-from s3_server import BUCKET, KEYS, S3Server
 
 pytestmark = [
     pytest.mark.skipif(
@@ -25,19 +24,6 @@ pytestmark = [
 ]
 
 MakeApp = Callable[[str], LiveApp]
-
-
-@pytest.fixture
-def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A bucket of a real server, whose keys are in the surroundings; its address."""
-    server = S3Server(tmp_path / "s3")
-    server.start()
-    try:
-        for name, value in {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}"}.items():
-            monkeypatch.setenv(name, value)
-        yield f"s3://{BUCKET}/shop"
-    finally:
-        server.kill()
 
 
 def connect(app: LiveApp, url: str, *words: str) -> str:
