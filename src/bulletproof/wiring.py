@@ -13,12 +13,12 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from bulletproof.adapters import litestream
 from bulletproof.adapters.adoption import CheckoutAdoption
 from bulletproof.adapters.backups import FolderBackups
 from bulletproof.adapters.caddy import CaddyProxy
 from bulletproof.adapters.depots import open_depot
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
-from bulletproof.adapters.litestream import LitestreamReplica
 from bulletproof.adapters.migrators import Migrators, collect_static
 from bulletproof.adapters.rehearsal import CellRehearsal
 from bulletproof.adapters.releases import BuiltReleases
@@ -26,6 +26,7 @@ from bulletproof.adapters.settings import FileSettings
 from bulletproof.adapters.sqlite import SqliteDatabase
 from bulletproof.adapters.swap import SqliteSwap
 from bulletproof.domain.config import AppConfig
+from bulletproof.domain.deployment import Live
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout, PlannedLayout, runtime_folder
 from bulletproof.domain.offsite import Connection
@@ -83,9 +84,22 @@ def depot_of(connection: Connection) -> Depot:
     return open_depot(connection.url, connection.secrets)
 
 
-def connect_replica(layout: Layout, file: Path) -> LitestreamReplica:
+def connect_replica(layout: Layout, file: Path) -> litestream.LitestreamReplica:
     """The replica of the database `file`, where backups go now."""
-    return LitestreamReplica(layout, file, lambda: connection_of(layout))
+    return litestream.LitestreamReplica(layout, file, lambda: connection_of(layout))
+
+
+def require_replicable(connection: Connection) -> None:
+    """Raise Refused when nothing could be replicated there from here, in words."""
+    litestream.require_possible(connection)
+
+
+def revision_of(layout: Layout, live: Live | None) -> str:
+    """The revision of a release; empty when it is not there any more."""
+    try:
+        return BuiltReleases(layout, find_entry).manifest(live.release).revision if live else ""
+    except StepFailed:
+        return ""
 
 
 def connect_settings(layout: Layout) -> SettingsStore:

@@ -74,7 +74,7 @@ def pass_a_point(traffic: Traffic) -> tuple[str, frozenset[str], frozenset[str]]
     return at, before, after
 
 
-def test_a_point_in_time_comes_back_from_a_bucket(make_app: MakeApp, bucket: str) -> None:
+def test_a_point_in_time_comes_back_from_a_bucket(make_app: MakeApp, house: Path, bucket: str) -> None:
     """It holds what was acknowledged well before it, nothing of well after it, and is restored as any backup is."""
     app = make_app("point")
     app.deploy("v2")
@@ -113,6 +113,21 @@ def test_a_point_in_time_comes_back_from_a_bucket(make_app: MakeApp, bucket: str
     app.change("restart").must(0, "deployed")
     assert not replicas(app)
     assert not app.layout.replica.exists()
+    _comes_back_on_another_machine(app, house, bucket, found)
+
+
+def _comes_back_on_another_machine(lost: LiveApp, house: Path, bucket: str, had: set[object]) -> None:
+    """Where nothing was ever deployed, the newest point is what a first deployment begins with."""
+    anew = LiveApp(root=house / "replica-root", name=lost.name, folder=lost.folder, port=None)
+    anew.run("backup", "connect", bucket, status=0)
+    told = anew.run("backup", "fetch", "--at", now(), status=0)
+    assert "b1 is the database of" in told.out
+    assert "bulletproof deploy --backup b1" in told.err
+    try:
+        anew.deploy("v2", "--backup", "b1")
+        assert titles(anew.database) == had
+    finally:
+        anew.end()
 
 
 def _tells_no_secret(app: LiveApp) -> None:

@@ -41,6 +41,12 @@ class _Plan(msgspec.Struct, frozen=True):
     files: list[Step]
 
 
+def require_possible(connection: Connection) -> None:
+    """Raise Refused when nothing could be replicated there, in words."""
+    require_replicable(connection)
+    _program()
+
+
 @dataclass(frozen=True, slots=True)
 class LitestreamReplica:
     """The port Replica, and the way back from it; `connection` tells where backups go now."""
@@ -64,11 +70,6 @@ class LitestreamReplica:
         durable.make_folder(self.layout.replica_work, mode=0o700)
         durable.write_file(self.layout.replica, content, mode=0o600)
         return found
-
-    def require_possible(self, connection: Connection) -> None:
-        """Raise Refused when nothing could be replicated there, in words."""
-        require_replicable(connection)
-        _program()
 
     def lay(self, moment: datetime, file: Path) -> datetime:
         """Lay the database as it was at the newest point that is not after `moment`; tells that point, to the second.

@@ -24,7 +24,7 @@ from bulletproof.effects.scratch import scratch_folder
 from bulletproof.engine.journal import utc_now
 from bulletproof.errors import BulletproofError, UsageError
 from bulletproof.operations.offsite import download, fetch, send, try_connection, unsent
-from bulletproof.wiring import connect_backups, connect_replica, connection_of, depot_of, keep_connection
+from bulletproof.wiring import connect_backups, connection_of, depot_of, keep_connection, require_replicable
 
 _SECRETS = "AWS_"
 """Environment variables that begin so are what a bucket needs."""
@@ -106,7 +106,7 @@ def connect_command(
         is_continuous=is_continuous,
     )
     if is_continuous:
-        connect_replica(target.layout, target.layout.data).require_possible(connection)
+        require_replicable(connection)
     depot = depot_of(connection)
     with scratch_folder(f"bulletproof-offsite-{target.app}-") as scratch:
         try_connection(depot, connection, target.app, scratch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -11,10 +12,10 @@ from bulletproof.domain.deployment import Live
 from bulletproof.domain.process import is_replica
 from bulletproof.domain.replica import as_written
 from bulletproof.engine.journal import utc_now
-from bulletproof.errors import BulletproofError, StepFailed
+from bulletproof.errors import BulletproofError
 from bulletproof.operations.attempt import Attempt
 from bulletproof.operations.workers import is_served_by, pause_workers, resume_workers, stop_all
-from bulletproof.ports import Host, Taking
+from bulletproof.ports import Backups, Host, Taking
 
 
 class Points(Protocol):
@@ -22,6 +23,16 @@ class Points(Protocol):
 
     def lay(self, moment: datetime, file: Path) -> datetime:
         """Lay the database as it was at the newest point that is not after `moment`, and tell that point."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Whose data a point in time were."""
+
+    live: Live | None = None
+    """What was live then; None on a machine on which nothing was."""
+    revision: str = ""
+    compress: bool = False
 
 
 def pause_background(attempt: Attempt) -> str:
@@ -65,30 +76,25 @@ def _running(host: Host) -> list[str]:
     return [name for name in host.supervisor.names() if is_replica(name)]
 
 
-def fetch_point(host: Host, points: Points, moment: datetime, live: Live | None, file: Path) -> tuple[Backup, datetime]:
+def fetch_point(
+    backups: Backups, points: Points, moment: datetime, owner: Owner, file: Path
+) -> tuple[Backup, datetime]:
     """Make a backup of the database as it was at the newest point that is not after `moment`, and tell that point.
 
-    `live` is what was live then; `file` is a place in a private folder. Raises Refused and StepFailed in words.
+    `file` is a place in a private folder. Raises Refused and StepFailed in words.
     """
     point = points.lay(moment, file)
-    release = live.release if live else ""
-    backup = host.backups.take(
+    backup = backups.take(
         Taking(
             reason=Reason.POINT,
-            release=release,
-            revision=_revision(host, release),
-            settings=live.number if live else 0,
+            release=owner.live.release if owner.live else "",
+            revision=owner.revision,
+            settings=owner.live.number if owner.live else 0,
             taken_at=as_written(point),
             taken_by=f"the replica, for {as_written(moment)}",
             folders={},
             database=file,
+            compress=owner.compress,
         )
     )
     return backup, point
-
-
-def _revision(host: Host, release: str) -> str:
-    try:
-        return host.releases.manifest(release).revision if release else ""
-    except StepFailed:
-        return ""  # it is gone; only people read this
