@@ -16,7 +16,7 @@ from bulletproof.effects.isolation import why_no_namespaces
 from embedded.data import ask
 from embedded.places import until
 from embedded.test_migrate import patient
-from live_app import Event, LiveApp
+from live_app import Event, LiveApp, free_port
 from s3_server import KEYS
 
 pytestmark = [
@@ -118,7 +118,9 @@ def test_a_point_in_time_comes_back_from_a_bucket(make_app: MakeApp, house: Path
 
 def _comes_back_on_another_machine(lost: LiveApp, house: Path, bucket: str, had: set[object]) -> None:
     """Where nothing was ever deployed, the newest point is what a first deployment begins with."""
-    anew = LiveApp(root=house / "replica-root", name=lost.name, folder=lost.folder, port=None)
+    anew = LiveApp(root=house / "replica-root", name=lost.name, folder=lost.folder, port=free_port())
+    lost.run("stop", status=0)
+    anew.configure()
     anew.run("backup", "connect", bucket, status=0)
     told = anew.run("backup", "fetch", "--at", now(), status=0)
     assert "b1 is the database of" in told.out
