@@ -8,6 +8,7 @@ import msgspec
 
 from bulletproof.domain.config import AppConfig, Timer, Worker
 from bulletproof.domain.deployment import Kind, Outcome
+from bulletproof.domain.events import Event
 from bulletproof.domain.process import Phase, generation_of
 from bulletproof.domain.source import Source
 from bulletproof.engine.journal import Journal
@@ -30,13 +31,19 @@ class Shop:
     def __init__(self) -> None:
         self.world = World()
         self.journal = Journal.in_memory(lambda: "2026-01-01T00:00:00.000+00:00")
+        self.told: list[Event] = []
 
     def deploy(self, config: AppConfig = TWO) -> Result:
         """Deploy another release with this configuration."""
+        source = Source(folder=Path("/project"), revision="f" * 40)
+        return activate(self.session(), Order(kind=Kind.DEPLOY, source=source, config=config))
+
+    def session(self) -> Session:
+        """A deployer's."""
         around = Surroundings(
-            tell=lambda _: None, clock=lambda: self.world.seconds, shield=lambda: None, expose=lambda: None
+            tell=self.told.append, clock=lambda: self.world.seconds, shield=lambda: None, expose=lambda: None
         )
-        session = Session(
+        return Session(
             host=self.world.host(),
             journal=self.journal,
             around=around,
@@ -44,8 +51,6 @@ class Shop:
             taken_up=lambda _: None,
             started_by="test",
         )
-        source = Source(folder=Path("/project"), revision="f" * 40)
-        return activate(session, Order(kind=Kind.DEPLOY, source=source, config=config))
 
     def background(self) -> list[str]:
         """Every start and stop of workers and timers, in order."""

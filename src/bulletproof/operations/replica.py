@@ -68,7 +68,8 @@ def _replicate(host: Host) -> str:
         if wanted is not None:
             host.supervisor.start(wanted)
     except (BulletproofError, OSError) as error:
-        return f"the database is not replicated: {error}"
+        words, hint = (error.message, error.hint) if isinstance(error, BulletproofError) else (str(error), "")
+        return f"the database is not replicated: {words}{f' ({hint})' if hint else ''}"
     return ""
 
 
