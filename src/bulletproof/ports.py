@@ -407,11 +407,15 @@ class Taking:
     """The persistent folders that go into it, by their names."""
     deployment: int | None = None
     """The deployment that changed or replaced these data."""
+    begun_at: str = ""
+    """When that began: its number alone may be another machine's as well."""
     database: Path | None = None
     """A database file that nobody writes to any more, instead of a copy of the live one."""
     taken_at: str = ""
     """When the data were so, if that is not now."""
     may_be_damaged: bool = False
+    has_database: bool = True
+    """Whether there is one that can be copied."""
     compress: bool = False
 
 

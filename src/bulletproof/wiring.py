@@ -198,8 +198,10 @@ def _set_data_aside(layout: Layout, started_at: str) -> str:
     for file in (layout.environment, layout.offsite):
         if file.exists():
             durable.copy_file(file, place / file.name, mode=0o600)
-    if layout.data.exists() and not (place / "data").exists():
-        durable.rename(layout.data, place / "data")
+    folders = {"data": layout.data, "backups": layout.backups, "set-aside": layout.database_aside}
+    for name, folder in folders.items():
+        if folder.exists() and not (place / name).exists():
+            durable.rename(folder, place / name)
     return f"data set aside in {place}"
 
 

@@ -643,6 +643,22 @@ _T = "CREATE TABLE t (id INTEGER PRIMARY KEY, a, b); INSERT INTO t VALUES (1, 'x
         (f"{_T} ALTER TABLE t ADD c DEFAULT 1;", _T, None),
         (f"{_T} DROP TABLE t;", _T, (0, 0, 2)),
         (_T, "CREATE TABLE u (id);", (2, 0, 0)),
+        (
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT COLLATE NOCASE); INSERT INTO t VALUES (1, 'ADA');",
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT COLLATE NOCASE); INSERT INTO t VALUES (1, 'ada');",
+            (0, 1, 0),
+        ),
+        (
+            "CREATE TABLE t (a); INSERT INTO t VALUES (1), (1), (1), (1);",
+            "CREATE TABLE t (a); INSERT INTO t VALUES (1);",
+            (3, 0, 0),
+        ),
+        ("CREATE TABLE t (a); INSERT INTO t VALUES (1);", "CREATE TABLE t (a); INSERT INTO t VALUES (1.0);", (1, 0, 1)),
+        (
+            "CREATE TABLE t (a TEXT PRIMARY KEY, b); INSERT INTO t VALUES (NULL, 1), (NULL, 2);",
+            "CREATE TABLE t (a TEXT PRIMARY KEY, b); INSERT INTO t VALUES (NULL, 1), (NULL, 2);",
+            None,
+        ),
         ("CREATE TABLE t (a, b); INSERT INTO t VALUES (1, 2), (1, 3);", "CREATE TABLE t (a, b);", (2, 0, 0)),
         (
             "CREATE TABLE t (a TEXT, b, PRIMARY KEY (a, b)) WITHOUT ROWID; INSERT INTO t VALUES ('q', 1), ('q', 2);",

@@ -122,13 +122,18 @@ def test_nothing_that_is_needed_goes(made: list[tuple[Reason, str, bool, float]]
         for number, (reason, release, is_proven, days) in enumerate(made, 1)
     ]
     stay = kept(some, keep, "a", "b", wanted_bytes=wanted)
-    counted = [one for one in some if one.manifest.reason is not Reason.RESTORE]
+    counted = [one for one in some if one.manifest.reason not in {Reason.RESTORE, Reason.POINT}]
     needed = [some[-1:], counted[-1:], [one for one in counted if one.is_proven][-1:]]
-    needed += [[one for one in some if one.manifest.release == release][-1:] for release in "ab"]
+    of_releases = [
+        [one for one in some if one.manifest.release == release and one.manifest.reason is not Reason.POINT]
+        for release in "ab"
+    ]
+    needed += [group[-1:] for group in of_releases]
+    needed += [[one for one in group if one.is_proven][-1:] for group in of_releases]
     needed += [[one for one in some if one.manifest.reason is Reason.RESTORE]]
     assert {one.name for group in needed for one in group} <= set(stay)
     if wanted == 0:
-        ordinary = [one.name for one in some if one.manifest.reason is not Reason.RESTORE]
+        ordinary = [one.name for one in counted]
         assert set(ordinary[-keep.backups :]) <= set(stay)
 
 

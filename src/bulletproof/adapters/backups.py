@@ -81,6 +81,7 @@ class FolderBackups:
                     name=name,
                     reason=wish.reason,
                     deployment=wish.deployment,
+                    begun_at=wish.begun_at,
                     release=wish.release,
                     revision=wish.revision,
                     settings=wish.settings,
@@ -93,6 +94,7 @@ class FolderBackups:
                     archive=archived.part if archived else None,
                     folders=archived.folders if archived else (),
                     files=archived.files if archived else 0,
+                    left_out=archived.left_out if archived else (),
                     sqlite=sqlite3.sqlite_version,
                     bulletproof=__version__,
                 )
@@ -177,6 +179,7 @@ class FolderBackups:
         part, names = backup.manifest.archive, backup.manifest.folders
         if part is None:
             return 0
+        durable.remove_tree(target)  # what a trial that was killed has left
         durable.make_folder(target, mode=0o700)
         plain = target / ".plain"
         try:
@@ -205,10 +208,10 @@ class FolderBackups:
             raise UsageError("backup-exists", words, hint=f"bulletproof backup verify {name}")
         durable.make_folder(self._layout.backups, mode=0o700)
         with durable.new_folder(self._layout.backups / name, mode=0o700) as building:
-            for file in sorted(folder.iterdir()):
-                durable.copy_file(file, building / file.name, mode=0o600)
-            manifest, _ = read_sealed(_small(building / MANIFEST), _small(building / SEAL), name)
+            manifest, _ = read_sealed(_small(folder / MANIFEST), _small(folder / SEAL), name)
             self._require_own(name, manifest)
+            for file in (MANIFEST, SEAL, *(part.name for part in manifest.parts)):
+                durable.copy_file(folder / file, building / file, mode=0o600)
             for part in manifest.parts:
                 self._trusted_part(name, building, part)
         return self.get(name)
@@ -287,7 +290,7 @@ class FolderBackups:
         copy = building / _DATABASE
         if wish.database is not None:
             _link(wish.database, copy)
-        elif self._file.exists() and self._file.stat().st_size:
+        elif wish.has_database and self._file.exists() and self._file.stat().st_size:
             copy_database(self._file, copy)
             settle_copy(copy)
         if not copy.exists() or not copy.stat().st_size:

@@ -284,17 +284,18 @@ class CellRehearsal:
             mount_point=layout.rehearsal(number) / "root",
             read_only=(layout.release(release), interpreter.parents[1], *reads, *allowed),
             writable={data: layout.data, self._sockets(number): layout.instance(number)},
-            overlaid=self._filled_by_users(config),
+            overlaid=self._filled_by_users(number, config),
             noticed=(layout.source(release), layout.rehearsal(number) / "noticed"),
             database=(layout.data if is_remapped() else data) / self._database.name,
             memory_bytes=config.rehearsal.memory_mib * _MIB,
         )
 
-    def _filled_by_users(self, config: AppConfig) -> dict[Path, Path]:
-        """The persistent folders as they are; in a plan those that are new are not in the live data yet."""
+    def _filled_by_users(self, number: int, config: AppConfig) -> dict[Path, Path]:
+        """The persistent folders as they are, or as a restore would make them; in a plan new ones are not there yet."""
         layout = self._layout
-        places = {name: (layout.data / name, layout.persistent / name) for name in config.app.persistent}
-        found = {name: next((one for one in both if one.is_dir()), None) for name, both in places.items()}
+        laid = layout.replaced(number) / "new"
+        places = {name: (laid / name, layout.data / name, layout.persistent / name) for name in config.app.persistent}
+        found = {name: next((one for one in some if one.is_dir()), None) for name, some in places.items()}
         return {outside: layout.data / name for name, outside in found.items() if outside is not None}
 
     def _sockets(self, number: int) -> Path:

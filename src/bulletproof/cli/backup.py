@@ -30,13 +30,13 @@ from bulletproof.cli.trial import closing_journal, config_for, connect_live, pro
 from bulletproof.cli.wording import moment, size
 from bulletproof.cli.words import show_error
 from bulletproof.domain.backup import Backup, Damaged, Reason
-from bulletproof.domain.deployment import Deployment, Kind
+from bulletproof.domain.deployment import Deployment, Kind, Live
 from bulletproof.domain.offsite import Sent
 from bulletproof.domain.restore import Restoration
 from bulletproof.effects.interrupts import Interrupts
 from bulletproof.effects.lock import BACKUP_VERB
 from bulletproof.engine.journal import utc_now
-from bulletproof.errors import Refused, StepFailed, UsageError
+from bulletproof.errors import LockHeld, Refused, StepFailed, UsageError
 from bulletproof.operations.activate import Result, Session, activate, recover
 from bulletproof.operations.attempt import Attempt, Order
 from bulletproof.operations.backups import NOTHING, make_backup, prune_backups
@@ -93,7 +93,7 @@ def create_command(
         recover(session)
         live = require_live(target, session.journal)
         try:
-            backup = make_backup(session.host, live, reason, session.started_by)
+            backup = make_backup(session.host, live, reason, session.started_by, config_for(target, live))
         except StepFailed as error:
             if not is_scheduled or error.reference != NOTHING:
                 raise
@@ -103,13 +103,21 @@ def create_command(
     proof = prove(target, backup)
     show_proof(backup, proof, as_json=as_json)
     trouble = send_all(target, as_json=as_json)
-    with open_session(target, BACKUP_VERB, choose_renderer(target.app, as_json=as_json), wait_seconds=wait) as session:
-        gone = prune_backups(session.host, config_for(target, live))
+    gone = _prune_unless_busy(target, live, as_json=as_json)
     if gone and not as_json:
         click.echo(f"removed {', '.join(gone)}, as [keep] says", err=True)
     if trouble:
         show_error(trouble, after="the backup is on this machine")
     sys.exit(1 if proof.trouble or trouble else 0)
+
+
+def _prune_unless_busy(target: Target, live: Live, *, as_json: bool) -> tuple[str, ...]:
+    """What a deployment that has begun meanwhile keeps us from removing goes with the next one."""
+    try:
+        with open_session(target, BACKUP_VERB, choose_renderer(target.app, as_json=as_json)) as session:
+            return prune_backups(session.host, config_for(target, live))
+    except LockHeld:
+        return ()
 
 
 @backup_command.command("list")
@@ -276,7 +284,11 @@ def _ask(app: str, found: Restoration) -> None:
     for line in found.lines:
         click.echo(f"  {line}", err=True)
     click.echo("  today's data become a backup themselves, which nothing prunes", err=True)
-    if click.prompt(f"Type {app} to go on", default="", show_default=False, err=True) != app:
+    try:
+        typed = click.prompt(f"Type {app} to go on", default="", show_default=False, err=True)
+    except click.Abort:
+        typed = ""
+    if typed != app:
         raise Refused("not-confirmed", "the restore was not confirmed", hint="bulletproof backup list")
 
 

@@ -17,13 +17,13 @@ from bulletproof.cli.point import fetch_at
 from bulletproof.cli.target import Target, find_target, host_options, json_option, sent_with
 from bulletproof.cli.trial import prove, show_proof
 from bulletproof.cli.wording import moment
-from bulletproof.domain.offsite import Connection, choose, complete_folders, name_of
+from bulletproof.domain.offsite import Connection, Sent, choose, name_of
 from bulletproof.effects import durable
 from bulletproof.effects.age import new_identity, recipient_of
 from bulletproof.effects.scratch import scratch_folder
 from bulletproof.engine.journal import utc_now
-from bulletproof.errors import BulletproofError, UsageError
-from bulletproof.operations.offsite import download, fetch, send, try_connection, unsent
+from bulletproof.errors import BulletproofError, StepFailed, UsageError
+from bulletproof.operations.offsite import download, fetch, folders_at, send, try_connection, unsent
 from bulletproof.wiring import connect_backups, connection_of, depot_of, keep_connection, require_replicable
 
 _SECRETS = "AWS_"
@@ -167,24 +167,31 @@ def send_command(root: Path, *, verb_root: Path | None, app_name: str | None, as
 
 
 def send_all(target: Target, *, as_json: bool = False) -> BulletproofError | None:
-    """Send what does not lie off site yet, if backups go anywhere; why that could not be done."""
+    """Send what does not lie off site yet, if backups go anywhere; the first reason why one could not be sent."""
+    troubles: list[BulletproofError] = []
     try:
         connection = connection_of(target.layout)
         if connection is None:
             return None
         store, depot = connect_backups(target.layout), depot_of(connection)
-        for backup in unsent(store, store):
-            with scratch_folder(f"bulletproof-offsite-{target.app}-") as scratch:
-                sent = send(store, depot, connection, backup, scratch)
-            if as_json:
-                click.echo(json.dumps({"name": backup.name, "off_site": sent.folder}))
-            else:
-                click.echo(
-                    f"  {backup.name} is at {sent.called}, {'encrypted' if sent.is_encrypted else 'not encrypted'}"
-                )
     except BulletproofError as error:
         return error
-    return None
+    for backup in unsent(store, store, connection.url):
+        try:
+            with scratch_folder(f"bulletproof-offsite-{target.app}-") as scratch:
+                _show_sent(backup.name, send(store, depot, connection, backup, scratch), as_json=as_json)
+        except OSError as error:  # a backup that lacks a file keeps no other from being sent
+            troubles.append(StepFailed("offsite-failed", f"{backup.name} could not be read: {error}"))
+        except BulletproofError as error:
+            troubles.append(error)
+    return troubles[0] if troubles else None
+
+
+def _show_sent(name: str, sent: Sent, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"name": name, "off_site": sent.folder}))
+    else:
+        click.echo(f"  {name} is at {sent.called}, {'encrypted' if sent.is_encrypted else 'not encrypted'}")
 
 
 @click.command("fetch")
@@ -227,7 +234,7 @@ def fetch_command(
 def list_off_site(target: Target, *, as_json: bool) -> None:
     """List what lies off site, newest first."""
     connection = _require_connection(target)
-    folders = complete_folders(target.app, depot_of(connection).names(target.app))[::-1]
+    folders = folders_at(depot_of(connection), connection, target.app)[::-1]
     if as_json:
         click.echo(json.dumps([{"name": name_of(folder), "folder": folder} for folder in folders]))
         return
@@ -241,7 +248,7 @@ def verify_off_site(target: Target, names: tuple[str, ...], *, is_all: bool, as_
     """Restore backups from off site for a trial; whether all of them could be."""
     connection = _require_connection(target)
     depot, store = depot_of(connection), connect_backups(target.layout)
-    known = complete_folders(target.app, depot.names(target.app))
+    known = folders_at(depot, connection, target.app)
     wished = known if is_all else tuple(choose(known, name) for name in names or ("",))
     is_good = True
     for folder in wished:

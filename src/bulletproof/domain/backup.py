@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ from bulletproof.errors import Refused
 
 FORMAT = 1
 """Of the manifest; a newer one is refused, not guessed at."""
+_RELEASE = re.compile(r"\d{1,9}-[0-9A-Za-z]{1,64}")
 MANIFEST, SEAL, PROOF = "manifest.json", "manifest.sha256", "verified.json"
 
 
@@ -59,6 +61,8 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     reason: Reason
     deployment: int | None
     """The deployment that changed or replaced these data; None when none did."""
+    begun_at: str = ""
+    """When that deployment began, by its journal: two machines have deployments of the same number."""
     release: str
     """What was live."""
     revision: str
@@ -81,6 +85,8 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """The persistent folders in it."""
     files: int = 0
     """How many files are in them."""
+    left_out: tuple[str, ...] = ()
+    """What of the folders could not be read, or is no file, folder or symlink."""
     sqlite: str
     bulletproof: str
 
@@ -184,10 +190,26 @@ def read_sealed(content: bytes, seal: bytes, called: str) -> tuple[BackupManifes
         manifest = msgspec.json.decode(content, type=BackupManifest)
     except msgspec.MsgspecError as error:
         raise altered(called, f"its manifest cannot be understood: {error}") from error
+    _require_sane(manifest, called)
     for part in manifest.parts:
         if part.name not in {"database.db", "database.db.zst", "files.tar", "files.tar.zst"} or part.unpacked < 0:
             raise altered(called, f"its manifest names a part {part.name!r}")
     return manifest, digest
+
+
+def _require_sane(manifest: BackupManifest, called: str) -> None:
+    """Raise Refused for what no backup of ours says, and what would lead somewhere else."""
+    try:
+        is_aware = datetime.fromisoformat(manifest.taken_at).tzinfo is not None
+    except ValueError:
+        is_aware = False
+    if not is_aware:
+        raise altered(called, f"it says that it was taken at {manifest.taken_at!r}")
+    if manifest.release and not _RELEASE.fullmatch(manifest.release):
+        raise altered(called, f"it says that it is of a release {manifest.release!r}")
+    for folder in manifest.folders:
+        if folder.startswith("/") or any(part in {"", ".", ".."} for part in folder.split("/")) or "\0" in folder:
+            raise altered(called, f"it names a folder {folder!r}")
 
 
 class _Version(msgspec.Struct):
@@ -213,7 +235,7 @@ def backups_to_remove(
     `backups` are all of them, oldest first. Kept are the last ones, and the last of each day, week and month, as the
     configuration says; of these again the oldest go while the disk needs space, which `needs_space` tells when so many
     bytes are freed. Never removed is what somebody may still need: what a restore replaced, the newest, the newest that
-    is proven, and the newest of each of the `releases` on disk.
+    is proven, and of each of the `releases` on disk the newest and the newest that is proven.
     """
     needed = _needed(backups, releases)
     wanted = needed | {backup.name for backup in _counted(backups)[-keep.backups :]}
@@ -233,7 +255,8 @@ def _needed(backups: Sequence[Backup], releases: Iterable[str]) -> set[str]:
     ordinary = _counted(made)
     proven = [backup for backup in ordinary if backup.is_proven]
     of_releases = [[backup for backup in made if backup.manifest.release == release] for release in releases]
-    newest = [some[-1].name for some in (backups, made, ordinary, proven, *of_releases) if some]
+    good = [[backup for backup in some if backup.is_proven] for some in of_releases]
+    newest = [some[-1].name for some in (backups, made, ordinary, proven, *of_releases, *good) if some]
     return {*newest, *(backup.name for backup in backups if backup.manifest.reason is Reason.RESTORE)}
 
 

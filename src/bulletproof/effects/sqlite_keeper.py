@@ -54,9 +54,15 @@ def put(connection: sqlite3.Connection, mode: str, source: str) -> None:
             _hear()
 
     with closing(sqlite3.connect(f"file:{_quoted(source)}?immutable=1", uri=True)) as migrated:
+        if _page_size(migrated) != _page_size(connection):  # in WAL mode a database keeps the one that it has
+            connection.execute("PRAGMA journal_mode = DELETE")
         migrated.backup(connection, pages=_PAGES, progress=progress)
     _checkpoint(connection)
     connection.execute(f"PRAGMA journal_mode = {mode}")
+
+
+def _page_size(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA page_size").fetchone()[0])
 
 
 def take(path: str, log: str) -> None:

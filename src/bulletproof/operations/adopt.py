@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bulletproof.domain.backup import outermost
 from bulletproof.domain.filled import lines_for_folders
 from bulletproof.errors import StepFailed
 from bulletproof.operations.attempt import Attempt
@@ -50,18 +51,28 @@ def _adopt_backup(attempt: Attempt, persistent: tuple[str, ...]) -> str:
         _check_space(attempt, origin)
         attempt.found.adopted = host.adoption.take(number, origin.file or host.layout.restored(number))
         lines += filter(None, (use_wal_at_first(attempt),))
-    if backup.manifest.archive:
-        folders = host.layout.rehearsal(number) / "folders"
-        host.backups.lay_folders(backup, folders)
-        names = tuple(name for name in backup.manifest.folders if name in persistent)
-        count = host.adoption.fill(folders, names)
-        lines.append(f"{count:,} file{'s' * (count != 1)} of {', '.join(names) or 'no folder'}")
+    names = tuple(name for name in backup.manifest.folders if name in outermost(persistent))
+    if names:
+        _require_empty(attempt, names)
+        count = host.backups.lay_folders(backup, host.layout.replaced(number) / "new")
+        host.backups.exchange(number, names)
+        lines.append(f"{count:,} file{'s' * (count != 1)} of {', '.join(names)}")
     return ", ".join(lines)
+
+
+def _require_empty(attempt: Attempt, names: tuple[str, ...]) -> None:
+    """Raise StepFailed for a persistent folder with something in it, which the backup's would take the place of."""
+    for name in names:
+        folder = attempt.host.layout.data / name
+        if folder.is_dir() and any(folder.iterdir()):
+            raise StepFailed("folder-not-empty", f"{folder} has something in it already", hint=f"mv {folder} elsewhere")
 
 
 def leave_data(attempt: Attempt) -> None:
     """The adopted database is not, neither whole nor in part: no request ever reached it, and the original is there."""
     attempt.host.rehearsal.discard(attempt.number)
+    attempt.host.backups.exchange_back(attempt.number)
+    attempt.host.backups.discard_replaced(attempt.number)
     attempt.host.adoption.discard(attempt.number)
     attempt.host.database.remove()
 

@@ -22,31 +22,27 @@ NOTHING = "nothing-to-back-up"
 _MIB = 1 << 20
 
 
-def make_backup(host: Host, live: Live, reason: Reason, taken_by: str) -> Backup:
-    """A backup of the live data as they are now. Raises BulletproofError in words."""
-    manifest = host.releases.manifest(live.release)
-    folders = outermost(manifest.config.app.persistent)
-    if not folders and not host.database.exists():
-        raise _nothing_to_back_up(host, manifest, live)
-    _require_space(host, manifest.config)
+def make_backup(host: Host, live: Live, reason: Reason, taken_by: str, config: AppConfig) -> Backup:
+    """A backup of the live data as they are now, by the live release's configuration. Raises BulletproofError."""
+    folders = outermost(config.app.persistent)
+    kind = other_database(host.settings.frozen(live.number).get(config.database.setting))
+    has_database = not kind and host.database.exists()
+    if not folders and not has_database:
+        what = f"its database is {kind}, of which nobody makes a copy here" if kind else "it has no database"
+        hint = "a dump by the database's own tools" if kind else ""
+        raise StepFailed(NOTHING, f"{what}, and no persistent folders", hint=hint)
+    _require_space(host, config)
     return host.backups.take(
         Taking(
             reason=reason,
             release=live.release,
-            revision=manifest.revision,
+            revision=revision_of(host, live.release),
             settings=live.number,
             taken_by=taken_by,
             folders={name: host.layout.data / name for name in folders},
-            compress=manifest.config.backup.compress,
+            has_database=has_database,
+            compress=config.backup.compress,
         )
-    )
-
-
-def _nothing_to_back_up(host: Host, manifest: Manifest, live: Live) -> StepFailed:
-    kind = other_database(host.settings.frozen(live.number).get(manifest.config.database.setting))
-    what = f"its database is {kind}, of which nobody makes a copy here" if kind else "it has no database"
-    return StepFailed(
-        NOTHING, f"{what}, and no persistent folders", hint="a dump by the database's own tools" if kind else ""
     )
 
 
@@ -85,7 +81,7 @@ def prove_backup(host: Host, bench: Host, file: Path, number: int, backup: Backu
         attempt = Attempt(host=bench, deployment=_trial(number, manifest))
         return manifest.release, f"{_boot(attempt, manifest, settings)}{besides}"
 
-    return _prove(host, file, backup, boot)
+    return _prove(host, file, bench.layout.replaced(number) / "new", backup, boot)
 
 
 def prove_as_served(host: Host, number: int, backup: Backup) -> Proof:
@@ -93,21 +89,25 @@ def prove_as_served(host: Host, number: int, backup: Backup) -> Proof:
     file = host.layout.rehearsal(number) / "restored.db"
     release = backup.manifest.release
     words = f"{release} had served them until then" if release else "they were found so"
-    return _prove(host, file, backup, lambda: (release, words))
+    return _prove(host, file, file.with_suffix(".folders"), backup, lambda: (release, words))
 
 
-def _prove(host: Host, file: Path, backup: Backup, boot: Callable[[], tuple[str, str]]) -> Proof:
+def _prove(host: Host, file: Path, folders: Path, backup: Backup, boot: Callable[[], tuple[str, str]]) -> Proof:
     begun = host.clock()
     release, words, trouble = "", [], ""
     try:
         host.backups.make_place(file)
         words.append(host.backups.lay_database(backup, file) if backup.manifest.database else "no database")
         if backup.manifest.archive:
-            words.append(f"{host.backups.lay_folders(backup, file.with_suffix('.folders')):,} files")
+            words.append(f"{host.backups.lay_folders(backup, folders):,} files")
+        if left := backup.manifest.left_out:
+            words.append(f"{len(left)} things left out, such as {left[0]}")
         release, booted = boot()
         words.append(booted)
-    except (BulletproofError, OSError) as error:
-        trouble = error.message if isinstance(error, BulletproofError) else str(error)
+    except OSError as error:  # of this machine, which says nothing of the backup
+        raise StepFailed("trial-not-made", f"{backup.name} could not be tried: {error}", hint="df -h") from error
+    except BulletproofError as error:
+        trouble = error.message
     proof = Proof(
         at=utc_now(),
         seconds=round(host.clock() - begun, 3),
@@ -169,12 +169,13 @@ def keep_what_was(attempt: Attempt) -> str:
         return ""
     release = previous.release if previous else ""  # of an app that was never deployed before, no release of ours
     try:
-        backup = backup_of(host, attempt.number, Reason.MIGRATION) or host.backups.take(
+        backup = backup_of(host, attempt.deployment, Reason.MIGRATION) or host.backups.take(
             Taking(
                 reason=Reason.MIGRATION,
                 deployment=attempt.number,
+                begun_at=attempt.deployment.started_at,
                 release=release,
-                revision=host.releases.manifest(release).revision if release else "",
+                revision=revision_of(host, release),
                 settings=previous.number if previous else attempt.number,
                 taken_by=f"deployment {attempt.number}",
                 folders={},
@@ -191,14 +192,23 @@ def keep_what_was(attempt: Attempt) -> str:
         return f"the snapshot from before stays at {snapshot}: no backup could be made of it: {error}"
 
 
-def backup_of(host: Host, deployment: int, reason: Reason) -> Backup | None:
+def revision_of(host: Host, release: str) -> str:
+    """The source of a release; empty when it is gone or damaged, since only people read this."""
+    try:
+        return host.releases.manifest(release).revision if release else ""
+    except StepFailed:
+        return ""
+
+
+def backup_of(host: Host, deployment: Deployment, reason: Reason) -> Backup | None:
     """The backup of what a deployment changed, when there is one already."""
     return next(
         (
             backup
             for backup in host.backups.all()
             if not isinstance(backup, Damaged)
-            and backup.manifest.deployment == deployment
+            and backup.manifest.deployment == deployment.number
+            and backup.manifest.begun_at == deployment.started_at
             and backup.manifest.reason is reason
         ),
         None,
@@ -208,6 +218,8 @@ def backup_of(host: Host, deployment: int, reason: Reason) -> Backup | None:
 def tend_backups(attempt: Attempt) -> str:
     """Make the next ones by the clock as the release's configuration says, and keep as many as it says."""
     host, config = attempt.host, attempt.manifest.config
+    if attempt.deployment.kind is Kind.DEPLOY:
+        host.backups.discard_replaced(attempt.number)  # the empty folders that a backup's took the place of
     timer = backup_process(host.engine, host.layout, config)
     wanted = {timer.name} if timer else set()
     for name in host.supervisor.names():

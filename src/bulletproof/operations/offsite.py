@@ -63,7 +63,7 @@ def send(backups: Store, depot: Depot, connection: Connection, backup: Backup, s
 
 def fetch(backups: Store, depot: Depot, connection: Connection, app: str, wish: str, scratch: Path) -> Backup:
     """Bring a backup from off site to this machine, whole or not at all. Raises UsageError, StepFailed, Refused."""
-    folder = choose(complete_folders(app, depot.names(app)), wish)
+    folder = choose(folders_at(depot, connection, app), wish)
     name = name_of(folder)
     assert name is not None  # noqa: S101  only such folders are chosen
     place = scratch / name
@@ -71,10 +71,19 @@ def fetch(backups: Store, depot: Depot, connection: Connection, app: str, wish: 
     return backups.receive(name, place)
 
 
+def folders_at(depot: Depot, connection: Connection, app: str) -> tuple[str, ...]:
+    """The folders of whole backups off site, oldest first; where they are encrypted, nothing else counts."""
+    names = depot.names(app)
+    sealed = tuple(name for name in names if name.endswith(".age"))
+    return complete_folders(app, sealed if connection.is_encrypted else names)
+
+
 def download(depot: Depot, connection: Connection, folder: str, place: Path, scratch: Path) -> None:
     """Get all files of a folder off site, decrypted. Raises StepFailed, and UsageError without the key."""
     place.mkdir(mode=0o700)
     for name in depot.names(folder):
+        if connection.is_encrypted and not name.endswith(".age"):
+            continue
         file = plain(name.rpartition("/")[2])
         if name.endswith(".age") and not connection.identity:
             raise UsageError(
@@ -85,9 +94,10 @@ def download(depot: Depot, connection: Connection, folder: str, place: Path, scr
         _get(depot, connection, f"{folder}/{file}", place / file, scratch, is_encrypted=name.endswith(".age"))
 
 
-def unsent(store: Store, backups: Backups) -> tuple[Backup, ...]:
-    """The whole backups that do not lie off site yet, oldest first."""
-    return tuple(backup for backup in backups.all() if isinstance(backup, Backup) and store.sent(backup) is None)
+def unsent(store: Store, backups: Backups, url: str) -> tuple[Backup, ...]:
+    """The whole backups that do not lie at that place yet, oldest first."""
+    whole = (backup for backup in backups.all() if isinstance(backup, Backup))
+    return tuple(backup for backup in whole if (sent := store.sent(backup)) is None or sent.url != url)
 
 
 def _put(depot: Depot, connection: Connection, file: Path, name: str, scratch: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from bulletproof.domain.backup import Backup, Reason, outermost
 from bulletproof.domain.report import MARGIN_SECONDS, Report, Times
@@ -10,12 +11,12 @@ from bulletproof.domain.restore import Restoration, RowChange
 from bulletproof.domain.schema import Schema, differences
 from bulletproof.errors import BulletproofError, Refused, StepFailed
 from bulletproof.operations.attempt import Attempt
-from bulletproof.operations.backups import backup_of, prove_as_served
+from bulletproof.operations.backups import backup_of, prove_as_served, revision_of
 from bulletproof.operations.migrate import refuse_late
 from bulletproof.operations.preflight import check_database_file, check_settings, check_space
 from bulletproof.operations.rehearse import boot_on_copy, is_serving
 from bulletproof.operations.steps import freeze_settings
-from bulletproof.ports import Manifest, Taking
+from bulletproof.ports import Taking
 
 _MIB = 1 << 20
 
@@ -167,7 +168,8 @@ def _schema(attempt: Attempt, today: Schema, then: Schema, tool: str) -> tuple[s
     release needs, any other one.
     """
     changes = tuple(change.words for change in differences(today, then) if not change.is_data)
-    foreign = [name for name in then.others if name not in today.others and name.split(" ")[0] in {"view", "trigger"}]
+    differing = (name for name, sql in then.others.items() if sql != today.others.get(name))
+    foreign = [name for name in differing if name.split(" ")[0] in {"view", "trigger"}]
     is_unknown = bool(changes) and tool in {"command", "none"}
     if (foreign or is_unknown) and not attempt.ordered.may_change_schema:
         what = (
@@ -232,13 +234,15 @@ def keep_what_was_replaced(attempt: Attempt) -> str:
     """
     host, number = attempt.host, attempt.number
     try:
-        backup = backup_of(host, number, Reason.RESTORE)
+        backup = backup_of(host, attempt.deployment, Reason.RESTORE)
         if backup is None and number not in host.swap.numbers():
             return ""
         backup = backup or host.backups.take(_replaced(attempt))
         proof = None if backup.manifest.damage else prove_as_served(host, number, backup)
         if proof is None or not proof.trouble:
             host.swap.discard(number)
+            if backup.manifest.left_out:
+                return _kept_in_part(host.layout.replaced(number), backup)
             host.backups.discard_replaced(number)
             return f"today's data are backup {backup.name}: bulletproof backup restore {backup.name} takes this back"
         why = proof.trouble
@@ -249,14 +253,24 @@ def keep_what_was_replaced(attempt: Attempt) -> str:
     return f"today's database is in {place}{folders}: no backup could be made of it: {why}"
 
 
+def _kept_in_part(place: Path, backup: Backup) -> str:
+    """What could not be read stays where it is."""
+    left = backup.manifest.left_out
+    return (
+        f"today's data are backup {backup.name}, but for {len(left)} things that could not be read, such as {left[0]};"
+        f" all of them stay in {place}"
+    )
+
+
 def _replaced(attempt: Attempt) -> Taking:
     host, previous = attempt.host, attempt.deployment.previous
     release = previous.release if previous else attempt.deployment.release
     return Taking(
         reason=Reason.RESTORE,
         deployment=attempt.number,
+        begun_at=attempt.deployment.started_at,
         release=release,
-        revision=_revision(attempt, release),
+        revision=revision_of(host, release),
         settings=previous.number if previous else attempt.number,
         taken_by=f"deployment {attempt.number}",
         folders=host.backups.replaced(attempt.number),
@@ -264,11 +278,3 @@ def _replaced(attempt: Attempt) -> Taking:
         may_be_damaged=True,
         compress=attempt.manifest.config.backup.compress,
     )
-
-
-def _revision(attempt: Attempt, release: str) -> str:
-    try:
-        manifest: Manifest = attempt.host.releases.manifest(release)
-    except StepFailed:
-        return ""  # it is gone; only people read this
-    return manifest.revision
