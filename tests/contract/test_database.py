@@ -146,25 +146,19 @@ class TestWal:
         assert list(file.parent.iterdir()) == [file]
 
     def test_an_idle_connection_does_not_hinder(self, file: Path) -> None:
-        """An app that has it open goes on, in WAL mode."""
+        """An app that has it open, and does nothing just then, is no reason to leave it as it is."""
         make(file, tables=1, mode="DELETE")
-        with closing(sqlite3.connect(file)) as app:
-            app.execute("SELECT * FROM sqlite_master").fetchall()
-
+        with writer(file, "SELECT * FROM sqlite_master"):
             SqliteDatabase(file).use_wal()
 
-            assert app.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-            app.execute("CREATE TABLE more (a)")
+            assert journal_mode(file) == "WAL"
 
     def test_a_busy_one_does(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Whoever reads all the while keeps it as it is, which is said and not passed over."""
         monkeypatch.setattr(sqlite_journal, "_USE", sqlite_journal._USE.replace("timeout=5", "timeout=0.1"))
         make(file, tables=1, mode="DELETE")
-        with closing(sqlite3.connect(file, isolation_level=None)) as app:
-            app.execute("BEGIN")
-            app.execute("SELECT * FROM sqlite_master").fetchall()
-            with pytest.raises(StepFailed) as caught:
-                SqliteDatabase(file).use_wal()
+        with writer(file, "BEGIN", "SELECT * FROM sqlite_master"), pytest.raises(StepFailed) as caught:
+            SqliteDatabase(file).use_wal()
         assert (caught.value.reference, caught.value.context) == ("database-not-wal", ("database is locked",))
         assert journal_mode(file) == "DELETE"
 
