@@ -19,7 +19,7 @@ import msgspec
 
 from bulletproof.domain.background import names_of
 from bulletproof.domain.backup import Reason
-from bulletproof.domain.config import App, AppConfig, Keep, Timer, Worker
+from bulletproof.domain.config import App, AppConfig, Database, Journal, Keep, Timer, Worker
 from bulletproof.domain.deployment import Kind
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
@@ -40,7 +40,7 @@ from fakes.supervisor import FakeSupervisor
 from fakes.swap import FakeSwap
 
 LAYOUT = Layout(root=Path("/model"), app="app", runtime=Path("/model/run"))
-CONFIG = AppConfig(name="app", keep=Keep(releases=2))
+CONFIG = AppConfig(name="app", keep=Keep(releases=2), database=Database(journal=Journal.WAL))
 WITH_WORKERS = msgspec.structs.replace(
     CONFIG,
     workers={"mail": Worker(command="mail")},
