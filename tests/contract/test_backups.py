@@ -251,7 +251,47 @@ def test_sockets_are_left_out(house: House) -> None:
         one.bind(str(folder / "socket"))
         backup = house.take()
     assert backup.manifest.files == 3
+    assert {words.partition(" ")[0] for words in backup.manifest.left_out} == {"uploads/pipe", "uploads/socket"}
     assert not house.why_not(backup)
+
+
+@pytest.mark.root
+def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+    """A file and a folder that are closed to us are named in the manifest; all else is there."""
+    house = House(tmp_path)
+    folder = house.uploads()
+    (folder / "none").chmod(0)
+    (folder / "ä b").chmod(0)
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from bulletproof.effects.packing import pack_folders\n"
+        "done = pack_folders({'uploads': Path(sys.argv[1])}, Path(sys.argv[2]), 'files.tar', compress=False)\n"
+        "print(done.files, *done.left_out, sep='\\n')\n"
+    )
+    without = "-dac_override,-dac_read_search"
+    done = subprocess.run(
+        [
+            "setpriv",
+            "--bounding-set",
+            without,
+            "--inh-caps",
+            without,
+            sys.executable,
+            "-P",
+            "-c",
+            script,
+            folder,
+            tmp_path,
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    files, *told = done.stdout.splitlines()
+    assert (files, len(told)) == ("1", 2), done
+    assert told[0].startswith("uploads/none cannot be read") or told[1].startswith("uploads/none cannot be read")
+    assert any(words.startswith("uploads/ä b cannot be entered") for words in told)
 
 
 def test_files_that_change_meanwhile(house: House) -> None:
@@ -418,6 +458,11 @@ def resealed(backup: Backup, change: Callable[[dict[str, object]], object]) -> N
         (lambda one: one.update(files=7), "it has 3 files, not 7"),
         (lambda one: one.update(folders=["other"]), "lies in none of its folders"),
         (lambda one: one.update(unknown=1), "cannot be understood"),
+        (lambda one: one.update(taken_at="yesterday"), "taken at 'yesterday'"),
+        (lambda one: one.update(taken_at="2026-11-27T12:00:00"), "taken at '2026-11-27T12:00:00'"),
+        (lambda one: one.update(folders=["/etc/evil"]), "names a folder '/etc/evil'"),
+        (lambda one: one.update(folders=["../../evil"]), "names a folder"),
+        (lambda one: one.update(release="../../../etc"), "of a release"),
         (lambda one: one.pop("release"), "cannot be understood"),
     ],
 )

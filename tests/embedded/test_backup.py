@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -380,10 +381,21 @@ def test_the_folders_of_users_come_back(lay_app: LayApp) -> None:
     again, _ = replaced_by(app, last_number(app))
     restore(app, again)
     assert uploaded(app) == {"one": "1", "two": "changed", "three": "3"}
+    os.mkfifo(app.layout.data / "uploads" / "pipe")
+    done = restore(app, name)
+    number = last_number(app)
+    assert "but for what could not be read (1: uploads/pipe" in done.note("keep")
+    assert (app.layout.replaced(number) / "old" / "uploads" / "three").read_text() == "3"
+    shutil.rmtree(app.layout.replaced(number))
+    restore(app, replaced_by(app, number)[0])
     done = restore(app, name, "--only-database")
     assert "uploads stays as it is: as was asked for" in done.note("rehearse")
     assert uploaded(app) == {"one": "1", "two": "changed", "three": "3"}
     no_trace(app)
+    names = {one["name"] for one in listed(app)}
+    app.run("destroy", "--yes", status=0)
+    (aside,) = app.layout.set_aside.glob(f"{app.name}-*")
+    assert {path.name for path in (aside / "backups").iterdir()} == names
 
 
 def test_an_app_that_keeps_nothing(lay_app: LayApp) -> None:

@@ -152,6 +152,9 @@ def test_the_files_of_users_come_back_as_well(lay_app: LayApp, house: Path, tmp_
     workshop.commit(lost.folder, {}, "Configure it")
     lost.deploy()
     (lost.layout.data / "uploads" / "ä.txt").write_text("mine")
+    (lost.layout.data / "uploads" / "ä.txt").chmod(0o755)
+    (lost.layout.data / "uploads" / "link").symlink_to("ä.txt")
+    (lost.layout.data / "uploads" / "empty").mkdir()
     place = tmp_path / "disk"
     place.mkdir()
     key = connect(lost, f"file://{place}")
@@ -164,6 +167,15 @@ def test_the_files_of_users_come_back_as_well(lay_app: LayApp, house: Path, tmp_
         anew.run("backup", "fetch", "b1", status=0)
         done = anew.deploy("--backup", "b1")
         assert "1 file of uploads" in done.note("data")
-        assert (anew.layout.data / "uploads" / "ä.txt").read_text() == "mine"
+        uploads = anew.layout.data / "uploads"
+        assert ((uploads / "ä.txt").read_text(), (uploads / "ä.txt").stat().st_mode & 0o777) == ("mine", 0o755)
+        assert (uploads / "link").readlink() == Path("ä.txt")
+        assert (uploads / "empty").is_dir()
+        assert not list(anew.layout.data.glob(".bulletproof-*"))
+        (uploads / "ä.txt").write_text("changed")
+        anew.change("backup", "restore", "b1", "--yes").must(0, "deployed")
+        assert (uploads / "ä.txt").read_text() == "mine"
+        kept = [path.parent.name for path in anew.layout.backups.glob("*/manifest.json")]
+        assert len(kept) == 2, "what the restore replaced is a backup, and not the one of the other machine"
     finally:
         anew.end()

@@ -39,6 +39,7 @@ class FakeBackups:
             name=name,
             reason=wish.reason,
             deployment=wish.deployment,
+            begun_at=wish.begun_at,
             release=wish.release,
             revision=wish.revision,
             settings=wish.settings,

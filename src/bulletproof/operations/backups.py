@@ -101,7 +101,7 @@ def _prove(host: Host, file: Path, folders: Path, backup: Backup, boot: Callable
         if backup.manifest.archive:
             words.append(f"{host.backups.lay_folders(backup, folders):,} files")
         if left := backup.manifest.left_out:
-            words.append(f"{len(left)} things left out, such as {left[0]}")
+            words.append(f"left out ({len(left)}): {left[0]}")
         release, booted = boot()
         words.append(booted)
     except OSError as error:  # of this machine, which says nothing of the backup

@@ -257,8 +257,8 @@ def _kept_in_part(place: Path, backup: Backup) -> str:
     """What could not be read stays where it is."""
     left = backup.manifest.left_out
     return (
-        f"today's data are backup {backup.name}, but for {len(left)} things that could not be read, such as {left[0]};"
-        f" all of them stay in {place}"
+        f"today's data are backup {backup.name}, but for what could not be read ({len(left)}: {left[0]});"
+        f" today's files stay in {place} as well"
     )
 
 
