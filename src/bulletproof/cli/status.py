@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -13,11 +14,16 @@ import click
 from bulletproof.cli.client import typed_there
 from bulletproof.cli.target import Target, find_target, host_options, json_option
 from bulletproof.cli.wording import duration, size
+from bulletproof.domain.backup import Backup, Damaged, Reason
 from bulletproof.domain.process import Phase, ProcessState
 from bulletproof.errors import NeedsPerson, RecoveryNeeded
 from bulletproof.operations.status import Status, status
 from bulletproof.operations.workers import is_in_trouble
-from bulletproof.wiring import config_of, connect
+from bulletproof.wiring import config_of, connect, connect_backups
+
+
+_FOR_ITSELF = {Reason.ASKED, Reason.SCHEDULE}
+"""Backups of migrations, restores and points in time tell nothing of how well the data are looked after."""
 
 
 @click.command("status")
@@ -32,7 +38,8 @@ def status_command(root: Path, *, verb_root: Path | None, app_name: str | None, 
     """
     target = find_target(root, verb_root, app_name)
     found = read_status(target)
-    click.echo(json.dumps(_as_json(found)) if as_json else "\n".join(_lines(found)))
+    backups = connect_backups(target.layout).all()
+    click.echo(json.dumps(_as_json(found)) if as_json else "\n".join(_lines(found, backups)))
     sys.exit(_exit_code(found))
 
 
@@ -55,8 +62,9 @@ def read_status(target: Target) -> Status:
     return found
 
 
-def _lines(found: Status) -> list[str]:
-    return [line for line in (_headline(found), *_processes(found), *_deployments(found), _advice(found)) if line]
+def _lines(found: Status, backups: tuple[Backup | Damaged, ...]) -> list[str]:
+    parts = (_headline(found), *_processes(found), *_deployments(found, backups), _advice(found))
+    return [line for line in parts if line]
 
 
 def _headline(found: Status) -> str:
@@ -99,7 +107,20 @@ def _background(states: tuple[ProcessState, ...]) -> str:
     return click.style(text, fg="red") if any(map(is_in_trouble, states)) else text
 
 
-def _deployments(found: Status) -> list[str]:
+def _backups(backups: tuple[Backup | Damaged, ...]) -> str:
+    """The newest that was made for its own sake; red when it cannot be relied upon."""
+    whole = [one for one in backups if isinstance(one, Backup) and one.manifest.reason in _FOR_ITSELF]
+    if not whole:
+        return ""
+    newest = whole[-1]
+    ago = duration(time.time() - datetime.fromisoformat(newest.manifest.taken_at).timestamp())
+    if newest.is_proven:
+        return f"{newest.name}, {ago} ago, proven"
+    why = newest.proof.trouble if newest.proof else "not proven yet: bulletproof backup verify"
+    return click.style(f"{newest.name}, {ago} ago, {why}", fg="red")
+
+
+def _deployments(found: Status, backups: tuple[Backup | Damaged, ...]) -> list[str]:
     lines = []
     if found.last is not None:
         how = found.last.outcome or "not ended"
@@ -107,6 +128,8 @@ def _deployments(found: Status) -> list[str]:
             f"  last        deployment {found.last.deployment.number}"
             f" ({found.last.deployment.kind} {found.last.deployment.release}): {how}"
         )
+    if backups and (words := _backups(backups)):
+        lines.append(f"  backup      {words}")
     if found.holder is not None:
         lines.append(f"  lock        {found.holder.in_words()}")
     return lines
