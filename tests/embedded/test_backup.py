@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -434,6 +435,12 @@ def test_by_the_clock(make_app: Callable[[str], LiveApp]) -> None:
     (made,) = listed(app)
     assert (made["reason"], made["release"]) == ("schedule", app.status()["serving"])
     assert made["proof"] is not None
+    assert re.search(r"\n  backup      b1, \d+ s ago, proven\n", app.run("status", status=0).out)
+    (app.layout.backups / "b1" / "verified.json").unlink()
+    assert "b1, " in app.run("status", status=0).out
+    assert "not proven yet" in app.run("status", status=0).out
+    subprocess.run(argv, env=surroundings, cwd=str(process["folder"]), check=True, timeout=60)
+    assert [one["proof"] is not None for one in listed(app)] == [True, True]
     app.run("restart", status=0)
     assert by_the_clock(app) == [process]
     app.run("stop", status=0)

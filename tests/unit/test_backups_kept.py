@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from bulletproof.domain.backup import (
     next_name,
     number_of,
     outermost,
+    stalest,
 )
 from bulletproof.domain.config import Keep
 
@@ -135,6 +137,23 @@ def test_nothing_that_is_needed_goes(made: list[tuple[Reason, str, bool, float]]
     if wanted == 0:
         ordinary = [one.name for one in counted]
         assert set(ordinary[-keep.backups :]) <= set(stay)
+
+
+def test_the_one_that_was_proven_longest_ago_is_tried_again() -> None:
+    """One without a proof first; none when all are fresh."""
+
+    def proven(number: int, days_ago: float) -> Backup:
+        proof = Proof(at=(_NOON - timedelta(days=days_ago)).isoformat(), seconds=0, release="", words="", sha256="d")
+        return dataclasses.replace(backup(number), proof=proof)
+
+    assert stalest([], _NOON) is None
+    assert stalest([proven(1, 6.9), proven(2, 0)], _NOON) is None
+    found = stalest([proven(1, 8), proven(2, 30), proven(3, 9)], _NOON)
+    assert found is not None
+    assert found.name == "b2"
+    found = stalest([proven(1, 8), backup(2, is_proven=False)], _NOON)
+    assert found is not None
+    assert found.name == "b2"
 
 
 def test_names_count_on() -> None:

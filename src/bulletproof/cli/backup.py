@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from bulletproof.cli.offsite import (
     list_off_site,
     send_all,
     send_command,
+    stale_off_site,
     verify_off_site,
 )
 from bulletproof.cli.render import choose_renderer
@@ -29,7 +31,7 @@ from bulletproof.cli.target import Target, find_target, host_options, json_optio
 from bulletproof.cli.trial import closing_journal, config_for, connect_live, prove, require_live, scratch, show_proof
 from bulletproof.cli.wording import moment, size
 from bulletproof.cli.words import show_error
-from bulletproof.domain.backup import Backup, Damaged, Reason
+from bulletproof.domain.backup import Backup, Damaged, Reason, stalest
 from bulletproof.domain.deployment import Deployment, Kind, Live
 from bulletproof.domain.offsite import Sent
 from bulletproof.domain.restore import Restoration
@@ -108,7 +110,22 @@ def create_command(
         click.echo(f"removed {', '.join(gone)}, as [keep] says", err=True)
     if trouble:
         show_error(trouble, after="the backup is on this machine")
-    sys.exit(1 if proof.trouble or trouble else 0)
+    are_good = _prove_again(target, as_json=as_json) if is_scheduled else True
+    sys.exit(1 if proof.trouble or trouble or not are_good else 0)
+
+
+def _prove_again(target: Target, *, as_json: bool) -> bool:
+    """Of those that were proven longest ago, try one again, here and off site: disks and buckets forget."""
+    store, now = connect_backups(target.layout), datetime.now(UTC)
+    backup = stalest([one for one in store.all() if isinstance(one, Backup)], now)
+    is_good = True
+    if backup is not None:
+        proof = prove(target, backup)
+        show_proof(backup, proof, as_json=as_json)
+        is_good = not proof.trouble
+    if folder := stale_off_site(target, now):
+        is_good &= verify_off_site(target, (folder,), is_all=False, as_json=as_json)
+    return is_good
 
 
 def _prune_unless_busy(target: Target, live: Live, *, as_json: bool) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from bulletproof.cli.point import fetch_at
 from bulletproof.cli.target import Target, find_target, host_options, json_option, sent_with
 from bulletproof.cli.trial import prove, show_proof
 from bulletproof.cli.wording import moment
+from bulletproof.domain.backup import Backup, is_fresh
 from bulletproof.domain.offsite import Connection, Sent, choose, name_of
 from bulletproof.effects import durable
 from bulletproof.effects.age import new_identity, recipient_of
@@ -263,6 +265,17 @@ def verify_off_site(target: Target, names: tuple[str, ...], *, is_all: bool, as_
         if not proof.trouble:
             store.note_verified(name, folder, utc_now())
     return is_good
+
+
+def stale_off_site(target: Target, now: datetime) -> str:
+    """The newest backup off site, by its folder, if none was verified there lately; empty when one was."""
+    if connection_of(target.layout) is None:
+        return ""
+    store = connect_backups(target.layout)
+    sent = [found for one in store.all() if isinstance(one, Backup) and (found := store.sent(one))]
+    looked_at = max((one.verified_at for one in sent if one.verified_at), default="")
+    is_due = bool(sent) and not (looked_at and is_fresh(looked_at, now))
+    return sent[-1].folder.rpartition("/")[2] if is_due else ""
 
 
 def _require_connection(target: Target) -> Connection:

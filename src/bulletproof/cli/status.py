@@ -21,7 +21,6 @@ from bulletproof.operations.status import Status, status
 from bulletproof.operations.workers import is_in_trouble
 from bulletproof.wiring import config_of, connect, connect_backups
 
-
 _FOR_ITSELF = {Reason.ASKED, Reason.SCHEDULE}
 """Backups of migrations, restores and points in time tell nothing of how well the data are looked after."""
 

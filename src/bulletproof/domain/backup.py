@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import msgspec
 from bulletproof.domain.config import Keep
 from bulletproof.errors import Refused
 
+_FRESH = timedelta(days=7)
 FORMAT = 1
 """Of the manifest; a newer one is refused, not guessed at."""
 _RELEASE = re.compile(r"\d{1,9}-[0-9A-Za-z]{1,64}")
@@ -225,6 +226,17 @@ def differences_of_rows(said: dict[str, int], found: dict[str, int]) -> str:
     """In words, where the rows of a backup's tables are not what its manifest says; empty when they are."""
     names = sorted(name for name in said.keys() | found.keys() if said.get(name) != found.get(name))
     return "; ".join(f"{name} has {_rows(found.get(name))}, not {_rows(said.get(name))}" for name in names)
+
+
+def is_fresh(at: str, now: datetime) -> bool:
+    """Whether something was looked at so lately that it need not be again."""
+    return now - datetime.fromisoformat(at) < _FRESH
+
+
+def stalest(backups: Sequence[Backup], now: datetime) -> Backup | None:
+    """The backup whose proof is the oldest, or that has none; None when all were proven lately."""
+    due = [one for one in backups if one.proof is None or not is_fresh(one.proof.at, now)]
+    return min(due, key=lambda one: one.proof.at if one.proof else "", default=None)
 
 
 def backups_to_remove(
