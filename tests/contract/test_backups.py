@@ -243,6 +243,21 @@ def test_every_kind_of_database(tmp_path: Path, sql: str) -> None:
     assert not json.loads(compare_rows(tmp_path / "laid" / "app.db", backup.place / "database.db"))
 
 
+@pytest.mark.parametrize("table", ["t (a TEXT COLLATE app)", "t (a TEXT COLLATE app PRIMARY KEY) WITHOUT ROWID"])
+def test_a_collation_of_the_apps_own(tmp_path: Path, table: str) -> None:
+    """Nobody but the app knows its order; its rows are kept and counted all the same."""
+    house = House(tmp_path)
+    with closing(sqlite3.connect(house.file)) as made, made:
+        made.create_collation("app", lambda one, other: (one < other) - (one > other))
+        made.execute(f"CREATE TABLE {table}")
+        made.execute("CREATE INDEX i ON t (a)")
+        made.executemany("INSERT INTO t VALUES (?)", [(str(number),) for number in range(2000)])
+    backup = house.take()
+    assert backup.manifest.tables["t"] == 2000
+    assert not house.why_not(backup)
+    assert not json.loads(compare_rows(tmp_path / "laid" / "app.db", backup.place / "database.db"))
+
+
 def test_sockets_are_left_out(house: House) -> None:
     """What is no file, folder or symlink cannot be kept, and does no harm."""
     folder = house.uploads()
