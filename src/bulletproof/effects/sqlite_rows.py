@@ -22,11 +22,22 @@ def compare(today: str, backup: str) -> list[dict[str, Any]]:
     """What a restore would take, change and bring back, in the tables that differ. Raises sqlite3.Error."""
     with closing(sqlite3.connect(f"file:{_quoted_path(today)}?immutable=1", uri=True)) as connection:
         connection.execute("ATTACH ? AS backup", (f"file:{_quoted_path(backup)}?immutable=1",))
-        here, there = (_tables(connection, schema) for schema in ("main", "backup"))
-        found = [
-            _table(connection, name, is_here=name in here, is_there=name in there) for name in sorted(here | there)
-        ]
+        found = _compared(connection)
     return [one for one in found if one["missing"] or one["changed"] or one["returning"]]
+
+
+def _compared(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+    """All tables; an app's own collations, which nothing here depends on, are made up as they are asked for."""
+    here, there = (_tables(connection, schema) for schema in ("main", "backup"))
+    names = sorted(here | there)
+    while True:
+        try:
+            return [_table(connection, name, is_here=name in here, is_there=name in there) for name in names]
+        except sqlite3.OperationalError as error:
+            missing = str(error).partition("no such collation sequence: ")[2]
+            if not missing:
+                raise
+            connection.create_collation(missing, lambda one, other: (one > other) - (one < other))
 
 
 def _tables(connection: sqlite3.Connection, schema: str) -> set[str]:
