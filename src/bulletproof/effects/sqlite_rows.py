@@ -7,6 +7,7 @@ its primary key; in a table that has none, by all of its columns.
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import sys
 from contextlib import closing
@@ -20,24 +21,31 @@ _TABLES = (
 
 def compare(today: str, backup: str) -> list[dict[str, Any]]:
     """What a restore would take, change and bring back, in the tables that differ. Raises sqlite3.Error."""
-    with closing(sqlite3.connect(f"file:{_quoted_path(today)}?immutable=1", uri=True)) as connection:
-        connection.execute("ATTACH ? AS backup", (f"file:{_quoted_path(backup)}?immutable=1",))
-        found = _compared(connection)
+    with closing(_opened(today)) as connection:
+        for name in _collations(today) | _collations(backup):
+            # The app's own; nothing here depends on its order, and SQLite asks for it before it reads the table.
+            connection.create_collation(name, lambda one, other: (one > other) - (one < other))
+        connection.execute("ATTACH ? AS backup", (_address(backup),))
+        here, there = (_tables(connection, schema) for schema in ("main", "backup"))
+        names = sorted(here | there)
+        found = [_table(connection, name, is_here=name in here, is_there=name in there) for name in names]
     return [one for one in found if one["missing"] or one["changed"] or one["returning"]]
 
 
-def _compared(connection: sqlite3.Connection) -> list[dict[str, Any]]:
-    """All tables; an app's own collations, which nothing here depends on, are made up as they are asked for."""
-    here, there = (_tables(connection, schema) for schema in ("main", "backup"))
-    names = sorted(here | there)
-    while True:
-        try:
-            return [_table(connection, name, is_here=name in here, is_there=name in there) for name in names]
-        except sqlite3.OperationalError as error:
-            missing = str(error).partition("no such collation sequence: ")[2]
-            if not missing:
-                raise
-            connection.create_collation(missing, lambda one, other: (one > other) - (one < other))
+def _opened(path: str) -> sqlite3.Connection:
+    return sqlite3.connect(_address(path), uri=True)
+
+
+def _address(path: str) -> str:
+    return f"file:{_quoted_path(path)}?immutable=1"
+
+
+def _collations(path: str) -> set[str]:
+    """The names of all collations that a schema speaks of."""
+    with closing(_opened(path)) as connection:
+        rows = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    found = {name for (sql,) in rows for name in re.findall(r"\bCOLLATE\s+[\"`\[]?(\w+)", sql, re.IGNORECASE)}
+    return {name for name in found if name.upper() not in {"BINARY", "NOCASE", "RTRIM"}}
 
 
 def _tables(connection: sqlite3.Connection, schema: str) -> set[str]:
