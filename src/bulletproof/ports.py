@@ -440,8 +440,11 @@ class Backups(Protocol):
     def lay_database(self, backup: Backup, target: Path) -> str:
         """Lay its database as a new file and read that through; says what it holds. Raises Refused."""
 
-    def lay_folders(self, backup: Backup, target: Path) -> int:
-        """Lay its persistent folders in a new folder; says how many files. Raises Refused."""
+    def lay_folders(self, backup: Backup, target: Path, links: tuple[str, ...] = ()) -> int:
+        """Lay its persistent folders in a new folder; says how many files. Raises Refused.
+
+        Those of `links` that lie in them lead to the live database.
+        """
 
     def note_proof(self, backup: Backup, proof: Proof) -> None:
         """Write down what a trial found."""

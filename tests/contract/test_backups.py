@@ -155,6 +155,20 @@ def test_it_holds_the_data_and_says_so(house: House) -> None:
     assert house.backups.get("b1") == backup == house.backups.all()[0]
 
 
+def test_links_to_the_database_lead_to_it(house: House) -> None:
+    """What the app opens inside a folder of users is the live database afterwards, wherever the backup was made."""
+    folder = house.uploads()
+    (folder / "old.db").symlink_to("/another/machine/app.db")
+    (folder / "file.db").write_text("a file")
+    backup = house.take()
+    target = house.layout.root / "files"
+    links = ("uploads/old.db", "uploads/new.db", "uploads/file.db", "elsewhere/x.db", "uploads/none/x.db")
+    house.backups.lay_folders(backup, target, links)
+    assert (target / "uploads" / "old.db").readlink() == (target / "uploads" / "new.db").readlink() == house.file
+    assert (target / "uploads" / "file.db").read_text() == "a file"
+    assert not (target / "elsewhere").exists()
+
+
 def test_names_are_never_used_twice(house: House) -> None:
     """They count on from the newest, whatever was removed before it, and beyond ten."""
     names = [house.take().name for _ in range(11)]

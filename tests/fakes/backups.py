@@ -78,7 +78,7 @@ class FakeBackups:
         self.laid[str(target)] = self.contents[backup.name]
         return "laid"
 
-    def lay_folders(self, backup: Backup, target: Path) -> int:  # noqa: ARG002  there is one kind of files
+    def lay_folders(self, backup: Backup, target: Path, links: tuple[str, ...] = ()) -> int:  # noqa: ARG002  one kind
         """Lay the folders for the deployment whose number the path has."""
         if target.name == "new":
             self.new[int(target.parent.name.rpartition("-")[2])] = "of the backup"

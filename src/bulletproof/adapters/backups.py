@@ -174,8 +174,11 @@ class FolderBackups:
         tables, rows = len(reading.tables), sum(reading.counts.values())
         return f"{tables} table{'s' * (tables != 1)}, {rows:,} row{'s' * (rows != 1)}"
 
-    def lay_folders(self, backup: Backup, target: Path) -> int:
-        """Lay its persistent folders in the new folder `target`, durable; says how many files. Raises Refused."""
+    def lay_folders(self, backup: Backup, target: Path, links: tuple[str, ...] = ()) -> int:
+        """Lay its persistent folders in the new folder `target`, durable; says how many files. Raises Refused.
+
+        Those of `links` that lie in them lead to the live database, as the app finds it there.
+        """
         part, names = backup.manifest.archive, backup.manifest.folders
         if part is None:
             return 0
@@ -187,11 +190,19 @@ class FolderBackups:
             durable.remove(plain)
             wanted = backup.manifest.files
             _require(backup, "" if count == wanted else f"it has {count} files, not {wanted}")
+            self._link_database(target, names, links)
             durable.sync_tree(target)
         except BaseException:
             durable.remove_tree(target)
             raise
         return count
+
+    def _link_database(self, target: Path, names: tuple[str, ...], links: tuple[str, ...]) -> None:
+        for link in links:
+            place = target / link
+            is_free = place.is_symlink() or not place.exists()
+            if any(link.startswith(f"{name}/") for name in names) and is_free and place.parent.is_dir():
+                durable.replace_symlink(place, self._file)
 
     def note_proof(self, backup: Backup, proof: Proof) -> None:
         """Write down what a trial found."""

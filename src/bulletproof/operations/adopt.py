@@ -54,7 +54,8 @@ def _adopt_backup(attempt: Attempt, persistent: tuple[str, ...]) -> str:
     names = tuple(name for name in backup.manifest.folders if name in outermost(persistent))
     if names:
         _require_empty(attempt, names)
-        count = host.backups.lay_folders(backup, host.layout.replaced(number) / "new")
+        links = attempt.manifest.config.database.links
+        count = host.backups.lay_folders(backup, host.layout.replaced(number) / "new", links)
         host.backups.exchange(number, names)
         lines.append(f"{count:,} file{'s' * (count != 1)} of {', '.join(names)}")
     return ", ".join(lines)
@@ -64,7 +65,7 @@ def _require_empty(attempt: Attempt, names: tuple[str, ...]) -> None:
     """Raise StepFailed for a persistent folder with something in it, which the backup's would take the place of."""
     for name in names:
         folder = attempt.host.layout.data / name
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and any(not path.is_symlink() for path in folder.rglob("*") if not path.is_dir()):
             raise StepFailed("folder-not-empty", f"{folder} has something in it already", hint=f"mv {folder} elsewhere")
 
 

@@ -124,7 +124,8 @@ def _today(attempt: Attempt) -> tuple[float, Schema, str]:
 def _lay_folders(attempt: Attempt, backup: Backup) -> int:
     if not _folders(attempt, backup):
         return 0
-    return attempt.host.backups.lay_folders(backup, attempt.host.layout.replaced(attempt.number) / "new")
+    place = attempt.host.layout.replaced(attempt.number) / "new"
+    return attempt.host.backups.lay_folders(backup, place, attempt.manifest.config.database.links)
 
 
 def _folders(attempt: Attempt, backup: Backup) -> tuple[str, ...]:
