@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
-from bulletproof.prove import report, strace, sweep
+import pytest
+
+from bulletproof.errors import BulletproofError
+from bulletproof.prove import report, runner, strace, sweep
 from bulletproof.prove.strace import Call, Injection
 from bulletproof.prove.sweep import Point, Verdict
 
@@ -89,3 +93,37 @@ def test_the_page_names_what_broke_a_promise() -> None:
     assert "- `deploy/gate/KILL:write:1`: a file is left" in page
     assert "seed 9" in page
     assert "No promise was broken." in report.page([_verdict()], 60.0, seed=9, known=1)
+
+
+def test_a_fault_whose_load_broke_is_met_on_another_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is not dropped, and one that breaks every load ends the proof."""
+    laid: list[Path] = []
+
+    class FakeHost:
+        @classmethod
+        def lay(cls, base: Path, _subject: object) -> FakeHost:
+            laid.append(base)
+            return cls()
+
+        def load(self) -> contextlib.AbstractContextManager[None]:
+            return contextlib.nullcontext()
+
+        def end(self) -> None: ...
+
+    tries: list[int] = []
+
+    def works_twice(_: object) -> Verdict:
+        tries.append(1)
+        if len(tries) == 1:
+            raise BulletproofError("traffic-ended", "the load is gone")
+        return _verdict()
+
+    monkeypatch.setattr(runner, "Host", FakeHost)
+    assert runner.prove(tmp_path, [works_twice], lambda _: None, hosts=1) == [_verdict()]
+    assert len(laid) == 2
+
+    def never(_: object) -> Verdict:
+        raise BulletproofError("traffic-ended", "the load is gone")
+
+    with pytest.raises(BulletproofError, match="the load broke 21 times"):
+        runner.prove(tmp_path, [never], lambda _: None, hosts=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from bulletproof.prove.scenarios import SCENARIOS
 
 def main() -> int:
     """Record, choose, inject, tell; 0 when every promise was kept."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that its hosts are taken down
     parser = argparse.ArgumentParser(prog="bulletproof.prove", description=__doc__)
     parser.add_argument("--faults", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=int(time.time()))

@@ -22,6 +22,7 @@ from bulletproof.prove.subject import TINY, Subject
 
 HOSTS = 3
 """On two processors: a deployment waits half of its time, for an app to boot or requests to end."""
+_MOST_LEFT_AGAIN = 20
 _LONGEST_LIFE = 200
 """Faults that one host meets before a fresh one is laid: its journal is no longer than that of an app."""
 
@@ -77,11 +78,20 @@ def prove(
     threads = [threading.Thread(target=crew.live, args=(place, subject)) for place in places]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        _wait(threads)
+    except BaseException as ended:  # by a signal: what runs comes to its end, and its hosts are taken down
+        crew.broken.append(ended)
+        _wait(threads)
+        raise
     if crew.broken:
         raise crew.broken[0]
     return crew.verdicts
+
+
+def _wait(threads: Sequence[threading.Thread]) -> None:
+    for thread in threads:
+        thread.join()
 
 
 class _Crew:
@@ -91,6 +101,7 @@ class _Crew:
         self.left: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self.verdicts: list[sweep.Verdict] = []
         self.broken: list[BaseException] = []
+        self._left_again = 0
         self._watch = watch
         self._until = until
 
@@ -110,13 +121,26 @@ class _Crew:
             with host.load() as load, suppress(queue.Empty):
                 faults = sweep.Sweep(host, load)
                 for _ in range(_LONGEST_LIFE):
-                    if self._is_over() or not self._do(self.left.get_nowait(), faults):
+                    if self._is_over() or not self._do_or_leave(self.left.get_nowait(), faults):
                         return
         except BulletproofError as error:
-            if not error.reference.startswith("traffic-"):
+            if not error.reference.startswith("traffic-"):  # the load's own end; its work was left to another host
                 raise
         finally:
             host.end()
+
+    def _do_or_leave(self, work: Work, faults: sweep.Sweep) -> bool:
+        """Do it; where the load on this host broke, so that nothing could be seen, another host does it."""
+        try:
+            return self._do(work, faults)
+        except BulletproofError as error:
+            if not error.reference.startswith("traffic-"):
+                raise
+            self._left_again += 1
+            if self._left_again > _MOST_LEFT_AGAIN:
+                raise BulletproofError("load-broken", f"the load broke {self._left_again} times: {error}") from error
+            self.left.put(work)
+            return False
 
     def _do(self, work: Work, faults: sweep.Sweep) -> bool:
         verdict = work(faults)
