@@ -35,6 +35,7 @@ VERBS: dict[str, Verb] = {
     "abort": Verb("Deploy", "Undo the deployment that runs"),
     "env": Verb("Deploy", "Set, list and unset the app's settings"),
     "status": Verb("Look", "What runs, since when, and where"),
+    "check": Verb("Look", "Whether all is well, for people and for monitoring"),
     "releases": Verb("Look", "Every deployment and how it ended"),
     "logs": Verb("Look", "What the app prints"),
     "backup": Verb("Operate", "Make, prove, list, restore and prune backups of the data"),

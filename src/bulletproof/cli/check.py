@@ -1,0 +1,88 @@
+"""`bulletproof check`: whether all is well, for people and for monitoring."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from bulletproof.cli.client import typed_there
+from bulletproof.cli.status import read_status
+from bulletproof.cli.target import Target, find_target, host_options
+from bulletproof.domain.check import Finding, State, nagios, prometheus, worst
+from bulletproof.operations.checks import CHECKS, Ground, run_checks
+from bulletproof.wiring import config_of, connect
+
+_MARKS = {
+    State.OK: ("✓", "green"),
+    State.WARNING: ("!", "yellow"),
+    State.CRITICAL: ("✗", "red"),
+    State.UNKNOWN: ("?", "red"),
+}
+_NAMES = ", ".join(CHECKS)
+
+
+@click.command("check")
+@click.option(
+    "--only", "names", multiple=True, metavar="NAME", type=click.Choice(list(CHECKS)), help=f"Only this one: {_NAMES}."
+)
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json", "nagios", "prometheus"]), default="text", show_default=True
+)
+@click.option("--watch", type=click.FloatRange(min=1), metavar="SECONDS", help="Look again and again.")
+@host_options
+@click.pass_obj
+def check_command(
+    root: Path,
+    *,
+    names: tuple[str, ...],
+    form: str,
+    watch: float | None,
+    verb_root: Path | None,
+    app_name: str | None,
+) -> None:
+    """Look at everything of the app that runs, changing nothing.
+
+    Exit status: 0 when all is well, 1 when something should be better looked after, 2 when something is broken, 3 when
+    something could not be looked at.
+    """
+    target = find_target(root, verb_root, app_name)
+    while True:
+        found = _look(target, names)
+        click.echo(_shown(target.app, found, form))
+        if watch is None:
+            sys.exit(int(worst(found)))
+        time.sleep(watch)
+
+
+def _look(target: Target, names: tuple[str, ...]) -> tuple[Finding, ...]:
+    status = read_status(target)
+    config = (config_of(target.layout, status.live.release) if status.live else None) or target.config
+    config = config or find_target(target.root, None, None).config
+    assert config is not None  # noqa: S101  find_target without a name gives the project's or raises
+    return run_checks(Ground(host=connect(target.root, target.app, config), status=status), names)
+
+
+def _shown(app: str, found: tuple[Finding, ...], form: str) -> str:
+    match form:
+        case "json":
+            checks = [{**asdict(finding), "state": finding.state.word} for finding in found]
+            return json.dumps({"app": app, "state": worst(found).word, "checks": checks})
+        case "nagios":
+            return nagios(app, found)
+        case "prometheus":
+            return prometheus(app, found)
+        case _:
+            return "\n".join(line for finding in found for line in _lines(finding))
+
+
+def _lines(finding: Finding) -> list[str]:
+    mark, colour = _MARKS[finding.state]
+    lines = [f"{click.style(mark, fg=colour)} {finding.name.ljust(14)} {finding.words}"]
+    if finding.hint:
+        lines.append(f"  {' ' * 14} {click.style('hint:', fg='cyan')} {typed_there(finding.hint)}")
+    return lines
