@@ -124,6 +124,7 @@ def new_folder(path: Path, *, mode: int = 0o755) -> Iterator[Path]:
         os.chmod(temporary, mode)
         _sync_each(temporary)
         os.rename(temporary, path)
+    # The name is durable once its folder is, as that of a file.
     sync_folder(path.parent)
 
 
