@@ -219,7 +219,8 @@ BUGS = (
         "what a restore replaced is thrown away before it is a backup",
         "bulletproof.operations.restore",
         "        backup = backup_of(host, attempt.deployment, Reason.RESTORE)\n",
-        "        backup = backup_of(host, attempt.deployment, Reason.RESTORE)\n        host.backups.discard_replaced(number)\n",
+        "        backup = backup_of(host, attempt.deployment, Reason.RESTORE)\n"
+        "        host.backups.discard_replaced(number)\n",
     ),
     Bug(
         "a snapshot is thrown away although no backup was made of it",
