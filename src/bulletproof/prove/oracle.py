@@ -33,7 +33,8 @@ _ASIDE = re.compile(r"/set-aside(/\d+-(migrated|replaced)[\w-]*\.db)?$")
 _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
 _NUMBER = re.compile(r"\d+")
 _COMMITTED = """
-SELECT number, title FROM deployment WHERE number IN (SELECT deployment FROM record WHERE kind = 'commit')
+SELECT number, CASE kind WHEN 'deploy' THEN title ELSE '' END FROM deployment
+WHERE number IN (SELECT deployment FROM record WHERE kind = 'commit')
 ORDER BY number
 """
 _RESTORED = """
@@ -57,7 +58,7 @@ class World:
     """The deployment that the journal says is live."""
     release: str
     committed: tuple[tuple[int, str], ...]
-    """The deployments that were committed, oldest first: number, and title of the revision."""
+    """The deployments that were committed, oldest first: number, and the title of a revision that was new then."""
     files: frozenset[str]
     schema: tuple[str, ...]
     rows: Mapping[str, int]
