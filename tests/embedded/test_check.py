@@ -41,11 +41,12 @@ def test_a_healthy_host_gives_no_alarm(app: LiveApp) -> None:
     for _ in range(10):
         done = app.run("check")
         assert done.status == 0, done.out
-        assert done.out.count("✓") == len(done.out.splitlines()) == 13
-    assert app.run("check", "--format", "nagios", status=0).out.startswith(f"OK - {app.name}: 13 checks are well | ")
+        assert done.out.count("✓") == len(done.out.splitlines()) == 14
+    assert app.run("check", "--format", "nagios", status=0).out.startswith(f"OK - {app.name}: 14 checks are well | ")
     assert (
         f'bulletproof_check_state{{app="{app.name}",check="disk"}} 0' in app.run("check", "--format", "prometheus").out
     )
+    assert "WAL journal, synchronous " in str(findings(app)["durability"]["words"])
     assert list(findings(app, "--only", "disk", "--only", "service")) == ["service", "disk"]
 
 

@@ -15,6 +15,7 @@ from bulletproof.domain.backup import Backup, Damaged, Reason
 from bulletproof.domain.check import Finding, Seen, Severity, State
 from bulletproof.domain.config import AppConfig, Server
 from bulletproof.domain.cron import NEVER
+from bulletproof.domain.durability import Durability
 from bulletproof.domain.health import Answer, falls_back_to_root
 from bulletproof.domain.process import Phase
 from bulletproof.effects.file_facts import free_inodes, is_private, mode_of, others_may, size_of
@@ -237,6 +238,27 @@ def _backups(ground: Ground) -> Seen:
     return Seen(words=f"{len(backups)}, the newest {newest.name}, {hours:.0f} hours old, proven")
 
 
+def _durability(ground: Ground) -> Seen:
+    """What a power cut may cost, by what the release did with its database when it was rehearsed."""
+    live = ground.status.live
+    try:
+        content = ground.host.layout.report(live.number if live else 0).read_bytes()
+    except FileNotFoundError:
+        return Seen(words="not known before the next deployment is rehearsed")
+    told = msgspec.json.decode(content, type=_Reported).durability
+    if told is None:
+        return Seen(words="not known: the rehearsal could not tell")
+    if told.warnings:
+        return Seen(words=f"{told.words}; {told.warnings[0]}", is_good=False, hint="bulletproof plan")
+    return Seen(words="; ".join((told.words, *told.advice)))
+
+
+class _Reported(msgspec.Struct):
+    """The part of a rehearsal's report that is asked for."""
+
+    durability: Durability | None = None
+
+
 def _disk(ground: Ground) -> Seen:
     """The disk has room, in bytes and in files."""
     free, least = ground.host.resources().free_disk // _MIB, ground.config.require.free_disk_mib
@@ -268,6 +290,7 @@ CHECKS: Mapping[str, Check] = {
     "previous": Check(looks_at="a release to roll back to", look=_previous, severity=Severity.WANTED),
     "database-file": Check(looks_at="permissions, size, log", look=_database_file),
     "database": Check(looks_at="that it can be read, its tables", look=_database),
+    "durability": Check(looks_at="what a power cut may cost", look=_durability, severity=Severity.WANTED),
     "settings": Check(looks_at="modes, and names that are gone", look=_settings),
     "backups": Check(looks_at="age and proof", look=_backups, severity=Severity.WANTED),
     "disk": Check(looks_at="bytes and inodes", look=_disk),
@@ -302,6 +325,6 @@ def _look(name: str, check: Check, ground: Ground) -> Finding:
         words, hint = seen.words, "" if seen.is_good else seen.hint
     except BulletproofError as error:
         state, words, hint = check.severity.state, error.message, error.hint
-    except OSError as error:
+    except (OSError, msgspec.MsgspecError) as error:
         state, words = State.UNKNOWN, f"it could not be looked at: {error}"
     return Finding(name=name, state=state, words=words, hint=hint, seconds=round(time.monotonic() - begun, 4))
