@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 
 import click
 import msgspec
@@ -27,7 +26,16 @@ from bulletproof.cli.offsite import (
     verify_off_site,
 )
 from bulletproof.cli.render import choose_renderer
-from bulletproof.cli.target import Target, find_target, host_options, json_option, open_session, sent_with, wait_option
+from bulletproof.cli.target import (
+    Target,
+    find_target,
+    host_options,
+    json_option,
+    open_session,
+    patience_option,
+    sent_with,
+    wait_option,
+)
 from bulletproof.cli.trial import closing_journal, config_for, connect_live, prove, require_live, scratch, show_proof
 from bulletproof.cli.wording import moment, size
 from bulletproof.cli.words import show_error
@@ -45,8 +53,6 @@ from bulletproof.operations.backups import NOTHING, make_backup, prune_backups
 from bulletproof.operations.plan import require_quiet
 from bulletproof.operations.restore import preview_restore
 from bulletproof.wiring import connect_backups, connect_planned
-
-F = TypeVar("F", bound=Callable[..., object])
 
 _SCHEDULED_WAIT_SECONDS = 3600.0
 """A backup by the clock waits for a deployment to end; nobody looks at it meanwhile."""
@@ -68,21 +74,10 @@ def backup_command() -> None:
     """
 
 
-def _wait_option(function: F) -> F:
-    return click.option(
-        "--wait",
-        "wait_seconds",
-        type=click.FloatRange(min=0),
-        default=0.0,
-        metavar="SECONDS",
-        help="Wait so long for a deployment to end, instead of refusing at once.",
-    )(function)
-
-
 @backup_command.command("create")
 @click.option("--scheduled", "is_scheduled", is_flag=True, hidden=True)
 @host_options
-@_wait_option
+@patience_option("a deployment")
 @json_option
 @click.pass_obj
 def create_command(
@@ -204,7 +199,7 @@ def verify_command(
 
 @backup_command.command("prune")
 @host_options
-@_wait_option
+@patience_option("a deployment")
 @json_option
 @click.pass_obj
 def prune_command(

@@ -96,10 +96,8 @@ def connect_command(
     if bool(key_file) + bool(recipient) + is_plain > 1:
         raise click.UsageError("--key-file, --recipient and --unencrypted exclude each other")
     told = _told(key_file, is_from_stdin=is_from_stdin)
-    identity = told.identity
-    is_new = not (identity or recipient or is_plain)
-    if is_new:
-        identity, recipient = new_identity()
+    is_new = not (told.identity or recipient or is_plain)
+    identity = new_identity()[0] if is_new else told.identity
     connection = Connection(
         url=url,
         secrets=told.secrets if url.startswith("s3:") else {},
@@ -107,24 +105,33 @@ def connect_command(
         identity=identity,
         is_continuous=is_continuous,
     )
-    if is_continuous:
+    _keep_if_it_works(target, connection)
+    _tell_connected(connection, new_key=identity if is_new else "")
+
+
+def _keep_if_it_works(target: Target, connection: Connection) -> None:
+    """Write the connection down once a file was written there and read again."""
+    if connection.is_continuous:
         require_replicable(connection)
-    depot = depot_of(connection)
     with scratch_folder(f"bulletproof-offsite-{target.app}-") as scratch:
-        try_connection(depot, connection, target.app, scratch)
+        try_connection(depot_of(connection), connection, target.app, scratch)
     keep_connection(target.layout, connection)
-    click.echo(f"backups are sent to {depot.called} from now on, {_words(connection)}", err=True)
-    if is_continuous:
+
+
+def _tell_connected(connection: Connection, *, new_key: str) -> None:
+    """Say where backups go from now on, and show a key that was made for it."""
+    click.echo(f"backups are sent to {depot_of(connection).called} from now on, {_words(connection)}", err=True)
+    if connection.is_continuous:
         click.echo(
             "every change of the database is sent there too from the next deployment or `bulletproof restart` on,"
             " about a second later; this replica is not encrypted, since Litestream cannot",
             err=True,
         )
-    if is_new:
+    if new_key:
         click.echo(
             "this key reads them; it is on the host, and you keep it elsewhere too, or they are lost with it:", err=True
         )
-        click.echo(identity)
+        click.echo(new_key)
 
 
 def _told(key_file: Path | None, *, is_from_stdin: bool) -> _Keys:

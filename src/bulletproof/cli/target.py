@@ -91,14 +91,19 @@ def wait_option(function: F) -> F:
             detach_and_watch(target.layout.lock, is_left=is_left)
         return function(*args, **kwargs)
 
+    return patience_option("another deployment")(cast("F", here_or_detached))
+
+
+def patience_option(whom: str) -> Callable[[F], F]:
+    """How long to wait for `whom`, for a verb that takes the lock and is always done where it was typed."""
     return click.option(
         "--wait",
         "wait_seconds",
         type=click.FloatRange(min=0),
         default=0.0,
         metavar="SECONDS",
-        help="Wait so long for another deployment to end, instead of refusing at once.",
-    )(cast("F", here_or_detached))
+        help=f"Wait so long for {whom} to end, instead of refusing at once.",
+    )
 
 
 def detach_option(function: F) -> F:
