@@ -121,6 +121,9 @@ def test_a_place_that_is_gone_costs_no_backup(make_app: MakeApp, tmp_path: Path)
     place = tmp_path / "disk"
     place.mkdir()
     connect(app, f"file://{place}")
+    missing = app.run("backup", "connect", f"file://{tmp_path}/none")
+    assert (missing.status, "could not be put" in missing.err or "is not there" in missing.err) == (1, True)
+    assert "removed" not in missing.err
     place.rename(tmp_path / "unplugged")
     (tmp_path / "disk").write_text("no folder")
     done = app.run("backup", "create")

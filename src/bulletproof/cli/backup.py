@@ -132,7 +132,7 @@ def _prune_unless_busy(target: Target, live: Live, *, as_json: bool) -> tuple[st
         return ()
 
 
-@backup_command.command("list")
+@backup_command.command("list", short_help="List the backups, newest first.")
 @click.option("--off-site", "is_off_site", is_flag=True, help="Those that lie off site.")
 @host_options
 @json_option
@@ -155,7 +155,7 @@ def list_command(root: Path, *, is_off_site: bool, verb_root: Path | None, app_n
         click.echo("no backups yet; by the clock, before each migration, or now: bulletproof backup create", err=True)
 
 
-@backup_command.command("verify")
+@backup_command.command("verify", short_help="Restore backups for a trial.")
 @click.argument("names", nargs=-1, metavar="[NAME...]")
 @click.option("--all", "is_all", is_flag=True, help="All of them; the newest alone when nothing is named.")
 @click.option("--off-site", "is_off_site", is_flag=True, help="Restored from where they lie off site.")

@@ -14,6 +14,7 @@ from bulletproof.cli.client import typed_there
 from bulletproof.cli.status import read_status
 from bulletproof.cli.target import Target, find_target, host_options
 from bulletproof.domain.check import Finding, State, nagios, prometheus, worst
+from bulletproof.errors import UsageError
 from bulletproof.operations.checks import CHECKS, Ground, run_checks
 from bulletproof.wiring import config_of, connect
 
@@ -61,7 +62,9 @@ def check_command(
 
 def _look(target: Target, names: tuple[str, ...]) -> tuple[Finding, ...]:
     status = read_status(target)
-    config = (config_of(target.layout, status.live.release) if status.live else None) or target.config
+    if status.live is None:
+        raise UsageError("nothing-deployed", f"no release of {target.app} is live", hint="bulletproof deploy")
+    config = config_of(target.layout, status.live.release) or target.config
     config = config or find_target(target.root, None, None).config
     assert config is not None  # noqa: S101  find_target without a name gives the project's or raises
     return run_checks(Ground(host=connect(target.root, target.app, config), status=status), names)

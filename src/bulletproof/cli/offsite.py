@@ -50,7 +50,7 @@ def _with_secrets(context: click.Context) -> Iterator[Parcel]:
         yield Parcel(words=(*words_of(context, without=("key_file",)), "--from-stdin"), given=given)
 
 
-@click.command("connect")
+@click.command("connect", short_help="Send each backup off this machine as well.")
 @click.argument("url", required=False)
 @click.option("--off", "is_off", is_flag=True, help="Send backups nowhere any more. What lies there stays.")
 @click.option(
@@ -162,7 +162,7 @@ def _words(connection: Connection) -> str:
     return f"encrypted for {connection.recipient}" + ("" if connection.identity else ", whose key is not on this host")
 
 
-@click.command("send")
+@click.command("send", short_help="Send what does not lie off site yet.")
 @host_options
 @json_option
 @click.pass_obj
@@ -203,7 +203,7 @@ def _show_sent(name: str, sent: Sent, *, as_json: bool) -> None:
         click.echo(f"  {name} is at {sent.called}, {'encrypted' if sent.is_encrypted else 'not encrypted'}")
 
 
-@click.command("fetch")
+@click.command("fetch", short_help="Bring a backup back from off site.")
 @click.argument("name", required=False)
 @click.option("--at", "at", metavar="TIME", help="The database as it was then: ISO 8601 (UTC), or '10 minutes ago'.")
 @host_options

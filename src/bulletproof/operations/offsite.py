@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Protocol
 
@@ -36,12 +37,15 @@ def try_connection(depot: Depot, connection: Connection, app: str, scratch: Path
     name = f"{app}/probe-{scratch.name}"
     try:
         _put(depot, connection, probe, name, scratch)
-        if connection.is_encrypted and not connection.identity:
-            return  # what is written here can be read only elsewhere
-        _get(depot, connection, name, back, scratch)
-    finally:
-        depot.remove(_encrypted(connection, name))
-    if back.read_bytes() != _PROBE:
+        # What only another machine has the key to can be read only there.
+        if connection.identity or not connection.is_encrypted:
+            _get(depot, connection, name, back, scratch)
+    except BaseException:
+        with contextlib.suppress(StepFailed):  # why it cannot be used is told, and not that it cannot be tidied
+            depot.remove(_encrypted(connection, name))
+        raise
+    depot.remove(_encrypted(connection, name))
+    if back.exists() and back.read_bytes() != _PROBE:
         raise StepFailed("offsite-failed", f"{depot.called} gave back something else than was put there")
 
 
