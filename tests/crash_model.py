@@ -261,6 +261,7 @@ class World:
             chronicle=lambda _line: None,
             prune_logs=lambda _number: None,
             keep_report=lambda _number, _content: None,
+            claim_data=lambda: None,
             clock=lambda: self.seconds,
             sleep=self.sleep,
             **mortal,

@@ -549,6 +549,11 @@ class Host:
     engine: tuple[str, ...]
     """Our own command line, as a supervisor runs it: the words of a verb come behind it."""
     adoption: Adoption
+    claim_data: Callable[[], None]
+    """Let what was just made in the data be ours to protect and the app's to write; where all is one user's, nothing.
+
+    Raises Refused for a link in the place of something of ours. Idempotent.
+    """
     keep_report: Callable[[int, bytes], None]
     """Write what deployment `number`'s rehearsal found, for people and for `releases`."""
     resources: Callable[[], Resources]

@@ -25,14 +25,18 @@ from bulletproof.adapters.releases import BuiltReleases
 from bulletproof.adapters.settings import FileSettings
 from bulletproof.adapters.sqlite import SqliteDatabase
 from bulletproof.adapters.swap import SqliteSwap
+from bulletproof.adapters.systemd import SystemdSupervisor
+from bulletproof.domain.account import BUILD_USER, PROXY_USER, Accounts, sandbox_of
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.deployment import Live
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout, PlannedLayout, runtime_folder
 from bulletproof.domain.offsite import Connection
+from bulletproof.domain.ownership import owned
 from bulletproof.effects import durable
 from bulletproof.effects.depot import Depot
 from bulletproof.effects.logs import tail
+from bulletproof.effects.ownership import acting_as, claim, find_account, make_missing
 from bulletproof.effects.probe import ask_port, ask_socket
 from bulletproof.engine.journal import utc_now
 from bulletproof.errors import NeedsPerson, StepFailed
@@ -108,8 +112,33 @@ def connect_settings(layout: Layout) -> SettingsStore:
 
 
 def connect(root: Path, app: str, config: AppConfig) -> Host:
-    """The embedded host of an app."""
-    return _connect(layout_of(root, app), config)
+    """The host of an app: a server that was set up, or the embedded one of a folder. Raises Refused."""
+    layout, accounts = layout_of(root, app), accounts_of(root, config)
+    host = _connect(layout, config, accounts)
+    if accounts is None:
+        return host
+    everything = owned(layout, accounts, config.app.persistent, config.database.file)
+    # Whatever the app could exchange for a link is ours before any of it is opened.
+    claim(one for one in everything if one.path.is_relative_to(layout.data))
+    supervisor = SystemdSupervisor(
+        app,
+        confine=lambda name: sandbox_of(name, layout, accounts),
+        prepare=lambda: make_missing(everything),
+    )
+    return dataclasses.replace(host, supervisor=supervisor, claim_data=lambda: claim(everything[2:]))
+
+
+def accounts_of(root: Path, config: AppConfig) -> Accounts | None:
+    """Who runs what of an app; None on the embedded host, where all of it is whoever deploys. Raises Refused."""
+    if not is_server(root):
+        return None
+    app, proxy, builder = map(find_account, (config.app.user, PROXY_USER, BUILD_USER))
+    return Accounts(app=app, proxy=proxy, builder=builder)
+
+
+def is_server(root: Path) -> bool:
+    """Whether this root is that of a server, whose processes are systemd's and belong to users of their own."""
+    return root == Path("/")
 
 
 def connect_planned(layout: PlannedLayout, config: AppConfig) -> Host:
@@ -118,18 +147,31 @@ def connect_planned(layout: PlannedLayout, config: AppConfig) -> Host:
     All that is made lies below the layout's root, and below its runtime folder.
     """
     _lend(layout.live, layout)
-    releases = BuiltReleases(
-        layout, find_entry, lent=layout.live.cache, collect_static=functools.partial(collect_static, layout.data)
-    )
+    accounts = accounts_of(layout.live.root, config)
+    releases = _releases(layout, layout.data, accounts, lent=layout.live.cache)
     return dataclasses.replace(
-        _connect(layout, config), releases=releases, resources=lambda: _resources(layout.live.home)
+        _connect(layout, config, accounts), releases=releases, resources=lambda: _resources(layout.live.home)
     )
 
 
 def connect_bench(layout: PlannedLayout, config: AppConfig, file: Path) -> Host:
     """The same, with rehearsals on copies of the database `file` instead of the live one."""
-    host = connect_planned(layout, config)
-    return dataclasses.replace(host, rehearsal=CellRehearsal(layout, file, lambda: f"127.0.0.1:{host.proxy.port()}"))
+    host, accounts = connect_planned(layout, config), accounts_of(layout.live.root, config)
+    user = accounts.app if accounts else None
+    rehearsal = CellRehearsal(layout, file, lambda: f"127.0.0.1:{host.proxy.port()}", user)
+    return dataclasses.replace(host, rehearsal=rehearsal)
+
+
+def _releases(layout: Layout, data: Path, accounts: Accounts | None, lent: Path | None = None) -> BuiltReleases:
+    builder = accounts.builder if accounts else None
+    return BuiltReleases(
+        layout,
+        find_entry,
+        lent=lent,
+        collect_static=functools.partial(collect_static, data, builder),
+        builder=builder,
+        user=accounts.app if accounts else None,
+    )
 
 
 def _lend(live: Layout, layout: Layout) -> None:
@@ -148,34 +190,37 @@ def _resources(home: Path) -> Resources:
     return Resources(free_disk=shutil.disk_usage(place).free, free_memory=psutil.virtual_memory().available)
 
 
-def _connect(layout: Layout, config: AppConfig) -> Host:
-    proxy = CaddyProxy(layout, config.proxy.port)
+def _connect(layout: Layout, config: AppConfig, accounts: Accounts | None) -> Host:
+    proxy = CaddyProxy(layout, config.proxy.port, runs_apart=accounts is not None)
     file = layout.data / config.database.file
+    user = accounts.app if accounts else None
 
     def public_host() -> str:
         return f"127.0.0.1:{proxy.port()}"
 
     def ask_instance(number: int, path: str, timeout_seconds: float) -> Answer:
-        return ask_socket(layout.web_socket(number), path, host=public_host(), timeout_seconds=timeout_seconds)
+        with acting_as(accounts.proxy if accounts else None, user.group if user else None):
+            return ask_socket(layout.web_socket(number), path, host=public_host(), timeout_seconds=timeout_seconds)
 
     def ask_public(path: str, timeout_seconds: float) -> Answer:
         return ask_port(proxy.port(), path, timeout_seconds=timeout_seconds)
 
     return Host(
         layout=layout,
-        releases=BuiltReleases(layout, find_entry, collect_static=functools.partial(collect_static, layout.data)),
+        releases=_releases(layout, layout.data, accounts),
         supervisor=EmbeddedSupervisor(layout),
         proxy=proxy,
         database=SqliteDatabase(file),
-        migrator=Migrators(layout, file),
-        migrator_of=lambda other: Migrators(layout, other),
+        migrator=Migrators(layout, file, account=user),
+        migrator_of=lambda other: Migrators(layout, other, account=user),
         settings=FileSettings(layout),
-        rehearsal=CellRehearsal(layout, file, public_host),
+        rehearsal=CellRehearsal(layout, file, public_host, user),
         swap=SqliteSwap(layout, file),
-        backups=FolderBackups(layout, file, utc_now),
+        backups=FolderBackups(layout, file, utc_now, user),
         replica=connect_replica(layout, file),
         engine=(sys.executable, "-P", "-m", "bulletproof", "--root", str(layout.root)),
-        adoption=CheckoutAdoption(layout, file),
+        adoption=CheckoutAdoption(layout, file, user),
+        claim_data=lambda: None,
         keep_report=lambda number, content: _keep_report(layout, number, content),
         resources=lambda: _resources(layout.home),
         ask_instance=ask_instance,
@@ -229,6 +274,7 @@ def _wipe(layout: Layout) -> None:
         layout.frozen_settings,
         layout.told,
         layout.replica_work,
+        layout.proxy_home,
     ):
         durable.remove_tree(path)
     durable.remove(layout.port)

@@ -220,7 +220,7 @@ def test_all_of_it_dies_with_its_starter(stage: Stage) -> None:
 
 def test_what_the_kernel_forbids_is_told() -> None:
     """Where a user may make no namespaces, the trial says so in the system's words, and nothing was run."""
-    plan = '{"namespaces": true, "root": "/nowhere", "read_only": [], "writable": [], "memory": 1, "folder": "/", "argv": ["/usr/bin/touch", "/tmp/bp-ran"], "environment": {}}'  # noqa: E501
+    plan = '{"namespaces": true, "account": null, "root": "/nowhere", "read_only": [], "writable": [], "memory": 1, "folder": "/", "argv": ["/usr/bin/touch", "/tmp/bp-ran"], "environment": {}}'  # noqa: E501
 
     tried = run((sys.executable, "-I", "-S", cell_script.__file__), folder=Path("/"), input_text=plan)
 
@@ -289,6 +289,7 @@ def test_a_cell_that_a_broken_disk_prevents_is_told_without_a_traceback() -> Non
     """Found by an EIO at a mkdir of its root: people were shown where in our code it happened."""
     plan: cell_script.Plan = {
         "namespaces": False,
+        "account": None,
         "root": "/",
         "read_only": [],
         "writable": [],

@@ -24,7 +24,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 _SUITE = "bookworm"
 _PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "openssh-server"),
-    *("curl", "sqlite3", "git", "iproute2", "ca-certificates"),
+    *("curl", "sqlite3", "git", "iproute2", "ca-certificates", "logrotate"),
 )
 _BUILD_SECONDS = 600.0
 _BOOT_SECONDS = 60.0

@@ -25,7 +25,7 @@ TOP_KEYS = (
     "name, app, health, database, proxy, drain, keep, backup, migrations, hold, rehearsal, require, workers, timers,"
     " hosts"
 )
-APP_KEYS = "entry, server, workers, threads, timeout_seconds, persistent"
+APP_KEYS = "entry, server, workers, threads, timeout_seconds, user, persistent"
 NAME_WORDS = "2 to 32 lower case letters, digits and dashes, a letter first and no dash last"
 
 

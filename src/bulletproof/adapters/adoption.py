@@ -9,12 +9,14 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from bulletproof.domain.account import Account
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.web import surroundings
 from bulletproof.effects import durable, tree
 from bulletproof.effects.isolation import Cell, end_at_once, is_remapped, start_in_cell, why_not
 from bulletproof.effects.logs import tail
+from bulletproof.effects.ownership import acting_as, give, hand_tree, share
 from bulletproof.effects.sqlite_copy import copy_database, settle_copy
 from bulletproof.effects.sqlite_file import read_whole
 from bulletproof.effects.sqlite_found import DatabaseFile, database_files, describe_database, is_database, users_of
@@ -40,6 +42,8 @@ class CheckoutAdoption:
 
     layout: Layout
     database: Path
+    user: Account | None = None
+    """As whom the app runs, when we are root."""
 
     def find(self, number: int, manifest: Manifest, folder: Path, settings: Mapping[str, str]) -> Origin:
         """Ask a built release what it opens with these settings, and see what of it is there in `folder`."""
@@ -78,6 +82,7 @@ class CheckoutAdoption:
             copy_database(file, copy)
             settle_copy(copy)
             reading = read_whole(copy)
+            give(copy, self.user)
             durable.rename(copy, place)
         except Refused as error:
             words = f"the database {file} was copied, and the copy is not whole: {error.message}"
@@ -95,7 +100,11 @@ class CheckoutAdoption:
 
     def fill(self, folder: Path, names: tuple[str, ...]) -> int:
         """Copy every file of these folders that the persistent ones do not have yet, each whole or not at all."""
-        return sum(_fill(folder / name, self.layout.persistent / name) for name in names if (folder / name).is_dir())
+        there = [name for name in names if (folder / name).is_dir()]
+        count = sum(_fill(folder / name, self.layout.persistent / name) for name in there)
+        for name in there:
+            share(self.layout.persistent / name, self.user)
+        return count
 
     def _ask(self, number: int, manifest: Manifest, settings: Mapping[str, str]) -> _Opened:
         """Load the release in a cell where its source can be written to, since it is a copy that is gone afterwards."""
@@ -107,14 +116,24 @@ class CheckoutAdoption:
             durable.make_folder(scratch / "data", mode=0o700)
             tree.copy_tree(self.layout.source(manifest.release), scratch / "source")
             self._leave_links_out(scratch / "source", manifest.config)
+            if self.user is not None:
+                for name in ("source", "data", "told"):
+                    hand_tree(scratch / name, self.user)
             self._run(number, manifest, settings)
             answer = scratch / "told" / "answer.json"
-            if answer.exists():
-                return msgspec.json.decode(answer.read_bytes(), type=_Opened)
+            if (content := self._read(answer)) is not None:
+                return msgspec.json.decode(content, type=_Opened)
             said = " / ".join(tail(scratch / "log", _LAST_LINES)) or "it said nothing"
             return _Opened(trouble=f"it gave no answer: {said}")
         finally:
             durable.remove_tree(scratch)
+
+    def _read(self, answer: Path) -> bytes | None:
+        """What the app's process has written, and nothing that only we could read: it may have laid a link there."""
+        if self.user is not None:
+            give(answer.parents[1], self.user)  # the scratch is ours alone
+        with acting_as(self.user):
+            return answer.read_bytes() if answer.exists() else None
 
     def _leave_links_out(self, source: Path, config: AppConfig) -> None:
         """No link to our own database in the copy, or the app would open that; the persistent folders are empty."""
@@ -134,6 +153,7 @@ class CheckoutAdoption:
                 read_only=(self.layout.release(manifest.release), python.resolve().parents[1], _ANSWER),
                 writable={scratch / "source": source, scratch / "data": self.layout.data, told: told},
                 memory_bytes=config.rehearsal.memory_mib << 20,
+                account=self.user,
             ),
             (
                 *(str(python), str(_ANSWER), "opens", str(told / "answer.json"), str(source)),

@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from bulletproof import __version__
+from bulletproof.domain.account import Account
 from bulletproof.domain.backup import (
     FORMAT,
     MANIFEST,
@@ -33,6 +34,7 @@ from bulletproof.domain.backup import (
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.offsite import SENT, Sent
 from bulletproof.effects import durable
+from bulletproof.effects.ownership import share
 from bulletproof.effects.packing import (
     Archived,
     Mismatch,
@@ -60,8 +62,9 @@ _MANIFEST_BYTES = 16 << 20
 class FolderBackups:
     """The port Backups; `now` tells the time in UTC."""
 
-    def __init__(self, layout: Layout, file: Path, now: Callable[[], str]) -> None:
+    def __init__(self, layout: Layout, file: Path, now: Callable[[], str], user: Account | None = None) -> None:
         self._layout = layout
+        self._user = user
         self._file = file
         self._now = now
 
@@ -191,6 +194,8 @@ class FolderBackups:
             wanted = backup.manifest.files
             _require(backup, "" if count == wanted else f"it has {count} files, not {wanted}")
             self._link_database(target, names, links)
+            for name in names:
+                share(target / name, self._user)
             durable.sync_tree(target)
         except BaseException:
             durable.remove_tree(target)
@@ -319,7 +324,7 @@ class FolderBackups:
 
     def _take_folders(self, wish: Taking, building: Path) -> Archived | None:
         there = {name: path for name, path in wish.folders.items() if path.is_dir()}
-        return pack_folders(there, building, _ARCHIVE, compress=wish.compress) if there else None
+        return pack_folders(there, building, _ARCHIVE, compress=wish.compress, reader=self._user) if there else None
 
     def _trusted(self, backup: Backup, read: Callable[[], T]) -> T:
         """What reading gives. Raises Refused where it meets anything else than what was written."""

@@ -51,6 +51,8 @@ class CaddyProxy:
     layout: Layout
     wished_port: int | None
     """The port that the configuration asks for; None lets one be chosen."""
+    runs_apart: bool = False
+    """Whether it runs as another user than we do: one that may read our Caddyfile and not make a log beside its own."""
 
     def process(self) -> ProcessSpec:
         """Caddy's process, its configuration written durably.
@@ -60,11 +62,12 @@ class CaddyProxy:
         """
         port = self._port_to_begin_with()
         self._make_folders()
-        durable.write_file(self._caddyfile, _caddyfile(self.layout, port), mode=0o600)
+        text = _caddyfile(self.layout, port, rolls=not self.runs_apart)
+        durable.write_file(self._caddyfile, text, mode=0o644 if self.runs_apart else 0o600)
         return ProcessSpec(
             name=PROXY,
             argv=(str(_program()), "run", "--config", str(self._caddyfile), "--adapter", "caddyfile"),
-            folder=self.layout.state,
+            folder=self.layout.proxy_home,
             log=self.layout.logs / "proxy.log",
             environment=dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"), str(self._storage)),
             stop_seconds=GRACE_SECONDS + _STOP_MARGIN_SECONDS,
@@ -77,7 +80,7 @@ class CaddyProxy:
         return ProcessSpec(
             name=RELAY,
             argv=(sys.executable, "-I", "-m", "bulletproof.adapters.relay", *sockets),
-            folder=self.layout.state,
+            folder=self.layout.proxy_home,
             log=self.layout.logs / "relay.log",
             environment={"LISTEN_FDS": "1"},
             listen=self.layout.hold_socket,
@@ -143,17 +146,18 @@ class CaddyProxy:
 
     @property
     def _caddyfile(self) -> Path:
-        return self.layout.state / "Caddyfile"
+        return self.layout.proxy_home / "Caddyfile"
 
     @property
     def _storage(self) -> Path:
-        return self.layout.state / "caddy"
+        return self.layout.proxy_storage
 
     def _make_folders(self) -> None:
         durable.make_folder(self.layout.logs)
         durable.make_folder(self.layout.sockets, mode=0o700)
         durable.make_folder(self.layout.state.parent)
         durable.make_folder(self.layout.state, mode=0o700)
+        durable.make_folder(self.layout.proxy_home, mode=0o700)
         durable.make_folder(self._storage, mode=0o700)
 
     def _free_port(self) -> int:
@@ -243,8 +247,8 @@ def _program() -> Path:
     )
 
 
-def _caddyfile(layout: Layout, port: int) -> str:
-    """The whole configuration of Caddy."""
+def _caddyfile(layout: Layout, port: int, *, rolls: bool) -> str:
+    """The whole configuration of Caddy, which `rolls` its log itself, or leaves that to logrotate."""
     absent = (f"{layout.app} is not running", "Please try again in a few seconds.")
     broken = (
         f"{layout.app} did not finish its answer",
@@ -255,8 +259,9 @@ def _caddyfile(layout: Layout, port: int) -> str:
         grace=GRACE_SECONDS,
         patience=PATIENCE_SECONDS,
         buffer=REQUEST_BUFFER_KIB,
-        storage=_quoted(f"{layout.state}/caddy"),
+        storage=_quoted(f"{layout.proxy_storage}"),
         access_log=_quoted(f"{layout.access_log}"),
+        rolling="roll_size 10MiB\n\t\t\troll_keep 5" if rolls else "roll_disabled",
         app_socket=_quoted(f"unix/{layout.app_socket}"),
         static=_quoted(f"{layout.current}/{layout.public('-').name}"),
         former=_quoted(f"{layout.former}/{layout.public('-').name}"),
@@ -330,8 +335,7 @@ http://:$port {
 
 	log {
 		output file $access_log {
-			roll_size 10MiB
-			roll_keep 5
+			$rolling
 		}
 		format filter {
 			wrap json

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from bulletproof.domain.account import Account
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.durability import Seen, connections_of
 from bulletproof.domain.health import Answer
@@ -30,6 +31,7 @@ from bulletproof.effects.isolation import (
     would_write,
 )
 from bulletproof.effects.logs import tail
+from bulletproof.effects.ownership import give
 from bulletproof.effects.probe import ask_socket
 from bulletproof.effects.process import Running
 from bulletproof.effects.sqlite_census import census, census_of
@@ -59,8 +61,11 @@ class _Replayed(msgspec.Struct, frozen=True, kw_only=True):
 class CellRehearsal:
     """The port Rehearsal; each deployment's scratch is named after its number, so any process can remove it."""
 
-    def __init__(self, layout: Layout, database: Path, public_host: Callable[[], str]) -> None:
+    def __init__(
+        self, layout: Layout, database: Path, public_host: Callable[[], str], account: Account | None = None
+    ) -> None:
         self._layout = layout
+        self._account = account
         self._database = database
         self._public_host = public_host
         self._running: Running | None = None
@@ -82,6 +87,8 @@ class CellRehearsal:
         scratch = self._layout.rehearsal(number)
         for folder in (scratch / "data", scratch / "root", self._sockets(number), self._layout.snapshots):
             durable.make_folder(folder, mode=0o700)
+        for folder in (scratch / "data", self._sockets(number)):
+            give(folder, self._account)
         if not self._database.exists() or not self._database.stat().st_size:
             return 0
         size = copy_database(self._database, self._layout.snapshot(number))
@@ -134,6 +141,7 @@ class CellRehearsal:
         data = self._beside(number)
         durable.remove_tree(data)
         durable.make_folder(data, mode=0o700)
+        give(data, self._account)
         self._start(number, manifest, command.argv, command.folder, command.environment, command.reads, data=data)
         assert self._running is not None  # noqa: S101  just started
         status = self._running.wait(timeout_seconds)
@@ -254,6 +262,11 @@ class CellRehearsal:
     ) -> None:
         """Start it where the live paths lead to the copy, or to `data` instead."""
         data = data or self._layout.rehearsal(number) / "data"
+        if self.copy(number).exists():
+            give(self.copy(number), self._account)
+        if not self._log(number).exists():
+            durable.write_file(self._log(number), b"", mode=0o640)
+            give(self._log(number), self._account)
         self._cell = self._plan(number, manifest.release, manifest.config, reads, data)
         self._running = start_in_cell(
             self._cell,
@@ -288,6 +301,7 @@ class CellRehearsal:
             noticed=(layout.source(release), layout.rehearsal(number) / "noticed"),
             database=(layout.data if is_remapped() else data) / self._database.name,
             memory_bytes=config.rehearsal.memory_mib * _MIB,
+            account=self._account,
         )
 
     def _filled_by_users(self, number: int, config: AppConfig) -> dict[Path, Path]:

@@ -15,8 +15,10 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from bulletproof.domain.account import Account
 from bulletproof.domain.config import AppConfig, Server
 from bulletproof.domain.layout import Layout
+from bulletproof.domain.ownership import ROOT
 from bulletproof.domain.source import Source
 from bulletproof.domain.static_files import Collected, public_path
 from bulletproof.domain.web import surroundings
@@ -25,6 +27,7 @@ from bulletproof.effects.cache import BuildCache, Use
 from bulletproof.effects.dependencies import Dependencies, read_dependencies
 from bulletproof.effects.interpreter import Interpreter, choose_interpreter
 from bulletproof.effects.local_packages import Need, install_local, need_of
+from bulletproof.effects.ownership import give, hand_tree, share
 from bulletproof.effects.requirements import locked, pins
 from bulletproof.effects.source import lay_source
 from bulletproof.effects.source_tree import find_static_folders
@@ -69,6 +72,10 @@ class BuiltReleases:
     downloads: Path | None = None
     lent: Path | None = None
     collect_static: Callable[[Path, Manifest, Mapping[str, str]], Collected] = lambda *_: Collected()
+    builder: Account | None = None
+    """As whom everything runs that packages and the framework do in a build, when we are root."""
+    user: Account | None = None
+    """Whose what users made is, when we are root."""
 
     def fetch(self, release: str, source: Source, config: AppConfig) -> Manifest:
         """Lay the source tree of a new release; whole or not at all. Raises StepFailed in words."""
@@ -107,7 +114,7 @@ class BuiltReleases:
             self._link_persistent(release, manifest.config.app.persistent)
             self._link_database(release, manifest.config)
             manifest = self._lay_public(folder, manifest, settings)
-            compile_bytecode(folder / "venv" / "bin" / "python", folder / "source")
+            compile_bytecode(_interpreter(folder), folder / "source")
             _write(folder, manifest)
             tree.seal(folder)
             durable.sync_tree(folder)
@@ -177,10 +184,14 @@ class BuiltReleases:
         cache.prepare()
         for leftover in (folder / "venv", scratch):
             durable.remove_tree(leftover)
-        durable.make_folder(scratch)
+        downloads = self.downloads or cache.folder / "uv"
+        for place in (scratch, downloads):
+            durable.make_folder(place)
+            give(place, self.builder)
         dependencies = read_dependencies(folder / "source")
         uv = dataclasses.replace(
-            find_uv(self.downloads or cache.folder / "uv"),
+            find_uv(downloads),
+            account=self.builder,
             settings=settings,
             variables=dependencies.variables,
             indexes=dependencies.indexes,
@@ -252,9 +263,12 @@ class BuiltReleases:
         source = self._unsealed(release) / "source"
         for path in _checked(names, source):
             shipped, kept = source / path, self.layout.persistent / path
+            is_new = not kept.exists()
             if shipped.is_dir() and not _has_something(kept):
                 self._move_into_data(release, shipped, kept)
             durable.make_folder(kept, mode=0o750)
+            for place in (*reversed(path.parents[:-1]), path) if is_new else ():
+                share(self.layout.persistent / place, self.user)
             durable.remove_tree(shipped)
             durable.make_folder(shipped.parent)
             durable.replace_symlink(shipped, self.layout.data / path)
@@ -285,7 +299,7 @@ class BuiltReleases:
 
     def _lay_public(self, folder: Path, manifest: Manifest, settings: Mapping[str, str]) -> Manifest:
         """Make the folder that the proxy gives out: a link to each folder of static files, at the path of its URL."""
-        collected = self.collect_static(folder, manifest, settings)
+        collected = self._collect(folder, manifest, settings)
         found = {path: f"source/{below}" for path, below in find_static_folders(folder / "source").items()}
         if path := public_path(collected.url):
             found[path] = os.path.relpath(collected.folder, folder.resolve())
@@ -294,6 +308,17 @@ class BuiltReleases:
         laid = [path for path in wanted if _link(public, path, found[path])]
         words = (f"{', '.join(laid)} given out by the proxy" if laid else "", collected.words)
         return dataclasses.replace(manifest, remarks=(*manifest.remarks, *filter(None, words)))
+
+    def _collect(self, folder: Path, manifest: Manifest, settings: Mapping[str, str]) -> Collected:
+        """Let the framework write in the release as long as it collects."""
+        if self.builder is None:
+            return self.collect_static(folder, manifest, settings)
+        hand_tree(folder, self.builder)
+        try:
+            return self.collect_static(folder, manifest, settings)
+        finally:
+            hand_tree(folder, ROOT)
+            tree.refuse_links_that_leave(folder, besides=self.layout.data)
 
     @property
     def _cache(self) -> BuildCache:
@@ -322,6 +347,14 @@ def _in_words(failure: str) -> Iterator[None]:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise StepFailed("disk-full", f"{failure}: the disk is full", hint="df -h") from error
         raise StepFailed("release-not-built", f"{failure}: {error}") from error
+
+
+def _interpreter(folder: Path) -> Path:
+    """The machine's Python that the release runs in. Raises StepFailed when a build has put one of its own there."""
+    python = (folder / "venv" / "bin" / "python").resolve()
+    if python.is_relative_to(folder.resolve()):
+        raise StepFailed("release-not-built", "a package replaced the Python that the release runs in")
+    return python
 
 
 def _read(folder: Path, release: str) -> Manifest:

@@ -10,12 +10,13 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from bulletproof.domain import units
+from bulletproof.domain.account import Sandbox
 from bulletproof.domain.process import Phase, ProcessSpec, ProcessState
 from bulletproof.domain.settings import for_app
 from bulletproof.domain.units import Patience
@@ -50,15 +51,27 @@ class _End(msgspec.Struct, frozen=True):
 
 
 class SystemdSupervisor:
-    """The processes of one app as units; `settings` and environment reach them by a file of root's alone."""
+    """The processes of one app as units; `settings` and environment reach them by a file of root's alone.
 
-    def __init__(self, app: str, patience: Patience | None = None) -> None:
+    `confine` tells what a process is kept to, by its name; `prepare` makes what its processes need to be there.
+    """
+
+    def __init__(
+        self,
+        app: str,
+        patience: Patience | None = None,
+        confine: Callable[[str], Sandbox | None] = lambda _: None,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
         self._app = app
         self._patience = patience or Patience()
+        self._confine = confine
+        self._prepare = prepare
         self._target = f"{app}-host.target"
 
     def ensure_running(self) -> None:
         """The app's target is active when this returns. Raises StepFailed."""
+        self._prepare()
         if not self.is_running():
             self._write(self._target, units.target(self._app))
             self._must("daemon-reload")
@@ -141,11 +154,12 @@ class SystemdSupervisor:
         """The unit files of a process, and what is in them."""
         unit = self._unit(process.name)
         environment = UNITS / units.beside(unit, "env")
-        files = {unit: units.service(self._app, process, environment, self._patience)}
+        sandbox = self._confine(process.name)
+        files = {unit: units.service(self._app, process, environment, self._patience, sandbox)}
         if process.schedule:
             files[units.beside(unit, "timer")] = units.timer(self._app, process)
         if process.listen is not None:
-            files[units.beside(unit, "socket")] = units.socket(self._app, process)
+            files[units.beside(unit, "socket")] = units.socket(self._app, process, sandbox)
         return files
 
     def _is_up(self, process: ProcessSpec, wanted: Mapping[str, str]) -> bool:
@@ -169,12 +183,20 @@ class SystemdSupervisor:
         unit = self._unit(process.name)
         if not process.log.parent.is_dir():
             durable.make_folder(process.log.parent)
+        self._make_log(process)
         variables = {**for_app(_settings(process.settings)), **process.environment}
         self._write(units.beside(unit, "env"), units.environment_file(variables), mode=_PRIVATE)
         for name, text in files.items():
             self._write(name, text)
         self._must("daemon-reload")
         self._ask("reset-failed", unit)  # what was given up before begins anew, with no crash counted
+
+    def _make_log(self, process: ProcessSpec) -> None:
+        """The process may open its own log, as /dev/stdout; it may not make one, nor rename it."""
+        sandbox = self._confine(process.name)
+        if sandbox is not None and not process.log.exists():
+            durable.write_file(process.log, b"", mode=0o660)
+            os.chown(process.log, 0, sandbox.account.group)
 
     def _write(self, name: str, text: str, mode: int = 0o644) -> None:
         durable.make_folder(UNITS)

@@ -93,7 +93,9 @@ class _Verbs(click.Group):
 
 
 def default_root() -> str:
-    """Where the embedded host lives when nobody says: the user's data directory."""
+    """Where apps live when nobody says: on a server that was set up /, else the user's data directory."""
+    if os.geteuid() == 0 and os.path.exists("/etc/bulletproof/server"):  # noqa: PTH110  see `bulletproof`
+        return "/"
     base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")  # noqa: PTH111  see `bulletproof`
     return f"{base}/bulletproof"
 

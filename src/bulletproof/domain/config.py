@@ -15,7 +15,7 @@ from bulletproof.domain.address import ADDRESS
 Name = Annotated[
     str,
     Meta(
-        pattern=r"^(?!bulletproof(?:-set-aside)?$)[a-z][a-z0-9-]{0,30}[a-z0-9]$(?!\n)",
+        pattern=r"^(?!bulletproof(?:-set-aside|-proxy)?$)[a-z][a-z0-9-]{0,30}[a-z0-9]$(?!\n)",
         description="2 to 32 lower case letters, digits and dashes, a letter first and no dash last",
     ),
 ]
@@ -106,6 +106,13 @@ HostAddress = Annotated[
         description='[USER@]HOST[:PORT], such as "deploy@example.org"',
     ),
 ]
+UserName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z_][a-z0-9_-]{0,31}$(?!\n)",
+        description="the name of a user of the machine: at most 32 lower case letters, digits, dashes and underscores",
+    ),
+]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 Mebibytes = Annotated[int, Meta(ge=0, le=1 << 30)]
 
@@ -143,6 +150,8 @@ class App(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Threads per gunicorn worker; more than one means gunicorn's `gthread` worker."""
     timeout_seconds: Annotated[float, Meta(ge=1, le=3600)] = 30.0
     """A gunicorn worker that is silent for longer is restarted; gunicorn counts whole seconds, and 0 is never."""
+    user: UserName = "www-data"
+    """As whom the app runs on a server that was set up by root; on the embedded host it is whoever deploys."""
     persistent: tuple[Folder, ...] = ()
     """Folders of the source that users fill; they live in the data folder and every release has a link to them."""
 

@@ -99,6 +99,16 @@ class Layout:
         return self.state / "lock"
 
     @property
+    def proxy_home(self) -> Path:
+        """What the proxy reads, which it may not change."""
+        return self.root / "var" / "lib" / "bulletproof-proxy" / self.app
+
+    @property
+    def proxy_storage(self) -> Path:
+        """Where the proxy keeps what it makes itself."""
+        return self.proxy_home / "storage"
+
+    @property
     def port(self) -> Path:
         """The port that the proxy listens on, chosen once."""
         return self.state / "port"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bulletproof.domain.account import Sandbox
 from bulletproof.domain.calendar import calendar_events
 from bulletproof.domain.process import ProcessSpec
 
@@ -49,7 +50,9 @@ def beside(unit: str, kind: str) -> str:
     return f"{unit.removesuffix('.service')}.{kind}"
 
 
-def service(app: str, process: ProcessSpec, environment_file: Path, patience: Patience) -> str:
+def service(
+    app: str, process: ProcessSpec, environment_file: Path, patience: Patience, sandbox: Sandbox | None = None
+) -> str:
     """The service unit of a process; its environment and settings are in a file that root alone can read."""
     unit = unit_name(app, process.name)
     lines = [
@@ -65,13 +68,14 @@ def service(app: str, process: ProcessSpec, environment_file: Path, patience: Pa
         f"EnvironmentFile={_path(environment_file)}",
         f"StandardOutput=append:{_path(process.log)}",
         f"StandardError=append:{_path(process.log)}",
-        "UMask=0027",
+        f"UMask={'0007' if sandbox else '0027'}",
         f"KillSignal={process.stop_signal}",
         # The signal goes to the main process, since what it started is its own to end; SIGKILL then goes to all.
         f"KillMode={'control-group' if process.is_group else 'mixed'}",
         f"TimeoutStopSec={process.stop_seconds:g}",
         *_runtime(process),
         *_ending(process, patience),
+        *(_confined(process, sandbox) if sandbox else ()),
     ]
     return "\n".join(lines) + "\n"
 
@@ -101,7 +105,7 @@ def target(app: str) -> str:
     return f"[Unit]\nDescription={app} runs, by Bulletproof\n"
 
 
-def socket(app: str, process: ProcessSpec) -> str:
+def socket(app: str, process: ProcessSpec, sandbox: Sandbox | None = None) -> str:
     """The socket unit of a process that listens: it outlives the process, with whoever waits in its queue."""
     lines = [
         "[Unit]",
@@ -110,6 +114,7 @@ def socket(app: str, process: ProcessSpec) -> str:
         "[Socket]",
         f"ListenStream={_path(process.listen)}" if process.listen else "",
         "SocketMode=0660",
+        *((f"SocketUser={sandbox.account.name}", f"SocketGroup={sandbox.account.group}") if sandbox else ()),
         "Backlog=4096",  # Linux' own bound, net.core.somaxconn
         "RemoveOnStop=yes",
         "TriggerLimitIntervalSec=0",  # a process that crashes must not close what others wait in
@@ -120,6 +125,57 @@ def socket(app: str, process: ProcessSpec) -> str:
 def environment_file(environment: Mapping[str, str]) -> str:
     """What systemd reads back as these very variables (systemd.exec(5), EnvironmentFile=)."""
     return "".join(f"{name}={_quoted(value)}\n" for name, value in environment.items())
+
+
+def _confined(process: ProcessSpec, sandbox: Sandbox) -> tuple[str, ...]:
+    """Whom it runs as, and that it can do and write nothing but what it must (systemd.exec(5))."""
+    account, writable = sandbox.account, [*sandbox.writable]
+    capabilities = "CAP_NET_BIND_SERVICE" if sandbox.has_low_ports else ""
+    return (
+        f"User={account.name}",
+        f"Group={account.group}",
+        *((f"SupplementaryGroups={' '.join(sandbox.joins)}",) if sandbox.joins else ()),
+        *(f"ReadWritePaths={_path(place)}" for place in writable),
+        *_SANDBOX,
+        f"AmbientCapabilities={capabilities}",
+        f"CapabilityBoundingSet={capabilities}",
+        *(("PrivateUsers=yes",) if not sandbox.has_low_ports and process.listen is None else ()),
+    )
+
+
+_SANDBOX = (
+    "ProtectSystem=strict",
+    "ProtectHome=yes",
+    "PrivateTmp=yes",
+    "PrivateDevices=yes",
+    "PrivateMounts=yes",
+    "ProtectKernelTunables=yes",
+    "ProtectKernelModules=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectControlGroups=yes",
+    "ProtectClock=yes",
+    "ProtectHostname=yes",
+    "ProtectProc=invisible",
+    "ProcSubset=pid",
+    "NoNewPrivileges=yes",
+    "RestrictSUIDSGID=yes",
+    "RestrictNamespaces=yes",
+    "RestrictRealtime=yes",
+    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
+    "LockPersonality=yes",
+    "RemoveIPC=no",
+    "KeyringMode=private",
+    "SystemCallArchitectures=native",
+    "SystemCallFilter=@system-service",
+    "SystemCallFilter=~@privileged @resources",
+    "SystemCallErrorNumber=EPERM",
+    "InaccessiblePaths=-/var/lib/bulletproof",
+    "InaccessiblePaths=-/etc/bulletproof",
+)
+"""What an app that serves pages never needs.
+
+Not MemoryDenyWriteExecute: cffi closures, numba and PCRE's compiler write code as they run. No IP address is denied:
+apps send mail and ask other services. RemoveIPC would take shared memory from a second instance of the same user."""
 
 
 def _limits(process: ProcessSpec, patience: Patience) -> tuple[str, ...]:

@@ -68,6 +68,8 @@ class Plan(TypedDict):
 
     namespaces: bool
     """Whether the kernel gives the cell a root, a network and processes of its own."""
+    account: tuple[int, int] | None
+    """The user and the group that the program runs as, when we are root and it is not to be."""
     root: str
     """An empty folder to build the cell's root on."""
     read_only: list[str]
@@ -88,9 +90,7 @@ def main() -> NoReturn:
     signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
     if plan["namespaces"]:
-        user, group = os.getuid(), os.getgid()
-        _check(_libc.unshare(_NEWUSER | _NEWNS | _NEWUTS | _NEWIPC | _NEWPID | _NEWNET), "unshare")
-        _map_ourselves(user, group)
+        _unshare(is_root_enough=plan["account"] is not None)
     starter = os.getpid()
     inner = os.fork()
     if inner:
@@ -135,6 +135,18 @@ def _stay_outside(starter: int) -> None:
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1, 0, 0, 0), "prctl")
     if os.getppid() != starter:
         os._exit(CANNOT)  # it died before we would have been told
+
+
+def _unshare(*, is_root_enough: bool) -> None:
+    """Get namespaces of our own; in one for users only the user that we are can be told, so none where it is another's.
+
+    A user namespace is what lets anybody but root make the others.
+    """
+    user, group = os.getuid(), os.getgid()
+    others = _NEWNS | _NEWUTS | _NEWIPC | _NEWPID | _NEWNET
+    _check(_libc.unshare(others if is_root_enough else others | _NEWUSER), "unshare")
+    if not is_root_enough:
+        _map_ourselves(user, group)
 
 
 def _map_ourselves(user: int, group: int) -> None:
@@ -260,7 +272,17 @@ def _start(plan: Plan) -> int:
         _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
         if version := landlock_version():
             _keep_to(plan, version)
+    if plan["account"] is not None:
+        _become(*plan["account"])
     return os.execve(plan["argv"][0], plan["argv"], plan["environment"])
+
+
+def _become(user: int, group: int) -> None:
+    """Be that user and in no group but this; with the last of root's rights goes the way back."""
+    os.setgroups([])
+    os.setresgid(group, group, group)
+    os.setresuid(user, user, user)
+    os.umask(0o007)
 
 
 def landlock_version() -> int:

@@ -26,17 +26,30 @@ import time
 _COMPLETE = "complete"
 """The file that is written last into an engine's folder."""
 _POLL_SECONDS = 0.2
+_OF_SERVER = "/opt/bulletproof/engine"
 _INSTALL_SECONDS = 600
 
 
-def engines() -> str:
-    """The folder of all engines."""
+def is_server() -> bool:
+    """Whether this is root of a machine that systemd runs: apps belong to users of their own there."""
+    return os.geteuid() == 0 and os.path.isdir("/run/systemd/system")
+
+
+def engines(root: str) -> str:
+    """The folder of all engines: where every user can run them on a server, unless apps are to lie in one folder."""
+    if is_server() and not root:
+        return _OF_SERVER
+    return home_engines()
+
+
+def home_engines() -> str:
+    """The folder of a user's own engines, in which a command that comes by SSH looks."""
     return os.path.join(os.path.expanduser("~"), ".local", "share", "bulletproof", "engine")
 
 
 def look(root: str) -> dict[str, object]:
     """What there is."""
-    folder = engines()
+    folder = engines(root)
     names = sorted(os.path.basename(os.path.dirname(one)) for one in glob.glob(os.path.join(folder, "*", _COMPLETE)))
     current = os.path.join(folder, "current")
     return {
@@ -48,13 +61,16 @@ def look(root: str) -> dict[str, object]:
         "current": os.path.basename(os.readlink(current)) if os.path.islink(current) else None,
         "busy": [lock.split(os.sep)[-2] for lock in locks(root) if is_held(lock)],
         "folder": folder,
+        "is_server": folder == _OF_SERVER,
     }
 
 
 def install(root: str, name: str, wait_seconds: float) -> dict[str, object]:
     """Make the engine, if it is not there, and let `current` lead to it."""
-    folder = engines()
+    folder = engines(root)
     os.makedirs(folder, exist_ok=True)
+    if folder != home_engines():
+        lead_home_to(folder)
     with open(os.path.join(folder, ".setup"), "w", encoding="ascii") as own:
         fcntl.flock(own, fcntl.LOCK_EX)
         place = os.path.join(folder, name)
@@ -64,6 +80,15 @@ def install(root: str, name: str, wait_seconds: float) -> dict[str, object]:
         former = os.readlink(current) if os.path.islink(current) else name
         switch(folder, name, root, wait_seconds)
         return {"removed": prune(folder, {name, former})}
+
+
+def lead_home_to(folder: str) -> None:
+    """Let a command that comes by SSH find the engines of the server where it looks for a user's own."""
+    home = home_engines()
+    os.makedirs(os.path.dirname(home), exist_ok=True)
+    if not os.path.lexists(home):
+        os.symlink(folder, home)
+        sync(os.path.dirname(home))
 
 
 def make(place: str) -> None:
@@ -136,7 +161,7 @@ def switch(folder: str, name: str, root: str, wait_seconds: float) -> None:
 
 def locks(root: str) -> list[str]:
     """The deployment locks of all apps below a root; the default one when it is empty."""
-    where = root or os.path.dirname(engines())
+    where = root or ("/" if is_server() else os.path.dirname(home_engines()))
     return sorted(glob.glob(os.path.join(glob.escape(where), "var", "lib", "bulletproof", "*", "lock")))
 
 

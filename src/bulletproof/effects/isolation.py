@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from bulletproof.domain.account import Account
 from bulletproof.effects import cell, connections, durable, notice, watch
+from bulletproof.effects.ownership import give
 from bulletproof.effects.process import Completed, Running, run, spawn
 from bulletproof.errors import Refused
 
@@ -42,6 +44,8 @@ class Cell:
     noticed."""
     memory_bytes: int
     """For each process, and for all of them together: those two are the limit's and the cell's to watch."""
+    account: Account | None = None
+    """As whom the program runs, when we are root; its writable places must be the account's to write."""
 
 
 def start_in_cell(
@@ -82,6 +86,11 @@ def heard(cell_plan: Cell) -> tuple[dict[str, object], ...]:
     return tuple(map(json.loads, notes.read_text(encoding="utf-8").splitlines()))
 
 
+def _lay_notes(file: Path, account: Account | None) -> None:
+    durable.write_file(file, "", mode=0o600)
+    give(file, account)
+
+
 def _heard(plan: Cell) -> Path | None:
     """Where that is noted: in namespaces beside what else is noticed there."""
     if not is_remapped():
@@ -91,20 +100,20 @@ def _heard(plan: Cell) -> Path | None:
 
 def _lay_listener(site: Path, heard_at: Path, plan: Cell) -> dict[str, str]:
     """Lay what listens beside a sitecustomize.py; returns what must stand in that one's plan."""
-    durable.write_file(heard_at, "", mode=0o600)
-    durable.write_file(site / "_bulletproof_connections.py", Path(connections.__file__).read_bytes(), mode=0o600)
+    _lay_notes(heard_at, plan.account)
+    durable.write_file(site / "_bulletproof_connections.py", Path(connections.__file__).read_bytes(), mode=0o644)
     return {"connections": str(heard_at), "database": str(plan.database or "")}
 
 
 def _noticing(plan: Cell, source: Path, folder: Path, environment: Mapping[str, str]) -> tuple[Cell, dict[str, str]]:
     """Lay the notice where every Python of the program finds it first."""
     site, notes, told_of = folder / "site", folder / _NOTES, folder / _HEARD
-    durable.make_folder(site, mode=0o700)
+    durable.make_folder(site, mode=0o755)
     if not notes.exists():
-        durable.write_file(notes, "", mode=0o600)
-    durable.write_file(site / "sitecustomize.py", Path(notice.__file__).read_bytes(), mode=0o600)
+        _lay_notes(notes, plan.account)
+    durable.write_file(site / "sitecustomize.py", Path(notice.__file__).read_bytes(), mode=0o644)
     told = {"notes": str(notes), "source": str(source), **_lay_listener(site, told_of, plan)}
-    durable.write_file(site / "plan.json", json.dumps(told), mode=0o600)
+    durable.write_file(site / "plan.json", json.dumps(told), mode=0o644)
     searched = [str(site), *filter(None, [environment.get("PYTHONPATH", "")])]
     written = {notes: notes, told_of: told_of}
     noticing = replace(plan, read_only=(*plan.read_only, site), writable={**plan.writable, **written})
@@ -193,13 +202,14 @@ def _watched(plan: Cell, environment: Mapping[str, str]) -> dict[str, str]:
     """Lay the audit hook where every Python of the program finds it first; returns the environment that says so."""
     site, temporary = _site(plan), _temporary(plan)
     for folder in (site, temporary):
-        durable.make_folder(folder, mode=0o700)
+        durable.make_folder(folder, mode=0o755)
+    give(temporary, plan.account)
     if not _notes(plan).exists():
-        durable.write_file(_notes(plan), "", mode=0o600)
-    durable.write_file(site / "sitecustomize.py", Path(watch.__file__).read_bytes(), mode=0o600)
+        _lay_notes(_notes(plan), plan.account)
+    durable.write_file(site / "sitecustomize.py", Path(watch.__file__).read_bytes(), mode=0o644)
     listening = _lay_listener(site, plan.mount_point / _HEARD, plan)
     told = {"notes": str(_notes(plan)), "writable": [*map(str, plan.writable), str(temporary)], **listening}
-    durable.write_file(site / "plan.json", json.dumps(told), mode=0o600)
+    durable.write_file(site / "plan.json", json.dumps(told), mode=0o644)
     searched = [str(site), *filter(None, [environment.get("PYTHONPATH", "")])]
     return {**environment, "PYTHONPATH": os.pathsep.join(searched), "TMPDIR": str(temporary)}
 
@@ -222,6 +232,7 @@ def _plan(plan: Cell, argv: Sequence[str], folder: Path, environment: Mapping[st
     return json.dumps(
         {
             "namespaces": namespaces,
+            "account": (plan.account.user, plan.account.group) if plan.account else None,
             "root": str(plan.mount_point),
             "read_only": [*_SYSTEM, *map(str, read_only)],
             "writable": [

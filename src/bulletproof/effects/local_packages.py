@@ -60,12 +60,16 @@ def install_local(
         if place.endswith(".whl"):
             durable.copy_file(copy / place, wheels / Path(place).name)
         else:
+            uv.lend(copy, wheels)
             _build(uv, python, copy, place, wheels)
+            uv.take_back(copy, wheels)
     built = [wheel.name.split("-")[:2] for wheel in sorted(wheels.glob("*.whl"))]
     how = ("--quiet", "--no-deps", "--no-index", "--offline", "--link-mode", "copy", "--compile-bytecode")
     where = ("--python", release / "venv" / "bin" / "python", "--find-links", wheels)
     words = [f"{name}=={version}" for name, version in built]
+    uv.lend(release / "venv")
     uv.run_checked("pip", "install", *how, *where, *words, folder=scratch)
+    uv.take_back(release / "venv")
     return tuple(f"built {wishes.normalised(name)} {version}" for name, version in built)
 
 

@@ -16,7 +16,9 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import IO, cast
 
+from bulletproof.domain.account import Account
 from bulletproof.domain.backup import Part
+from bulletproof.effects.ownership import acting_as
 from bulletproof.effects.tree import modest
 from bulletproof.errors import StepFailed
 
@@ -98,16 +100,20 @@ def describe_file(file: Path) -> Part:
     return Part(name=file.name, size=size, sha256=digest, unpacked=size)
 
 
-def pack_folders(folders: Mapping[str, Path], folder: Path, name: str, *, compress: bool) -> Archived:
+def pack_folders(
+    folders: Mapping[str, Path], folder: Path, name: str, *, compress: bool, reader: Account | None = None
+) -> Archived:
     """Put folders, which may be written to meanwhile, into one tar file: regular files, folders and symlinks.
 
+    As root they are read with the rights of `reader`, who writes to them: no link of its making leads to anything else.
     A file that grows or shrinks meanwhile has the size that it had when it was begun; one that vanishes is left out.
     """
     left_out: list[str] = []
     count = 0
     with _written(folder, name, compress=compress) as (meter, packed):
         counter = _Counter(packed)
-        with tarfile.open(fileobj=cast("IO[bytes]", counter), mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        packing = tarfile.open(fileobj=cast("IO[bytes]", counter), mode="w|", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        with packing as tar, acting_as(reader):
             for title, place in folders.items():
                 top = place.resolve()
                 for path in _below(top, title, left_out):

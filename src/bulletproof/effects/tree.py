@@ -164,6 +164,19 @@ def seal(folder: Path) -> None:
     os.chmod(folder, 0o555)  # noqa: S103 (and the app runs as another user than its owner)
 
 
+def refuse_links_that_leave(folder: Path, *, besides: Path) -> None:
+    """Raise StepFailed `source-unsafe` for a symlink below the folder that leads out of it, but into `besides`.
+
+    A virtual environment's own links to the machine's Python are let be.
+    """
+    for name, found in _all_below(folder):
+        if not stat.S_ISLNK(found.st_mode) or name.startswith("venv/"):
+            continue
+        where = Path(os.path.realpath(os.path.join(folder, name)))
+        if not (where.is_relative_to(folder.resolve()) or where.is_relative_to(besides)):
+            raise unsafe(name, f"is a symlink that leaves the release: it leads to {where}")
+
+
 def unsafe(path: PurePosixPath | str, why: str) -> StepFailed:
     """The error for an entry that no release may contain."""
     return StepFailed("source-unsafe", f"`{path}` {why}", hint="take it out of the source, then: bulletproof deploy")

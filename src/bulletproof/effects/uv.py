@@ -12,10 +12,13 @@ from types import MappingProxyType
 
 from uv import find_uv_bin
 
+from bulletproof.domain.account import Account
 from bulletproof.domain.locks import Index
+from bulletproof.domain.ownership import ROOT
 from bulletproof.domain.settings import is_for_build
 from bulletproof.domain.system_libraries import missing_library
 from bulletproof.effects.bound import run_bound
+from bulletproof.effects.ownership import hand_tree
 from bulletproof.effects.process import Completed, last_lines
 from bulletproof.errors import StepFailed
 
@@ -88,14 +91,29 @@ class Uv:
     """Settings that the app's list of packages names as `${NAME}`."""
     indexes: tuple[Index, ...] = ()
     """Package indexes that the app's list names."""
+    account: Account | None = None
+    """As whom it runs when we are root, since it runs what packages do when they are built."""
+
+    def lend(self, *places: Path) -> None:
+        """Let what uv runs write in these trees of ours, which nobody else can enter by another name."""
+        if self.account is not None:
+            for place in places:
+                hand_tree(place, self.account)
+
+    def take_back(self, *places: Path) -> None:
+        """Only we may write there again; nothing that uv ran is left, as its processes end with it."""
+        if self.account is not None:
+            for place in places:
+                hand_tree(place, ROOT)
 
     def run(self, *words: str | Path, folder: Path, input_text: str | None = None) -> Completed:
         """Run a command of uv in a folder whose configuration it does not read; its status is the caller's to judge.
 
         It is killed with us, also by a kill -9. Raises StepFailed when it cannot be started.
         """
+        argv = (self.program, *_configuration(os.environ), *words)
         return run_bound(
-            (self.program, *_configuration(os.environ), *words),
+            self.account.argv_alone(argv) if self.account else argv,
             folder=folder,
             environment=self._environment(),
             timeout_seconds=_BUILD_SECONDS,
@@ -118,6 +136,8 @@ class Uv:
     def _environment(self) -> dict[str, str]:
         found = environment(os.environ, self.settings) | self._from_settings() | {"UV_CACHE_DIR": str(self.cache)}
         named = [f"{_index_name(one.name)}={_expanded(one.url, self.settings)}" for one in self.indexes]
+        if self.account is not None:
+            found["HOME"] = str(self.cache)
         return found | ({"UV_INDEX": " ".join([*found.get("UV_INDEX", "").split(), *named])} if named else {})
 
     def _from_settings(self) -> dict[str, str]:

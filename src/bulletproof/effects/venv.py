@@ -83,6 +83,7 @@ def _pinned(uv: Uv, python: Interpreter, source: Path, dependencies: Dependencie
         # A build may write beside what it builds.
         copy = scratch / "source"
         tree.copy_tree(source, copy)
+        uv.lend(copy)
         return _compile(uv, python, dependencies.file, folder=copy)
     if requirements.contents.keys() == {PYPROJECT}:
         text = "".join(f"{entry}\n" for entry in requirements.entries)
@@ -139,6 +140,7 @@ def with_lent_downloads(uv: Uv, cache: BuildCache) -> Uv:
     try:
         if not copy.exists():
             tree.copy_tree(cache.lent / "uv", copy)
+            uv.lend(copy)
     except OSError:
         # Another build changes it just now, or something in it is not ours to read: all of it can be downloaded.
         durable.remove_tree(copy)
@@ -147,7 +149,10 @@ def with_lent_downloads(uv: Uv, cache: BuildCache) -> Uv:
 
 
 def compile_bytecode(python: Path, source: Path) -> None:
-    """Compile the app's own modules; one that is no Python stays without bytecode, for it may never be imported."""
+    """Compile the app's own modules; one that is no Python stays without bytecode, for it may never be imported.
+
+    `python` is one of the machine's: what was built may have put anything in the place of its own.
+    """
     argv = (python, "-I", "-S", "-m", "compileall", "-q", source)
     run_bound(argv, folder=source, environment={}, timeout_seconds=_COMPILE_SECONDS)
 
@@ -197,6 +202,7 @@ def _make_pristine(uv: Uv, blueprint: Blueprint, entry: Path, scratch: Path) -> 
     made = scratch / "entry"
     durable.remove_tree(made)
     durable.make_folder(made)
+    uv.lend(made)
     _install(uv, blueprint, made / "venv", scratch)
     altered = _altered(made / "venv")
     if altered:
@@ -205,6 +211,7 @@ def _make_pristine(uv: Uv, blueprint: Blueprint, entry: Path, scratch: Path) -> 
         _install(uv, blueprint, made / "venv", scratch)
     if altered and _altered(made / "venv"):
         raise StepFailed("dependencies-failed", f"{', '.join(altered)} is not what its own list of files says")
+    uv.take_back(made)
     tree.seal(made / "venv")
     durable.write_file(made / "digest", tree.tree_digest(made / "venv"))
     durable.sync_tree(made)

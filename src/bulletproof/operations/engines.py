@@ -17,6 +17,7 @@ from uv import find_uv_bin
 
 from bulletproof import __version__
 from bulletproof.effects import engine_host
+from bulletproof.effects.here import HereHost
 from bulletproof.effects.process import Completed, last_lines
 from bulletproof.effects.ssh import SshHost
 from bulletproof.effects.uv import find_uv
@@ -39,6 +40,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     current: str | None
     busy: tuple[str, ...]
     folder: str
+    is_server: bool = False
+    """Whether it is a machine that systemd runs, seen by root."""
 
 
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +90,7 @@ class Change:
         return ".".join(map(str, self.seen.python))
 
 
-def look(host: SshHost, root: str) -> Seen:
+def look(host: SshHost | HereHost, root: str) -> Seen:
     """Ask a host what it has. Raises Refused `host-without-python`, `host-python-old`, `host-not-linux`."""
     done = host.ask((*_script(), "look", root))
     try:
@@ -119,7 +122,7 @@ def engine_for(seen: Seen, called: str) -> Iterator[Engine]:
         yield Engine(wheels=wheels_in(folder))
 
 
-def ship(host: SshHost, engine: Engine, change: Change, root: str, wait_seconds: float) -> tuple[str, ...]:
+def ship(host: SshHost | HereHost, engine: Engine, change: Change, root: str, wait_seconds: float) -> tuple[str, ...]:
     """Bring the engine to the host and let it be the current one; the names of older ones that were removed.
 
     One that is there already, from a set-up that found a deployment, is not sent again.
@@ -151,7 +154,7 @@ def _script() -> tuple[str, ...]:
     return ("python3", "-I", "-c", inspect.getsource(engine_host))
 
 
-def _without_python(host: SshHost, done: Completed) -> Refused:
+def _without_python(host: SshHost | HereHost, done: Completed) -> Refused:
     return Refused(
         "host-without-python",
         f"python3 of {host.address.called} could not be asked what there is",

@@ -113,6 +113,7 @@ def require_no_database(attempt: Attempt) -> str:
 def create_database(attempt: Attempt) -> str:
     """Make the database of a first deployment, where there is nothing to lose."""
     made = attempt.host.migrator.create(attempt.manifest, attempt.settings)
+    attempt.host.claim_data()
     return "\n".join(filter(None, (made, use_wal_at_first(attempt))))
 
 
@@ -200,7 +201,9 @@ def pass_health_gate(attempt: Attempt) -> str:
 
 def pass_first_gate(attempt: Attempt) -> str:
     """The same in a first deployment, in which the app may have made its database by booting."""
-    return ", ".join(filter(None, (pass_health_gate(attempt), use_wal_at_first(attempt))))
+    passed = pass_health_gate(attempt)
+    attempt.host.claim_data()
+    return ", ".join(filter(None, (passed, use_wal_at_first(attempt))))
 
 
 def candidate(host: Host, manifest: Manifest, number: int) -> Candidate:

@@ -19,6 +19,7 @@ from bulletproof.adapters.migrators.compare import (
 )
 from bulletproof.adapters.migrators.inside import ANSWER, MIGRATE, Inside
 from bulletproof.adapters.migrators.scripts import Scripts, find_packaged_scripts, find_scripts
+from bulletproof.domain.account import Account
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.schema import Schema
 from bulletproof.domain.settings import NOT_YET_OURS, for_app, not_looked_after, other_database
@@ -41,11 +42,13 @@ TIMEOUT_SECONDS = 120.0
 T = TypeVar("T")
 
 
-def collect_static(data: Path, folder: Path, manifest: Manifest, settings: Mapping[str, str]) -> Collected:
+def collect_static(
+    data: Path, account: Account | None, folder: Path, manifest: Manifest, settings: Mapping[str, str]
+) -> Collected:
     """What a framework collects of a release's static files while it is built in `folder`; only Django does.
 
-    `data` is where the app's data lie, which it does not get to see. Raises StepFailed `static-not-collected` with the
-    last lines.
+    `data` is where the app's data lie, which it does not get to see; `account` is whom it runs as. Raises StepFailed
+    `static-not-collected` with the last lines.
     """
     inside = Inside(
         manifest=manifest,
@@ -54,6 +57,7 @@ def collect_static(data: Path, folder: Path, manifest: Manifest, settings: Mappi
         home=data,
         settings=for_app(settings),
         timeout_seconds=TIMEOUT_SECONDS,
+        account=account,
     )
     return django.collect_static(inside, folder / "collected") if django.is_used(inside) else Collected()
 
@@ -73,8 +77,16 @@ class Migrators:
     database with the live one's tables and no rows, save for the one run of `create` that makes one where none is.
     """
 
-    def __init__(self, layout: Layout, file: Path, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        file: Path,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        account: Account | None = None,
+    ) -> None:
         self._layout = layout
+        self._account = account
         self._file = file
         self._timeout_seconds = timeout_seconds
 
@@ -185,6 +197,7 @@ class Migrators:
             home=self._layout.data,
             settings=settings,
             timeout_seconds=self._timeout_seconds,
+            account=self._account,
         )
 
     def _is_there(self) -> bool:

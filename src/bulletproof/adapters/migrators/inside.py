@@ -12,12 +12,14 @@ from typing import TypeVar
 
 import msgspec
 
+from bulletproof.domain.account import Account
 from bulletproof.domain.settings import database_url
 from bulletproof.domain.system_libraries import blamed
 from bulletproof.domain.web import surroundings
 from bulletproof.effects import durable
 from bulletproof.effects.isolation import Cell, end_at_once, is_remapped, start_in_cell
 from bulletproof.effects.logs import tail
+from bulletproof.effects.ownership import acting_as, give
 from bulletproof.effects.process import Completed, last_lines, run
 from bulletproof.errors import StepFailed
 from bulletproof.ports import Command, Manifest
@@ -56,6 +58,8 @@ class Inside:
     home: Path
     settings: Mapping[str, str] = field(repr=False)
     timeout_seconds: float
+    account: Account | None = None
+    """As whom it runs, when we are root."""
     scratch: Path | None = None
     """Of an app whose database is a link into the data: the folder that lies there instead, in a cell."""
 
@@ -90,7 +94,7 @@ class Inside:
 
         Raises StepFailed when the app's database is not SQLite's.
         """
-        with _temporary_folder() as folder:
+        with _temporary_folder(self.account) as folder:
             is_linked = bool(self.manifest.config.database.links) and is_remapped()
             file = folder / (self.manifest.config.database.file if is_linked else "scratch.db")
             told = self.told_of(self.home / file.name if is_linked else file)
@@ -98,6 +102,7 @@ class Inside:
                 for statement in statements:
                     connection.execute(statement)
                 connection.commit()
+            give(file, self.account)
             yield replace(told, scratch=folder) if is_linked else replace(told, home=folder), file
 
     def command(self, words: str, *argv: str | Path, reads: tuple[Path, ...] = ()) -> Command:
@@ -117,7 +122,7 @@ class Inside:
             return self._run_in_cell(self.scratch, command, reference, writes)
         try:
             return run(
-                command.argv,
+                self.account.argv(command.argv) if self.account else command.argv,
                 folder=command.folder,
                 environment=command.environment,
                 timeout_seconds=self.timeout_seconds,
@@ -130,7 +135,7 @@ class Inside:
 
     def _run_in_cell(self, scratch: Path, command: Command, reference: str, writes: tuple[Path, ...]) -> Completed:
         """The same where the scratch lies in the place of the data."""
-        with _temporary_folder() as folder:
+        with _temporary_folder(None) as folder:
             durable.make_folder(folder / "root")
             python = Path(self.python).resolve()
             cell = Cell(
@@ -138,6 +143,7 @@ class Inside:
                 read_only=(self.source.parent, python.parents[1], ANSWER.parent),
                 writable={scratch: self.home, **{path: path for path in writes}},
                 memory_bytes=self.manifest.config.rehearsal.memory_mib << 20,
+                account=self.account,
             )
             running = start_in_cell(
                 cell, command.argv, folder=command.folder, environment=command.environment, log=folder / "log"
@@ -158,14 +164,15 @@ class Inside:
         Raises StepFailed when there is no answer, saying why.
         """
         reference, doing = _TROUBLES[question]
-        with _temporary_folder() as folder:
+        with _temporary_folder(self.account) as folder:
             file = folder / "answer.json"
             completed = self.run(
                 self.command(doing, self.python, ANSWER, question, file, self.source, *arguments),
                 reference,
                 (folder, *writes),
             )
-            answer = file.read_bytes() if file.exists() else b""
+            with acting_as(self.account):  # or a link that the app laid there would lead us anywhere
+                answer = file.read_bytes() if file.exists() else b""
         context = last_lines(completed.errors)
         if not answer:
             raise self._failed(reference, f"{doing} ended the process with status {completed.status}", context)
@@ -192,11 +199,12 @@ class Inside:
 
 
 @contextmanager
-def _temporary_folder() -> Iterator[Path]:
+def _temporary_folder(account: Account | None) -> Iterator[Path]:
     """A private folder for the time being; what an app's stray process puts there later does not matter to us."""
     try:
         folder = tempfile.TemporaryDirectory(prefix="bulletproof-", ignore_cleanup_errors=True)
     except OSError as error:
         raise StepFailed("scratch-not-made", f"no temporary folder could be made: {error.strerror or error}") from error
     with folder as name:
+        give(Path(name), account)
         yield Path(name)

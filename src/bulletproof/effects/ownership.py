@@ -1,0 +1,179 @@
+"""Owners and modes, looked at and set without following a link: root acts here where a service user may write."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from bulletproof.domain.account import Account
+from bulletproof.domain.ownership import Owned
+from bulletproof.effects import durable
+from bulletproof.errors import Refused
+
+_PLACE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_ROOT = "it may not be root, nor be in its group"
+
+
+def has_account(name: str) -> bool:
+    """Whether there is a user of that name."""
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def find_account(name: str) -> Account:
+    """The user of that name. Raises Refused `user-missing`, and `user-is-root` for one that is root in all but name."""
+    try:
+        found = pwd.getpwnam(name)
+    except KeyError as error:
+        raise Refused(
+            "user-missing",
+            f"the user {name}, as whom the app is to run, does not exist on this machine",
+            hint="bulletproof setup --local",
+        ) from error
+    if found.pw_uid == 0 or found.pw_gid == 0:
+        raise Refused("user-is-root", f"{name} cannot run the app: {_NO_ROOT}", hint="another `user` under [app]")
+    return Account(name=name, user=found.pw_uid, group=found.pw_gid)
+
+
+def group_name(account: Account) -> str:
+    """The name of an account's group."""
+    return grp.getgrgid(account.group).gr_name
+
+
+def make_missing(table: Iterable[Owned]) -> None:
+    """Everything that is to be made is there, with its owner and mode from its first instant on; the rest is left.
+
+    Raises Refused `place-not-plain` where a link or a file stands in the place of a folder.
+    """
+    for owned in table:
+        if not os.path.lexists(owned.path) and owned.is_made:
+            _make(owned)
+
+
+def claim(table: Iterable[Owned]) -> None:
+    """Whatever is there of these has the owner and the mode that it is to have. Raises Refused `place-not-plain`."""
+    for owned in table:
+        if _difference(owned):
+            _set(owned)
+
+
+def differences(table: Iterable[Owned]) -> tuple[tuple[Owned, str], ...]:
+    """What is not as it is to be, each with how it is now. Raises Refused `place-not-plain`."""
+    return tuple((owned, found) for owned in table if (found := _difference(owned)))
+
+
+def give(place: Path, account: Account | None) -> None:
+    """Let an account write to a file or folder of ours, which it cannot exchange for another; nothing without one."""
+    if account is not None:
+        os.chown(place, 0, account.group, follow_symlinks=False)
+        place.chmod(0o1770 if place.is_dir() else 0o660)
+
+
+def hand_tree(folder: Path, account: Account) -> None:
+    """Make all of a tree an account's. Nobody but us may write to it meanwhile; links are changed, not followed."""
+    for parent, folders, files in os.walk(folder):
+        for name in (".", *folders, *files):
+            os.chown(Path(parent, name), account.user, account.group, follow_symlinks=False)
+
+
+def share(folder: Path, account: Account | None) -> None:
+    """Let an account have what is in a folder of users' files; the folder stays ours, so that no link takes its place.
+
+    Only what we made in it is handed over: the account may be at work there meanwhile. Nothing without an account.
+    """
+    if account is None:
+        return
+    give(folder, account)
+    for _, folders, files, parent in os.fwalk(folder):
+        for name in (*folders, *files):
+            with contextlib.suppress(FileNotFoundError):
+                found = os.lstat(name, dir_fd=parent)
+                # A file of several names may be one of ours elsewhere.
+                if found.st_uid == 0 and (stat.S_ISDIR(found.st_mode) or found.st_nlink == 1):
+                    os.chown(name, account.user, account.group, dir_fd=parent, follow_symlinks=False)
+
+
+@contextlib.contextmanager
+def acting_as(account: Account | None, group: int | None = None) -> Iterator[None]:
+    """Let this thread reach only the files that the account can reach, and make what it makes as that account.
+
+    So no link that the account has planted leads us to what is not its own. It does nothing without an account. `group`
+    is another than the account's own.
+    """
+    if account is None:
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.setfsgid(account.group if group is None else group)
+    libc.setfsuid(account.user)  # from 0, which takes every right over files of others with it (capabilities(7))
+    try:
+        if libc.setfsuid(-1) != account.user:  # it tells of a failure only so (setfsuid(2))
+            raise PermissionError(f"this process cannot act as {account.name}")
+        yield
+    finally:
+        libc.setfsuid(os.geteuid())
+        libc.setfsgid(os.getegid())
+
+
+def _make(owned: Owned) -> None:
+    if owned.is_folder:
+        durable.make_folder(owned.path, mode=0o700)
+    else:
+        durable.make_folder(owned.path.parent)
+        durable.write_file(owned.path, b"", mode=0o600)
+    _set(owned)
+
+
+def _set(owned: Owned) -> None:
+    place = os.open(owned.path, _PLACE)
+    try:
+        _require_plain(owned, os.fstat(place))
+        os.chown(f"/proc/self/fd/{place}", owned.owner.user, owned.group.group)
+        Path(f"/proc/self/fd/{place}").chmod(owned.mode)
+    finally:
+        os.close(place)
+    durable.sync_folder(owned.path.parent)
+
+
+def _difference(owned: Owned) -> str:
+    """How it is, where that is not as it is to be; empty when it is right, or not there."""
+    try:
+        found = os.lstat(owned.path)
+    except FileNotFoundError:
+        return ""
+    _require_plain(owned, found)
+    mode = stat.S_IMODE(found.st_mode)
+    if (found.st_uid, found.st_gid, mode) == (owned.owner.user, owned.group.group, owned.mode):
+        return ""
+    return f"{_name(found.st_uid)}:{_group(found.st_gid)} {mode:o}"
+
+
+def _require_plain(owned: Owned, found: os.stat_result) -> None:
+    is_right = stat.S_ISDIR(found.st_mode) if owned.is_folder else stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+    if not is_right:
+        what = "a folder" if owned.is_folder else "a plain file of one name"
+        words = f"{owned.path} is not {what}, and root follows no link where the app may lay one"
+        raise Refused("place-not-plain", words, hint=f"ls -l {owned.path}")
+
+
+def _name(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
+
+
+def _group(group: int) -> str:
+    try:
+        return grp.getgrgid(group).gr_name
+    except KeyError:
+        return str(group)
