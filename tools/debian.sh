@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that only the tests use. Where that is not allowed, the tests that need one say so.
 set -eu
-wanted="strace openssh-server openssh-client rsync systemd systemd-container mmdebstrap redis-server"
+wanted="strace openssh-server openssh-client rsync systemd systemd-container mmdebstrap iproute2 redis-server"
 missing=""
 for package in $wanted; do
     dpkg-query --show --showformat='${Status}' "$package" 2>/dev/null | grep -q "install ok installed" || missing="$missing $package"

@@ -199,8 +199,9 @@ def _connect(layout: Layout, config: AppConfig, accounts: Accounts | None) -> Ho
         return f"127.0.0.1:{proxy.port()}"
 
     def ask_instance(number: int, path: str, timeout_seconds: float) -> Answer:
+        host = public_host()
         with acting_as(accounts.proxy if accounts else None, user.group if user else None):
-            return ask_socket(layout.web_socket(number), path, host=public_host(), timeout_seconds=timeout_seconds)
+            return ask_socket(layout.web_socket(number), path, host=host, timeout_seconds=timeout_seconds)
 
     def ask_public(path: str, timeout_seconds: float) -> Answer:
         return ask_port(proxy.port(), path, timeout_seconds=timeout_seconds)

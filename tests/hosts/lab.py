@@ -7,18 +7,21 @@ it; whatever is made for one is gone when it is destroyed, also when its test fa
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import hashlib
 import os
 import secrets
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 _SUITE = "bookworm"
@@ -32,6 +35,12 @@ _BOOT_SECONDS = 60.0
 _RUN_SECONDS = 300.0
 _POWER_OFF = signal.SIGRTMIN + 4
 """What PID 1 of a systemd takes for `systemctl poweroff` (systemd(1))."""
+ADDRESS = "10.77.0.2"
+"""Of every server, each in a network that nobody else is in."""
+_EXT4_SHUTDOWN, _WITHOUT_ITS_LOG = 0x8004587D, 2
+"""EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH (fs/ext4/ext4.h): not even its journal reaches the disk."""
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_NEWNET = 0x40000000
 _CGROUPS = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup/systemd"), Path("/sys/fs/cgroup"))
 
 
@@ -39,7 +48,9 @@ def why_not() -> str:
     """Why no server can be made here; empty when it can."""
     if os.geteuid() != 0:
         return "only root can boot a systemd in namespaces"
-    missing = [program for program in ("systemd-nspawn", "mmdebstrap", "nsenter") if shutil.which(program) is None]
+    missing = [
+        program for program in ("systemd-nspawn", "mmdebstrap", "nsenter", "ip") if shutil.which(program) is None
+    ]
     return f"{', '.join(missing)} is missing: tools/debian.sh installs it on Debian" if missing else ""
 
 
@@ -60,23 +71,70 @@ def base_tree() -> Path:
 
 
 class Server:
-    """One systemd host; its checkout of ours and its Python are the outer ones, read-only and at the same paths."""
+    """One systemd host in a network of its own, on an overlay over `layers`, the uppermost first.
 
-    def __init__(self, base: Path) -> None:
+    With `sees_checkout` the checkout of ours and its Python are in it, read-only and at the same paths. With
+    `disk_mib` what it writes lies on a disk of its own, whose power can be cut.
+    """
+
+    def __init__(
+        self,
+        *layers: Path,
+        sees_checkout: bool = False,
+        disk_mib: int = 0,
+        mounts: Mapping[Path, str] = MappingProxyType({}),
+    ) -> None:
         self.name = f"bp{secrets.token_hex(3)}"
-        self._base = base
+        self._layers = layers
+        self._sees_checkout = sees_checkout
+        self._disk_mib = disk_mib
+        self._mounts = mounts
         self._folder = Path(tempfile.mkdtemp(prefix="bulletproof-host-"))
         self._root = self._folder / "root"
+        self._disk = self._folder / "disk"
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._leader = 0
 
+    @property
+    def upper(self) -> Path:
+        """What it has written, as a layer for others once it is off."""
+        return self._disk / "upper"
+
     def create(self) -> None:
         """Lay its file system: nothing is copied."""
-        upper, work = self._folder / "upper", self._folder / "work"
-        for folder in (upper, work, self._root):
-            folder.mkdir()
-        options = f"lowerdir={self._base},upperdir={upper},workdir={work}"
-        subprocess.run(("mount", "-t", "overlay", "overlay", "-o", options, str(self._root)), check=True)
+        self._disk.mkdir()
+        self._root.mkdir()
+        if self._disk_mib:
+            image = self._folder / "disk.img"
+            with image.open("wb") as file:
+                file.truncate(self._disk_mib << 20)
+            _must("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,nodiscard", str(image))
+        self._mount()
+
+    def _mount(self) -> None:
+        if self._disk_mib:
+            _must("mount", "-o", "loop", str(self._folder / "disk.img"), str(self._disk))
+        upper, work = self.upper, self._disk / "work"
+        for folder in (upper, work):
+            folder.mkdir(exist_ok=True)
+        options = f"lowerdir={':'.join(map(str, self._layers))},upperdir={upper},workdir={work}"
+        _must("mount", "-t", "overlay", "overlay", "-o", options, str(self._root))
+
+    def _unmount(self) -> None:
+        for place in (self._root, self._disk):
+            if os.path.ismount(place):
+                _must("umount", str(place))
+
+    def cut_power(self) -> None:
+        """End all of it, and lose what was not synced; `boot` finds what is left. Only with a disk of its own."""
+        disk = os.open(self._disk, os.O_RDONLY)
+        try:
+            fcntl.ioctl(disk, _EXT4_SHUTDOWN, struct.pack("I", _WITHOUT_ITS_LOG))
+        finally:
+            os.close(disk)
+        self.kill()
+        self._unmount()
+        self._mount()
 
     def boot(self) -> None:
         """Boot it and wait until it is up."""
@@ -94,6 +152,7 @@ class Server:
             assert self._nspawn.poll() is None, f"systemd-nspawn ended:\n{console.read_text(errors='replace')}"
             assert time.monotonic() < deadline, f"it did not boot:\n{console.read_text(errors='replace')}"
             time.sleep(0.05)
+        self.must("ip", "address", "replace", f"{ADDRESS}/32", "dev", "lo")
 
     def run(self, *argv: str, seconds: float = _RUN_SECONDS) -> subprocess.CompletedProcess[str]:
         """Run a command in it, as root and with nothing inherited."""
@@ -107,6 +166,31 @@ class Server:
             timeout=seconds,
             start_new_session=True,
         )
+
+    def put(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Lay a file in it, while it runs."""
+        place = self.files / path.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+        place.chmod(mode)
+
+    @contextlib.contextmanager
+    def network(self) -> Iterator[None]:
+        """Let this thread, and what it starts meanwhile, be in the server's network instead of the outer one."""
+        outer = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        inner = os.open(f"/proc/{self._leader}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _enter(inner)
+            yield
+        finally:
+            _enter(outer)
+            os.close(outer)
+            os.close(inner)
+
+    @property
+    def files(self) -> Path:
+        """Its root, seen from outside, while it runs."""
+        return Path(f"/proc/{self._leader}/root")
 
     def must(self, *argv: str, seconds: float = _RUN_SECONDS) -> str:
         """Run a command that has to succeed; tells what it printed."""
@@ -128,16 +212,16 @@ class Server:
         """Leave nothing of it; idempotent."""
         if self._nspawn is not None:
             self.kill()
-        if os.path.ismount(self._root):
-            subprocess.run(("umount", str(self._root)), check=True)
+        self._unmount()
         shutil.rmtree(self._folder, ignore_errors=True)
         for place in self._cgroups():
             for folder, _, _ in os.walk(place, topdown=False):
                 Path(folder).rmdir()
 
     def _boot_argv(self) -> tuple[str, ...]:
-        seen = dict.fromkeys((CHECKOUT, Path(sys.base_prefix)))
+        seen = dict.fromkeys((CHECKOUT, Path(sys.base_prefix)) if self._sees_checkout else ())
         outer = [f"--bind-ro={place}" for place in seen if place != Path("/usr")]
+        outer += [f"--bind-ro={place}:{inside}" for place, inside in self._mounts.items()]
         return (
             *("systemd-nspawn", "--quiet", f"--directory={self._root}", "--boot", "--register=no", "--keep-unit"),
             *(f"--machine={self.name}", "--console=pipe", "--resolv-conf=off", "--timezone=off", "--link-journal=no"),
@@ -181,10 +265,18 @@ class Server:
         self._nspawn, self._leader = None, 0
 
 
+def _enter(network: int) -> None:
+    if _LIBC.setns(network, _NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _must(*argv: str) -> None:
+    subprocess.run(argv, check=True, timeout=_RUN_SECONDS, stdout=subprocess.DEVNULL)
+
+
 @contextlib.contextmanager
-def booted() -> Iterator[Server]:
-    """A server that runs; nothing of it is left afterwards."""
-    server = Server(base_tree())
+def booted(server: Server) -> Iterator[Server]:
+    """It runs; nothing of it is left afterwards."""
     try:
         server.create()
         server.boot()

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(bool(lab.why_not()), reason=lab.why_not())
 @pytest.fixture(scope="module")
 def server() -> Iterator[lab.Server]:
     """A fresh server."""
-    with lab.booted() as booted:
+    with lab.booted(lab.Server(lab.base_tree(), sees_checkout=True)) as booted:
         yield booted
 
 

@@ -16,7 +16,7 @@ from bulletproof.domain.web import surroundings
 from bulletproof.effects import durable, tree
 from bulletproof.effects.isolation import Cell, end_at_once, is_remapped, start_in_cell, why_not
 from bulletproof.effects.logs import tail
-from bulletproof.effects.ownership import acting_as, give, hand_tree, share
+from bulletproof.effects.ownership import give, hand_tree, read_plain, share
 from bulletproof.effects.sqlite_copy import copy_database, settle_copy
 from bulletproof.effects.sqlite_file import read_whole
 from bulletproof.effects.sqlite_found import DatabaseFile, database_files, describe_database, is_database, users_of
@@ -121,19 +121,12 @@ class CheckoutAdoption:
                     hand_tree(scratch / name, self.user)
             self._run(number, manifest, settings)
             answer = scratch / "told" / "answer.json"
-            if (content := self._read(answer)) is not None:
+            if (content := read_plain(answer)) is not None:
                 return msgspec.json.decode(content, type=_Opened)
             said = " / ".join(tail(scratch / "log", _LAST_LINES)) or "it said nothing"
             return _Opened(trouble=f"it gave no answer: {said}")
         finally:
             durable.remove_tree(scratch)
-
-    def _read(self, answer: Path) -> bytes | None:
-        """What the app's process has written, and nothing that only we could read: it may have laid a link there."""
-        if self.user is not None:
-            give(answer.parents[1], self.user)  # the scratch is ours alone
-        with acting_as(self.user):
-            return answer.read_bytes() if answer.exists() else None
 
     def _leave_links_out(self, source: Path, config: AppConfig) -> None:
         """No link to our own database in the copy, or the app would open that; the persistent folders are empty."""

@@ -31,7 +31,7 @@ from bulletproof.effects.isolation import (
     would_write,
 )
 from bulletproof.effects.logs import tail
-from bulletproof.effects.ownership import give
+from bulletproof.effects.ownership import give, read_plain
 from bulletproof.effects.probe import ask_socket
 from bulletproof.effects.process import Running
 from bulletproof.effects.sqlite_census import census, census_of
@@ -153,8 +153,8 @@ class CellRehearsal:
         data = self._beside(number)
         status = self._run_beside(number, manifest, command, timeout_seconds)
         try:
-            told = msgspec.json.decode((data / REPLAY).read_bytes(), type=_Replayed)
-        except (FileNotFoundError, msgspec.DecodeError) as error:
+            told = msgspec.json.decode(read_plain(data / REPLAY) or b"", type=_Replayed)
+        except msgspec.DecodeError as error:
             how = "did not end in time" if status is None else f"ended with status {status}"
             words = f"replaying the migrations of release {manifest.release} on an empty database {how}"
             raise StepFailed("migration-failed", words, context=self.log_tail(number, _LOG_LINES)) from error

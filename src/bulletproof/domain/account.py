@@ -56,6 +56,8 @@ class Sandbox:
     joins: tuple[str, ...] = ()
     """Groups of which it is as well."""
     writable: tuple[Path, ...] = ()
+    is_apps: bool = False
+    """Whether it is the app's own, whose files its group may write as well."""
     has_low_ports: bool = False
     """Whether it may listen on ports below 1024."""
 
@@ -63,7 +65,7 @@ class Sandbox:
 def sandbox_of(process: str, layout: Layout, accounts: Accounts) -> Sandbox | None:
     """What a process of the app is kept to, by its name; None for what is ours, and runs as root."""
     if process.startswith(("web-", "worker-", "timer-")):
-        return Sandbox(account=accounts.app, writable=(layout.data,))
+        return Sandbox(account=accounts.app, writable=(layout.data,), is_apps=True)
     if process in {PROXY, RELAY}:
         return Sandbox(
             account=accounts.proxy,

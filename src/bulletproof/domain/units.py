@@ -68,7 +68,7 @@ def service(
         f"EnvironmentFile={_path(environment_file)}",
         f"StandardOutput=append:{_path(process.log)}",
         f"StandardError=append:{_path(process.log)}",
-        f"UMask={'0007' if sandbox else '0027'}",
+        f"UMask={'0007' if sandbox and sandbox.is_apps else '0027'}",
         f"KillSignal={process.stop_signal}",
         # The signal goes to the main process, since what it started is its own to end; SIGKILL then goes to all.
         f"KillMode={'control-group' if process.is_group else 'mixed'}",
@@ -137,6 +137,7 @@ def _confined(process: ProcessSpec, sandbox: Sandbox) -> tuple[str, ...]:
         *((f"SupplementaryGroups={' '.join(sandbox.joins)}",) if sandbox.joins else ()),
         *(f"ReadWritePaths={_path(place)}" for place in writable),
         *_SANDBOX,
+        *(("SystemCallFilter=@chown",) if sandbox.is_apps else ()),  # gunicorn gives its socket to itself
         f"AmbientCapabilities={capabilities}",
         f"CapabilityBoundingSet={capabilities}",
         *(("PrivateUsers=yes",) if not sandbox.has_low_ports and process.listen is None else ()),

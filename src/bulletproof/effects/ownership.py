@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import grp
 import os
 import pwd
@@ -100,6 +101,18 @@ def share(folder: Path, account: Account | None) -> None:
                 # A file of several names may be one of ours elsewhere.
                 if found.st_uid == 0 and (stat.S_ISDIR(found.st_mode) or found.st_nlink == 1):
                     os.chown(name, account.user, account.group, dir_fd=parent, follow_symlinks=False)
+
+
+def read_plain(file: Path) -> bytes | None:
+    """What is in a file that an app has written in a folder of its own; None when it is not there, or is a link."""
+    try:
+        opened = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ELOOP, errno.ENXIO}:
+            return None
+        raise
+    with open(opened, "rb") as content:  # noqa: PTH123  it is open already
+        return content.read() if stat.S_ISREG(os.fstat(opened).st_mode) else None
 
 
 @contextlib.contextmanager

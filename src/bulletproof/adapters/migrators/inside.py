@@ -19,7 +19,7 @@ from bulletproof.domain.web import surroundings
 from bulletproof.effects import durable
 from bulletproof.effects.isolation import Cell, end_at_once, is_remapped, start_in_cell
 from bulletproof.effects.logs import tail
-from bulletproof.effects.ownership import acting_as, give
+from bulletproof.effects.ownership import give, read_plain
 from bulletproof.effects.process import Completed, last_lines, run
 from bulletproof.errors import StepFailed
 from bulletproof.ports import Command, Manifest
@@ -171,8 +171,7 @@ class Inside:
                 reference,
                 (folder, *writes),
             )
-            with acting_as(self.account):  # or a link that the app laid there would lead us anywhere
-                answer = file.read_bytes() if file.exists() else b""
+            answer = read_plain(file) or b""
         context = last_lines(completed.errors)
         if not answer:
             raise self._failed(reference, f"{doing} ended the process with status {completed.status}", context)
