@@ -259,6 +259,7 @@ class World:
             set_data_aside=lambda _name: "",
             wipe=lambda: None,
             chronicle=lambda _line: None,
+            lead_log=lambda _number: None,
             prune_logs=lambda _number: None,
             keep_report=lambda _number, _content: None,
             claim_data=lambda: None,

@@ -569,6 +569,8 @@ class Host:
     """Make it so that nothing of the app is left but its data and its journal; idempotent."""
     chronicle: Callable[[str], None]
     """Append a line to the deployment log, for people and `tail`."""
+    lead_log: Callable[[int], None]
+    """Let the log that people look into be what instance `number` prints."""
     prune_logs: Callable[[int], None]
     """Remove the logs of instances whose deployment came before this number."""
     clock: Callable[[], float]

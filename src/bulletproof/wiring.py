@@ -33,6 +33,7 @@ from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout, PlannedLayout, runtime_folder
 from bulletproof.domain.offsite import Connection
 from bulletproof.domain.ownership import owned
+from bulletproof.domain.units import facade
 from bulletproof.effects import durable
 from bulletproof.effects.depot import Depot
 from bulletproof.effects.logs import tail
@@ -41,6 +42,7 @@ from bulletproof.effects.probe import ask_port, ask_socket
 from bulletproof.engine.journal import utc_now
 from bulletproof.errors import NeedsPerson, StepFailed
 from bulletproof.operations.detect import find_entry
+from bulletproof.operations.server import COMMAND
 from bulletproof.ports import Host, Resources, SettingsStore
 
 
@@ -118,14 +120,20 @@ def connect(root: Path, app: str, config: AppConfig) -> Host:
     if accounts is None:
         return host
     everything = owned(layout, accounts, config.app.persistent, config.database.file)
-    # Whatever the app could exchange for a link is ours before any of it is opened.
-    claim(one for one in everything if one.path.is_relative_to(layout.data))
+    of_data = tuple(one for one in everything if one.path.is_relative_to(layout.data))
+    claim(of_data)  # whatever the app could exchange for a link is ours before any of it is opened
     supervisor = SystemdSupervisor(
         app,
         confine=lambda name: sandbox_of(name, layout, accounts),
         prepare=lambda: make_missing(everything),
+        facade=facade(app, str(COMMAND), (layout.error_log, layout.deployment_log, layout.health_log)),
     )
-    return dataclasses.replace(host, supervisor=supervisor, claim_data=lambda: claim(everything[2:]))
+
+    def wipe() -> None:
+        supervisor.remove_facade()
+        _wipe(layout)
+
+    return dataclasses.replace(host, supervisor=supervisor, wipe=wipe, claim_data=lambda: claim(of_data))
 
 
 def accounts_of(root: Path, config: AppConfig) -> Accounts | None:
@@ -148,6 +156,9 @@ def connect_planned(layout: PlannedLayout, config: AppConfig) -> Host:
     """
     _lend(layout.live, layout)
     accounts = accounts_of(layout.live.root, config)
+    if accounts is not None:
+        for place in (layout.root, layout.root.parent):  # builder and app find their way in it, and see nothing else
+            place.chmod(0o711)
     releases = _releases(layout, layout.data, accounts, lent=layout.live.cache)
     return dataclasses.replace(
         _connect(layout, config, accounts), releases=releases, resources=lambda: _resources(layout.live.home)
@@ -230,6 +241,7 @@ def _connect(layout: Layout, config: AppConfig, accounts: Accounts | None) -> Ho
         set_data_aside=lambda name: _set_data_aside(layout, name),
         wipe=lambda: _wipe(layout),
         chronicle=lambda line: durable.append_line(layout.deployment_log, line, mode=0o640),
+        lead_log=lambda number: durable.replace_symlink(layout.error_log, layout.web_log(number).name),
         prune_logs=lambda number: _prune_logs(layout, number),
         clock=time.monotonic,
         sleep=time.sleep,

@@ -22,9 +22,12 @@ from bulletproof.domain.settings import for_app
 from bulletproof.domain.units import Patience
 from bulletproof.effects import durable
 from bulletproof.effects.process import Completed, last_lines, run
-from bulletproof.errors import StepFailed
+from bulletproof.errors import Refused, StepFailed
 
 UNITS = Path("/run/systemd/system")
+LASTING = Path("/etc/systemd/system")
+"""What is there is there after a boot."""
+_WANTED = LASTING / "multi-user.target.wants"
 _SECONDS = 120.0
 """For one systemctl: stopping waits for the process, whose patience the configuration bounds well below this."""
 _POLL_SECONDS = 0.05
@@ -54,6 +57,7 @@ class SystemdSupervisor:
     """The processes of one app as units; `settings` and environment reach them by a file of root's alone.
 
     `confine` tells what a process is kept to, by its name; `prepare` makes what its processes need to be there.
+    `facade` is the unit by which people and the boot know the app, if it is to have one.
     """
 
     def __init__(
@@ -62,7 +66,9 @@ class SystemdSupervisor:
         patience: Patience | None = None,
         confine: Callable[[str], Sandbox | None] = lambda _: None,
         prepare: Callable[[], None] = lambda: None,
+        facade: str = "",
     ) -> None:
+        self._facade = facade
         self._app = app
         self._patience = patience or Patience()
         self._confine = confine
@@ -72,6 +78,7 @@ class SystemdSupervisor:
     def ensure_running(self) -> None:
         """The app's target is active when this returns. Raises StepFailed."""
         self._prepare()
+        self._lay_facade()
         if not self.is_running():
             self._write(self._target, units.target(self._app))
             self._must("daemon-reload")
@@ -87,6 +94,8 @@ class SystemdSupervisor:
         if (UNITS / self._target).exists():
             self._must("stop", self._target)
             self._forget(self._target)
+            if self._facade:
+                self._ask("stop", "--no-block", self._known_as)  # it finds that all is stopped
 
     def is_running(self) -> bool:
         """Whether the app's target is active."""
@@ -146,6 +155,35 @@ class SystemdSupervisor:
         """The processes that have a unit."""
         found = (units.process_name(self._app, path.name) for path in UNITS.glob(f"{self._app}*.service"))
         return tuple(sorted(name for name in found if name is not None))
+
+    def remove_facade(self) -> None:
+        """Neither people nor the boot find the app any more; idempotent."""
+        if _is_ours(LASTING / self._known_as):
+            for place in (_WANTED / self._known_as, LASTING / self._known_as):
+                durable.remove(place)
+            self._must("daemon-reload")
+
+    def _lay_facade(self) -> None:
+        """Raises Refused `unit-foreign` when something of the app's name is there already that is not ours."""
+        place = LASTING / self._known_as
+        if not self._facade or (place.exists() and place.read_text(encoding="utf-8") == self._facade):
+            return
+        if not _is_ours(place) and (found := self._found()):
+            words = f"{found} is there already, and is not ours: it would run the app a second time"
+            hint = f"systemctl disable --now {self._app}; mv {found} {found}.old; systemctl daemon-reload"
+            raise Refused("unit-foreign", words, hint=hint)
+        durable.write_file(place, self._facade)
+        durable.make_folder(_WANTED)
+        durable.replace_symlink(_WANTED / self._known_as, place)
+        self._must("daemon-reload")
+
+    def _found(self) -> str:
+        """The file of a unit that has the app's name; empty when there is none."""
+        return self._must("show", "--property=FragmentPath", "--value", self._known_as).output.strip()
+
+    @property
+    def _known_as(self) -> str:
+        return f"{self._app}.service"
 
     def _unit(self, name: str) -> str:
         return units.unit_name(self._app, name)
@@ -250,6 +288,10 @@ class SystemdSupervisor:
             words_of_it = " ".join(("systemctl", *words))
             raise StepFailed("systemd-refused", f"`{words_of_it}` failed", context=last_lines(done.errors))
         return done
+
+
+def _is_ours(unit: Path) -> bool:
+    return unit.is_file() and unit.read_text(encoding="utf-8").startswith(units.OURS)
 
 
 def _settings(file: Path | None) -> dict[str, str]:

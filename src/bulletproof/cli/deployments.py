@@ -25,11 +25,12 @@ from bulletproof.effects.interrupts import Interrupted
 from bulletproof.effects.project import find_project
 from bulletproof.effects.scratch import scratch_folder
 from bulletproof.effects.source import has_changes, resolve
+from bulletproof.effects.unit_jobs import start_soon
 from bulletproof.engine.journal import Journal
 from bulletproof.errors import BulletproofError, UsageError
 from bulletproof.operations.activate import Result, Session, serving, words_of
 from bulletproof.operations.attempt import Order
-from bulletproof.wiring import connect
+from bulletproof.wiring import connect, is_server
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -136,6 +137,8 @@ def carry_out(
         error = words_of(cause)
         _tell(functools.partial(renderer.failed, error, still_serving(target)))
         sys.exit(error.exit_code)
+    if result.serving and is_server(target.root):
+        start_soon(f"{target.app}.service")  # people and the next boot find it there
     _tell(functools.partial(renderer.ended, result, address))
     sys.exit(exit_code_of(result))
 

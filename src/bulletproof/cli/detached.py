@@ -18,24 +18,28 @@ from bulletproof.effects import lock
 from bulletproof.effects.bundle import LARGEST_BUNDLE
 from bulletproof.effects.process import Running, detach
 from bulletproof.effects.reader import is_gone
+from bulletproof.effects.transient import TransientUnit, begin_unit
 from bulletproof.errors import RecoveryNeeded
 
 DETACHED = "BULLETPROOF_DETACHED"
 """Tells a process that it is the one that outlives its connection."""
 
+_OURSELVES = (sys.executable, "-P", "-m", "bulletproof", *sys.argv[1:])
 _POLL_SECONDS = 0.05
 _CHUNK_BYTES = 1 << 20
 _GONE = 141
 """As if SIGPIPE had ended us: nobody reads any more what we say."""
 
 
-def is_to_be_detached(*, wished: bool) -> bool:
-    """Whether what was asked for must go on without us: it comes over SSH, or a person said so."""
-    return (wished or our_client() is not None) and DETACHED not in os.environ
+def is_to_be_detached(*, wished: bool, on_server: bool) -> bool:
+    """Whether what was asked for must go on without us: it comes over SSH, or is a server's, or a person said so."""
+    return (wished or on_server or our_client() is not None) and DETACHED not in os.environ
 
 
-def detach_and_watch(lock_file: Path, *, is_left: bool) -> NoReturn:
+def detach_and_watch(app: str, lock_file: Path, *, is_left: bool, on_server: bool) -> NoReturn:
     """Do what was asked for in a process of its own; show what it says and end as it ends.
+
+    On a server that is a unit of systemd, which recovers the app should it be killed.
 
     With `is_left` only until the deployment has a number. When nobody reads any more what we say, we end, and it goes
     on. Raises RecoveryNeeded when that process was killed.
@@ -43,7 +47,7 @@ def detach_and_watch(lock_file: Path, *, is_left: bool) -> NoReturn:
     # Files without a name: they need no reader, and are gone with the last process that has them open.
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:
         _receive(given)
-        child = _begin(given, said, errors)
+        child = _begin_unit(app, given, said, errors) if on_server else _begin(given, said, errors)
         shown = (_Shown(said, sys.stdout.fileno()), _Shown(errors, sys.stderr.fileno()))
         if is_left and (number := _wait_for_number(child, lock_file)) is not None:
             _tell_number(number)
@@ -55,7 +59,7 @@ def detach_and_watch(lock_file: Path, *, is_left: bool) -> NoReturn:
     if status < 0:
         raise RecoveryNeeded(
             "deployer-killed",
-            "the process of the deployment was killed; the supervisor finishes or undoes what it began",
+            "the process of the deployment was killed; what it began is finished or undone by itself",
             hint="bulletproof status",
         )
     sys.exit(status)
@@ -103,13 +107,18 @@ def _receive(given: IO[bytes]) -> None:
 
 
 def _begin(given: IO[bytes], said: IO[bytes], errors: IO[bytes]) -> Running:
-    """Start ourselves again, as one that outlives us. On a server this is where a unit of its own would begin."""
+    """Start ourselves again, as one that outlives us."""
     os.environ[DETACHED] = "1"
-    argv = (sys.executable, "-P", "-m", "bulletproof", *sys.argv[1:])
-    return detach(argv, given=given, said=said, errors=errors)
+    return detach(_OURSELVES, given=given, said=said, errors=errors)
 
 
-def _wait_for_number(child: Running, lock_file: Path) -> int | None:
+def _begin_unit(app: str, given: IO[bytes], said: IO[bytes], errors: IO[bytes]) -> TransientUnit:
+    os.environ[DETACHED] = "1"
+    recovery = f"bulletproof-recover@{app}.service"
+    return begin_unit(app, _OURSELVES, given=given, said=said, errors=errors, on_failure=recovery)
+
+
+def _wait_for_number(child: Running | TransientUnit, lock_file: Path) -> int | None:
     """The number of its deployment, once the lock tells; None when it ended without."""
     while child.status() is None:
         holder = lock.peek(lock_file)

@@ -9,7 +9,9 @@ import click
 from bulletproof.cli.recording import Recording
 from bulletproof.cli.render import choose_renderer
 from bulletproof.cli.target import find_target, host_options, json_option, open_session, wait_option
-from bulletproof.operations.activate import recover
+from bulletproof.effects.unit_jobs import start_soon
+from bulletproof.operations.activate import recover, serving
+from bulletproof.wiring import is_server
 
 
 @click.command("recover")
@@ -28,6 +30,9 @@ def recover_command(
     renderer = Recording(choose_renderer(target.app, as_json=as_json), target.layout)
     with open_session(target, "recover", renderer, wait_seconds=wait_seconds) as session:
         entry = recover(session)
+        served = serving(session.host, session.journal)
+    if served and is_server(target.root):
+        start_soon(f"{target.app}.service")
     if entry is None:
         click.echo("nothing to recover: the host is whole", err=True)
     else:

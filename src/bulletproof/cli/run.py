@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +17,7 @@ from bulletproof.domain.web import database_setting, surroundings
 from bulletproof.engine.journal import Journal
 from bulletproof.errors import Refused, UsageError
 from bulletproof.operations.migrate import migrates_now
-from bulletproof.wiring import config_of, connect_settings
+from bulletproof.wiring import accounts_of, config_of, connect_settings
 
 _MIGRATION_SECONDS = 900.0
 """Longer than any hold and its way back."""
@@ -53,10 +54,11 @@ def run_command(root: Path, *, command: tuple[str, ...], verb_root: Path | None,
         "TERM": os.environ.get("TERM", "dumb"),
     }
     os.chdir(layout.source(live.release))
-    try:
-        os.execvpe(command[0], list(command), environment)  # noqa: S606  the person's own command, without a shell
-    except FileNotFoundError as error:
-        raise UsageError("command-not-found", f"{command[0]} is in no folder of the release's PATH") from error
+    accounts = accounts_of(layout.root, config)
+    if shutil.which(command[0], path=environment["PATH"]) is None:
+        raise UsageError("command-not-found", f"{command[0]} is in no folder of the release's PATH")
+    argv = accounts.app.argv(command) if accounts else command
+    os.execvpe(argv[0], list(argv), environment)  # noqa: S606  the person's own command, without a shell
 
 
 def _wait_out_a_migration(journal: Journal) -> None:

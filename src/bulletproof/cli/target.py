@@ -27,7 +27,7 @@ from bulletproof.engine.journal import Entry, Journal
 from bulletproof.engine.pipeline import Surroundings
 from bulletproof.errors import UsageError
 from bulletproof.operations.activate import Session
-from bulletproof.wiring import config_of, connect, layout_of
+from bulletproof.wiring import config_of, connect, is_server, layout_of
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
@@ -86,9 +86,10 @@ def wait_option(function: F) -> F:
     @functools.wraps(function)
     def here_or_detached(*args: object, **kwargs: object) -> object:
         is_left = bool(kwargs.pop("is_left", False))
-        if is_to_be_detached(wished=is_left):
+        on_server = is_server(_root_of(click.get_current_context()))
+        if is_to_be_detached(wished=is_left, on_server=on_server):
             target = _place_of(click.get_current_context())
-            detach_and_watch(target.layout.lock, is_left=is_left)
+            detach_and_watch(target.app, target.layout.lock, is_left=is_left, on_server=on_server)
         return function(*args, **kwargs)
 
     return patience_option("another deployment")(cast("F", here_or_detached))
@@ -111,6 +112,10 @@ def detach_option(function: F) -> F:
     return click.option("--detach", "is_left", is_flag=True, help="Come back as soon as it has begun; it goes on.")(
         function
     )
+
+
+def _root_of(context: click.Context) -> Path:
+    return Path(context.params["verb_root"] or context.find_object(Path) or Path()).absolute()
 
 
 def _place_of(context: click.Context) -> Target:

@@ -228,6 +228,16 @@ class Layout:
         return self.logs / "access.log"
 
     @property
+    def error_log(self) -> Path:
+        """A symlink to the log of what is live: what the app prints."""
+        return self.logs / "error.log"
+
+    @property
+    def health_log(self) -> Path:
+        """One line per check by the clock."""
+        return self.logs / "health.log"
+
+    @property
     def deployment_log(self) -> Path:
         """One line per deployment, for people and `tail`."""
         return self.logs / "deployment.log"

@@ -50,6 +50,8 @@ def owned(layout: Layout, accounts: Accounts, persistent: tuple[str, ...], datab
         Owned(path=layout.environment, mode=0o600, is_folder=False, is_made=False),
         Owned(path=layout.logs, mode=0o755),
         Owned(path=layout.access_log, owner=proxy, group=proxy, mode=0o640, is_folder=False),
+        Owned(path=layout.deployment_log, mode=0o640, is_folder=False),
+        Owned(path=layout.health_log, mode=0o640, is_folder=False),
         Owned(path=layout.runtime, mode=0o755),
         Owned(path=layout.sockets, mode=0o755),
         Owned(path=layout.proxy_home.parent, mode=0o755),

@@ -100,6 +100,44 @@ def drain_seconds(text: str) -> float:
     return next((float(line.removeprefix(_DRAIN)) for line in text.splitlines() if line.startswith(_DRAIN)), 0.0)
 
 
+OURS = "# Written by bulletproof"
+"""How every unit begins that outlives a boot."""
+
+
+def facade(app: str, command: str, logs: tuple[Path, ...]) -> str:
+    """The unit by which people and the boot know an app: it brings it up, shows its logs, and restarts it safely.
+
+    `command` is our own program. What it follows is in the journal as well, under the app's name. The processes of the
+    app are units of their own, so that this one can be restarted without a request lost.
+    """
+    ours = f"{command} --root /"
+    return "\n".join(
+        (
+            f"{OURS}; it is written again with the next deployment.",
+            "[Unit]",
+            f"Description={app}, deployed by Bulletproof",
+            "After=network.target local-fs.target",
+            "StartLimitIntervalSec=0",
+            "",
+            "[Service]",
+            "Type=exec",
+            "Environment=BULLETPROOF_DETACHED=1",
+            # It ends with 1 where nothing is to run, which is no failure; with 255 where it could not be done.
+            f"ExecCondition={ours} start --as-unit --app {app}",
+            f"ExecStart=/usr/bin/tail --quiet --lines=0 -F {' '.join(map(str, logs))}",
+            f"ExecReload={ours} restart --app {app}",
+            f"ExecStop={ours} stop --as-unit --app {app}",
+            f"SyslogIdentifier={app}",
+            "TimeoutStartSec=infinity",
+            "TimeoutStopSec=900",
+            "",
+            "[Install]",
+            "WantedBy=multi-user.target",
+            "",
+        )
+    )
+
+
 def target(app: str) -> str:
     """The target that is active while the app's host runs."""
     return f"[Unit]\nDescription={app} runs, by Bulletproof\n"

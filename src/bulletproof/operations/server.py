@@ -47,7 +47,23 @@ _LOGROTATE = f"""\
 	copytruncate
 }}
 """
+_RECOVER = """\
+# Written by bulletproof setup. It is started when a deployment was killed.
+[Unit]
+Description=recovery of %i, by Bulletproof
+StartLimitIntervalSec=60
+StartLimitBurst=8
+
+[Service]
+Type=oneshot
+Environment=BULLETPROOF_DETACHED=1
+ExecStart=/usr/local/bin/bulletproof --root / recover --app %i --wait 30
+Restart=on-failure
+RestartSec=1
+RestartPreventExitStatus=4
+"""
 _FILES = {
+    Path("/etc/systemd/system/bulletproof-recover@.service"): _RECOVER,
     Path("/etc/logrotate.d/bulletproof"): _LOGROTATE,
     SERVER: "Set up by Bulletproof: the apps of root lie below /, and systemd runs them.\n",
 }

@@ -220,6 +220,7 @@ def cut_over(attempt: Attempt) -> str:
     """New requests go to the new instance, from one instant on; its static files are there before its first page."""
     _give_out_files_of(attempt, attempt.deployment.release)
     attempt.host.proxy.route_to(attempt.number)
+    attempt.host.lead_log(attempt.number)
     return ""
 
 
@@ -228,6 +229,7 @@ def cut_back(attempt: Attempt) -> None:
     previous = attempt.deployment.previous
     if previous is not None:
         attempt.host.proxy.route_to(previous.number)
+        attempt.host.lead_log(previous.number)
         _give_out_files_of(attempt, previous.release)
         drain(attempt.host, attempt.number, seconds=_UNDO_DRAIN_SECONDS)
 
