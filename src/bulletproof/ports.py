@@ -530,6 +530,15 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trespass:
+    """A permission that is wrong."""
+
+    words: str
+    commands: tuple[str, ...] = ()
+    """What would put it right."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """A server (or a folder that stands for one) with one app's ports."""
 
@@ -553,6 +562,11 @@ class Host:
     """Let what was just made in the data be ours to protect and the app's to write; where all is one user's, nothing.
 
     Raises Refused for a link in the place of something of ours. Idempotent.
+    """
+    trespasses: Callable[[], tuple[Trespass, ...]]
+    """What belongs to others than it should, or can be read or written by them; none where all is one user's.
+
+    Raises Refused `place-not-plain`.
     """
     keep_report: Callable[[int, bytes], None]
     """Write what deployment `number`'s rehearsal found, for people and for `releases`."""

@@ -19,6 +19,7 @@ def check_host(attempt: Attempt) -> str:
     check_space(attempt, config)
     require_readable(config.rehearsal.allow)
     attempt.host.proxy.port()
+    check_permissions(attempt)
     check_settings(attempt)
     check_database_file(attempt, config)
     database = attempt.host.database
@@ -42,6 +43,16 @@ def check_space(attempt: Attempt, config: AppConfig) -> None:
             "memory-low",
             f"{have.free_memory // _MIB} MiB of memory are free, {config.require.free_memory_mib} MiB are required",
             hint="free some, or lower [require] free_memory_mib in bulletproof.toml",
+        )
+
+
+def check_permissions(attempt: Attempt) -> None:
+    """Refuse when the app could not write its data, or others could read or change what is none of their business."""
+    if wrong := attempt.host.trespasses():
+        raise Refused(
+            "permissions-wrong",
+            "; ".join(one.words for one in wrong),
+            hint=" && ".join(command for one in wrong for command in one.commands),
         )
 
 

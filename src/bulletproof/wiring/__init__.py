@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -25,25 +26,27 @@ from bulletproof.adapters.releases import BuiltReleases
 from bulletproof.adapters.settings import FileSettings
 from bulletproof.adapters.sqlite import SqliteDatabase
 from bulletproof.adapters.swap import SqliteSwap
-from bulletproof.adapters.systemd import SystemdSupervisor
-from bulletproof.domain.account import BUILD_USER, PROXY_USER, Accounts, sandbox_of
+from bulletproof.domain.account import Accounts
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.deployment import Live
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout, PlannedLayout, runtime_folder
 from bulletproof.domain.offsite import Connection
-from bulletproof.domain.ownership import owned
-from bulletproof.domain.units import facade
 from bulletproof.effects import durable
 from bulletproof.effects.depot import Depot
 from bulletproof.effects.logs import tail
-from bulletproof.effects.ownership import acting_as, claim, find_account, make_missing
+from bulletproof.effects.ownership import acting_as
 from bulletproof.effects.probe import ask_port, ask_socket
-from bulletproof.engine.journal import utc_now
+from bulletproof.engine.journal import Journal, utc_now
 from bulletproof.errors import NeedsPerson, StepFailed
 from bulletproof.operations.detect import find_entry
-from bulletproof.operations.server import COMMAND
 from bulletproof.ports import Host, Resources, SettingsStore
+from bulletproof.wiring.server import accounts_of, as_server, is_server
+
+__all__ = [
+    "accounts_of",
+    "is_server",
+]
 
 
 def layout_of(root: Path, app: str) -> Layout:
@@ -119,34 +122,19 @@ def connect(root: Path, app: str, config: AppConfig) -> Host:
     host = _connect(layout, config, accounts)
     if accounts is None:
         return host
-    everything = owned(layout, accounts, config.app.persistent, config.database.file)
-    of_data = tuple(one for one in everything if one.path.is_relative_to(layout.data))
-    claim(of_data)  # whatever the app could exchange for a link is ours before any of it is opened
-    supervisor = SystemdSupervisor(
-        app,
-        confine=lambda name: sandbox_of(name, layout, accounts),
-        prepare=lambda: make_missing(everything),
-        facade=facade(app, str(COMMAND), (layout.error_log, layout.deployment_log, layout.health_log)),
-    )
-
-    def wipe() -> None:
-        supervisor.remove_facade()
-        _wipe(layout)
-
-    return dataclasses.replace(host, supervisor=supervisor, wipe=wipe, claim_data=lambda: claim(of_data))
+    return as_server(host, config, accounts, functools.partial(user_of, layout))
 
 
-def accounts_of(root: Path, config: AppConfig) -> Accounts | None:
-    """Who runs what of an app; None on the embedded host, where all of it is whoever deploys. Raises Refused."""
-    if not is_server(root):
+def user_of(layout: Layout, other: str) -> str | None:
+    """As whom another app of the same root runs; None when it was never live, or is damaged."""
+    there = layout_of(layout.root, other)
+    journal = Journal.read(there.journal)
+    if journal is None:
         return None
-    app, proxy, builder = map(find_account, (config.app.user, PROXY_USER, BUILD_USER))
-    return Accounts(app=app, proxy=proxy, builder=builder)
-
-
-def is_server(root: Path) -> bool:
-    """Whether this root is that of a server, whose processes are systemd's and belong to users of their own."""
-    return root == Path("/")
+    with contextlib.closing(journal):
+        live = journal.live()
+    config = config_of(there, live.release) if live else None
+    return config.app.user if config else None
 
 
 def connect_planned(layout: PlannedLayout, config: AppConfig) -> Host:
@@ -233,6 +221,7 @@ def _connect(layout: Layout, config: AppConfig, accounts: Accounts | None) -> Ho
         engine=(sys.executable, "-P", "-m", "bulletproof", "--root", str(layout.root)),
         adoption=CheckoutAdoption(layout, file, user),
         claim_data=lambda: None,
+        trespasses=lambda: (),
         keep_report=lambda number, content: _keep_report(layout, number, content),
         resources=lambda: _resources(layout.home),
         ask_instance=ask_instance,

@@ -1,0 +1,74 @@
+"""A host that is a server: systemd runs its processes, each as a user that can reach nothing but what it needs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from bulletproof.adapters.systemd import SystemdSupervisor
+from bulletproof.domain.account import BUILD_USER, PROXY_USER, Accounts, sandbox_of
+from bulletproof.domain.config import AppConfig
+from bulletproof.domain.layout import Layout
+from bulletproof.domain.ownership import Owned, owned
+from bulletproof.domain.units import facade
+from bulletproof.effects.ownership import claim, differences, find_account, make_missing
+from bulletproof.operations.server import COMMAND
+from bulletproof.ports import Host, Trespass
+
+
+def is_server(root: Path) -> bool:
+    """Whether this root is that of a server, whose processes are systemd's and belong to users of their own."""
+    return root == Path("/")
+
+
+def accounts_of(root: Path, config: AppConfig) -> Accounts | None:
+    """Who runs what of an app; None on the embedded host, where all of it is whoever deploys. Raises Refused."""
+    if not is_server(root):
+        return None
+    app, proxy, builder = map(find_account, (config.app.user, PROXY_USER, BUILD_USER))
+    return Accounts(app=app, proxy=proxy, builder=builder)
+
+
+def as_server(host: Host, config: AppConfig, accounts: Accounts, user_of: Callable[[str], str | None]) -> Host:
+    """The host with what is otherwise on a server; `user_of` tells as whom another app runs.
+
+    Whatever the app could exchange for a link is ours before any of it is opened. Raises Refused `place-not-plain`.
+    """
+    layout = host.layout
+    everything = owned(layout, accounts, config.app.persistent, config.database.file)
+    of_data = tuple(one for one in everything if one.path.is_relative_to(layout.data))
+    claim(of_data)
+    supervisor = SystemdSupervisor(
+        layout.app,
+        confine=lambda name: sandbox_of(name, layout, accounts),
+        prepare=lambda: make_missing(everything),
+        facade=facade(layout.app, str(COMMAND), (layout.error_log, layout.deployment_log, layout.health_log)),
+    )
+
+    def wipe() -> None:
+        supervisor.remove_facade()
+        host.wipe()
+
+    def trespasses() -> tuple[Trespass, ...]:
+        wrong = (_in_words(one, found) for one, found in differences(everything))
+        return (*wrong, *_sharers(layout, config.app.user, user_of))
+
+    return dataclasses.replace(
+        host, supervisor=supervisor, wipe=wipe, claim_data=lambda: claim(of_data), trespasses=trespasses
+    )
+
+
+def _in_words(wished: Owned, found: str) -> Trespass:
+    right = f"{wished.owner.name}:{wished.group.name} {wished.mode:o}"
+    return Trespass(words=f"{wished.path} is {found}, and must be {right}", commands=wished.commands)
+
+
+def _sharers(layout: Layout, user: str, user_of: Callable[[str], str | None]) -> Iterator[Trespass]:
+    """Other apps that run as this one's user: each could read the other's data, and what its processes know."""
+    for journal in sorted(layout.state.parent.glob("*/journal.db")):
+        other = journal.parent.name
+        if other != layout.app and user_of(other) == user:
+            words = f"{other} runs as {user} as well, so each of the two could read the other's data and secrets"
+            command = f'bulletproof setup --local --user {layout.app}; then user = "{layout.app}" under [app]'
+            yield Trespass(words=words, commands=(command,))
