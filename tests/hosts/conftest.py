@@ -151,7 +151,7 @@ def living(server: lab.Server, access: Access, project: Path, name: str = "shop"
     folder = Path(tempfile.mkdtemp(prefix="bp-app-"))
     shutil.copytree(project, folder / "app")
     app = ServerApp(root=Path("/"), name=name, folder=folder / "app", port=None, server=server, access=access)
-    app.configure()
+    app.configure(health={"deadline_seconds": 8})
     try:
         with server.network():
             yield app

@@ -60,6 +60,18 @@ def owned(layout: Layout, accounts: Accounts, persistent: tuple[str, ...], datab
     )
 
 
+def beside_database(layout: Layout, accounts: Accounts, database: str) -> tuple[Owned, ...]:
+    """What SQLite lays beside the database, for whoever opens it first.
+
+    It makes them with the database's mode of that instant, and when root opens them gives them to the database's owner,
+    whatever their mode is: one that was made before the database had its own would be closed to the app from then on.
+    """
+    return tuple(
+        Owned(path=layout.data / f"{database}{end}", group=accounts.app, mode=0o660, is_folder=False, is_made=False)
+        for end in ("-wal", "-shm", "-journal")
+    )
+
+
 def _with_parents(names: tuple[str, ...]) -> tuple[str, ...]:
     """Each folder, and before it those that it lies in."""
     paths = [Path(name) for name in names]

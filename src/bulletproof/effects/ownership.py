@@ -147,7 +147,10 @@ def _make(owned: Owned) -> None:
 
 
 def _set(owned: Owned) -> None:
-    place = os.open(owned.path, _PLACE)
+    try:
+        place = os.open(owned.path, _PLACE)
+    except FileNotFoundError:
+        return  # SQLite removes what is beside a database when the last one closes it
     try:
         _require_plain(owned, os.fstat(place))
         os.chown(f"/proc/self/fd/{place}", owned.owner.user, owned.group.group)

@@ -21,7 +21,8 @@ _PROPERTIES = (
     "TimeoutStopSec=600",  # at a shutdown: long enough for any undo, which SIGTERM begins
     "SuccessExitStatus=1 2 3 4 5 6 130 141",  # its own words for how it ended: only a kill is none of them
 )
-_SIGNAL = re.compile(r"code=(?:killed|dumped)[/,] ?status=(?:\d+/)?([A-Z0-9]+)")
+_END = re.compile(r"code=(exited|killed|dumped)/status=(?P<status>\w+)")
+"""How systemd-run tells of it; its own exit status knows success and failure only."""
 _ASK_SECONDS = 30.0
 
 
@@ -45,8 +46,10 @@ class TransientUnit:
         if status is None:
             return None
         self._told.seek(0)
-        killed = _SIGNAL.search(self._told.read().decode(errors="replace"))
-        return -signal.Signals[f"SIG{killed[1]}"] if killed else status
+        end = _END.search(self._told.read().decode(errors="replace"))
+        if end is None:
+            return status
+        return int(end["status"]) if end[1] == "exited" else -signal.Signals[f"SIG{end['status']}"]
 
 
 def begin_unit(

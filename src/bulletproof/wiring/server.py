@@ -10,7 +10,7 @@ from bulletproof.adapters.systemd import SystemdSupervisor
 from bulletproof.domain.account import BUILD_USER, PROXY_USER, Accounts, sandbox_of
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.layout import Layout
-from bulletproof.domain.ownership import Owned, owned
+from bulletproof.domain.ownership import Owned, beside_database, owned
 from bulletproof.domain.units import facade
 from bulletproof.effects.ownership import claim, differences, find_account, make_missing
 from bulletproof.operations.server import COMMAND
@@ -37,7 +37,8 @@ def as_server(host: Host, config: AppConfig, accounts: Accounts, user_of: Callab
     """
     layout = host.layout
     everything = owned(layout, accounts, config.app.persistent, config.database.file)
-    of_data = tuple(one for one in everything if one.path.is_relative_to(layout.data))
+    of_data = [one for one in everything if one.path.is_relative_to(layout.data)]
+    of_data += beside_database(layout, accounts, config.database.file)
     claim(of_data)
     supervisor = SystemdSupervisor(
         layout.app,

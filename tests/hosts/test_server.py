@@ -1,0 +1,211 @@
+"""A server from a fresh Debian: set up by SSH, deployed to under load, kept from its own app, restarted by systemd."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hosts import lab
+from hosts.conftest import Access, NewServer, ServerApp, living, set_up_by_ssh
+from live_app import branch
+
+pytestmark = [pytest.mark.skipif(bool(lab.why_not()), reason=lab.why_not()), pytest.mark.xdist_group("hosts")]
+
+_FROM_NOTHING_SECONDS = 600.0
+"""What the guide says that a server takes, from a fresh Debian to an app that serves."""
+_SAFE = 1.5
+"""systemd-analyze security: the most that a unit of ours may be exposed."""
+
+
+@pytest.fixture(scope="module")
+def server(new_server: NewServer, set_up: Path, access: Access) -> Iterator[lab.Server]:
+    """A server that was set up."""
+    with lab.booted(new_server(set_up)) as booted:
+        access.let_in(booted)
+        yield booted
+
+
+@pytest.fixture(scope="module")
+def app(server: lab.Server, access: Access, datacharted: Path) -> Iterator[ServerApp]:
+    """DataCharted v2 on it."""
+    with living(server, access, datacharted) as living_app:
+        living_app.deploy("v2")
+        yield living_app
+
+
+def test_a_fresh_debian_serves_within_ten_minutes(new_server: NewServer, access: Access, datacharted: Path) -> None:
+    """The two commands of the guide; and the first, again, changes nothing, while it mends what is wrong."""
+    with lab.booted(new_server()) as fresh:
+        access.let_in(fresh)
+        began = time.monotonic()
+        first = set_up_by_ssh(fresh, access).stderr
+        with living(fresh, access, datacharted) as app:
+            app.deploy("v2")
+            seconds = time.monotonic() - began
+            assert app.version() == "v2"
+        again = set_up_by_ssh(fresh, access).stderr
+        fresh.must("chmod", "777", "/var/lib/bulletproof-proxy")
+        fresh.must("rm", "/etc/logrotate.d/bulletproof")
+        mended = set_up_by_ssh(fresh, access).stderr
+
+    assert seconds < _FROM_NOTHING_SECONDS
+    assert "make the system user bulletproof-proxy" in first
+    assert [line for line in again.splitlines() if line.startswith("  ")] == []
+    assert [line.strip() for line in mended.splitlines() if line.startswith("  ")] == [
+        "give /var/lib/bulletproof-proxy to root with mode 755, not root:root 777",
+        "write /etc/logrotate.d/bulletproof",
+    ]
+
+
+def test_deployments_under_load_lose_nothing(app: ServerApp) -> None:
+    """Good ones, a migration, each kind of broken one and a rollback: no request fails, no write is lost."""
+    with app.under_load():
+        app.change("deploy", "answers-500").must(3, "undone")
+        app.change("deploy", "crash-at-boot").must(3, "undone")
+        app.change("deploy", "import-error").must(3, "undone")
+        app.change("deploy", "migration-fails").must(3, "undone")
+        app.change("deploy", "missing-dependency").must(3, "undone")
+        assert app.version() == "v2"
+        app.deploy("v3")
+        assert app.version() == "v3"
+        app.change("rollback").must(0, "deployed")
+        assert app.version() == "v2"
+
+
+def test_systemctl_restart_loses_no_request(app: ServerApp) -> None:
+    """As the users of the old guide restart their app; and they see what it prints where they look for it."""
+    before = app.status()["last"]
+    with app.under_load():
+        app.host.must("systemctl", "restart", app.name)
+    after = app.status()["last"]
+
+    assert before != after
+    assert app.host.must("systemctl", "is-active", app.name).strip() == "active"
+    told = app.host.must("journalctl", "--unit", app.name, "--no-pager")
+    assert "restarted" in told
+    assert "Booting worker" in told
+
+
+def test_systemctl_stops_and_starts(app: ServerApp) -> None:
+    """A stop is one, and a start brings up what was live."""
+    app.host.must("systemctl", "stop", app.name)
+    assert not app.is_listening()
+    assert app.run("status").out.startswith(f"{app.name} is stopped")
+    app.host.must("systemctl", "start", app.name)
+    assert app.version() == "v2"
+
+
+@pytest.mark.parametrize("step", ["build", "rehearse", "hold", "swap", "gate"])
+def test_a_killed_deployment_is_recovered_by_itself(app: ServerApp, step: str) -> None:
+    """The deployer is killed on the server in the middle of a migration, and nobody does anything."""
+    with app.under_load(), app.begun("deploy", "v4-expand") as command:
+        assert command.read_until("step-started", step)
+        unit = app.host.must("systemctl", "list-units", "--plain", "--no-legend", f"{app.name}-deployment-*").split()[0]
+        app.host.must("systemctl", "kill", "--signal=KILL", unit)
+        assert command.end().status == 6
+        app.wait_until_whole()
+        assert app.version() == "v2"
+
+
+def test_units_are_sandboxed_and_valid(app: ServerApp) -> None:
+    """systemd itself judges them."""
+    units = app.host.must("systemctl", "list-units", "--plain", "--no-legend", f"{app.name}-web@*", f"{app.name}@*")
+    names = [line.split()[0] for line in units.splitlines() if ".service" in line]
+    assert len(names) == 3
+    for name in names:
+        told = app.host.must("systemd-analyze", "security", "--no-pager", name).strip().splitlines()[-1]
+        assert float(told.split(":")[1].split()[0]) <= _SAFE, told
+    verified = app.host.run("systemd-analyze", "verify", *names, f"{app.name}.service")
+    assert (verified.returncode, verified.stderr) == (0, "")
+
+
+def test_the_app_can_do_what_apps_do_in_its_sandbox(app: ServerApp) -> None:
+    """It writes uploads, sends mail and asks other servers; its code it can read and not change."""
+    app.configure(app={"persistent": ["uploads"]})
+    source = (app.folder / "run.py").read_text()
+    branch(app, {"run.py": source + _DOES_THINGS})
+    app.deploy()
+    app.host.must("systemd-run", "--unit=mail", "--collect", "python3", "-c", _MAIL_SERVER)
+
+    status, _, told = app.fetch("/try")
+
+    assert (status, told) == (200, "uploaded, 220 hello, EROFS, ENOENT")
+    upload = app.layout.data / "uploads" / "a.txt"
+    assert upload.read_text() == "a"
+    assert (upload.stat().st_uid, upload.stat().st_mode & 0o777) == (33, 0o660)
+
+
+_DOES_THINGS = """
+
+import errno as _errno
+import socket as _socket
+import pathlib as _pathlib
+
+def _failing(act):
+    try:
+        act()
+    except OSError as error:
+        return _errno.errorcode[error.errno]
+    return "nothing"
+
+
+@app.route("/try")
+def try_things():
+    here = _pathlib.Path(__file__).parent
+    (here / "uploads" / "a.txt").write_text("a")
+    with _socket.create_connection(("127.0.0.1", 2525), timeout=5) as mail:
+        hello = mail.recv(100).decode().strip()
+    code = _failing(lambda: (here / "run.py").write_text("pwned"))
+    secrets = _failing(lambda: _pathlib.Path("/var/lib/bulletproof/shop/journal.db").read_bytes())
+    return f"uploaded, {hello}, {code}, {secrets}"
+"""
+_MAIL_SERVER = """
+import socket
+server = socket.create_server(("127.0.0.1", 2525))
+client, _ = server.accept()
+client.sendall(b"220 hello\\r\\n")
+client.recv(100)
+"""
+
+
+def _as_app(app: ServerApp, script: str) -> tuple[int, str]:
+    """Run a shell script as the app's user, outside its sandbox: what an attacker may do who broke out of that."""
+    done = app.host.run("setpriv", "--reuid=www-data", "--regid=www-data", "--clear-groups", "sh", "-c", script)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "echo pwned > /opt/shop/current/source/run.py",
+        "touch /opt/shop/current/source/new.py",
+        "rm /opt/shop/current",
+        "mv /var/lib/shop/app.db /var/lib/shop/other.db",
+        "rm -f /var/lib/shop/app.db",
+        "mv /var/lib/shop /var/lib/shop2",
+        "ln -sf /etc/shadow /run/bulletproof/shop/app.sock",
+        "ls /var/lib/bulletproof",
+        "cat /etc/bulletproof/shop/env.json",
+        "ls /var/lib/bulletproof-proxy/shop",
+        "echo > /var/log/shop/deployment.log",
+        "cat /var/log/shop/access.log",
+    ],
+)
+def test_the_apps_user_cannot(app: ServerApp, script: str) -> None:
+    """Write code, exchange the database, read other's secrets, nor change what the switch leads to."""
+    status, said = _as_app(app, script)
+    assert status != 0
+    assert "ermission denied" in said or "not permitted" in said, said
+
+
+def test_root_follows_no_link_that_the_app_lays(app: ServerApp) -> None:
+    """Among uploads, in a backup: what only root can read does not come into it."""
+    app.host.put("/etc/secret", "canary-7f3a", mode=0o600)
+    status, said = _as_app(app, "ln -sf /etc/secret /var/lib/shop/uploads/leak; mkdir -p /var/lib/shop/uploads/d")
+    assert status == 0, said
+    app.run("backup", "create", status=0)
+    newest = max(app.layout.backups.iterdir(), key=lambda path: int(path.name[1:]))
+    assert b"canary-7f3a" not in b"".join(file.read_bytes() for file in newest.iterdir())
