@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,19 @@ class ServerApp(LiveApp):
     @property
     def layout(self) -> Layout:
         """Where everything of the app lies, seen from outside the server."""
-        return Layout(self.host.files, self.name, self.host.files / "run/bulletproof")
+        return Layout(self.host.files, self.name, self.host.memory / "run/bulletproof")
+
+    @contextlib.contextmanager
+    def killed_at(self, step: str) -> Iterator[None]:
+        """The deployer is killed on the server as soon as it is at that step, by the lock's own note."""
+        script = (
+            f'while ! grep -q \'"step":"{step}"\' /var/lib/bulletproof/{self.name}/lock; do :; done;'
+            f" systemctl kill --signal=KILL '{self.name}-deployment-*'"
+        )
+        with ThreadPoolExecutor(1) as beside:
+            killing = beside.submit(self.host.run, "timeout", "60", "sh", "-c", script)
+            yield
+            assert killing.result().returncode == 0, killing.result()
 
     def argv(self, *words: str) -> list[str]:
         """The command line of a verb, which names the server."""
@@ -146,14 +159,20 @@ def set_up_by_ssh(server: lab.Server, access: Access, *words: str) -> subprocess
 
 
 @contextlib.contextmanager
-def living(server: lab.Server, access: Access, project: Path, name: str = "shop") -> Iterator[ServerApp]:
-    """An app of that name, for a server that runs; whoever asks it is in the server's network meanwhile."""
+def living(server: lab.Server, access: Access, project: Path) -> Iterator[ServerApp]:
+    """An app for a server that runs; whoever asks it is in the server's network meanwhile."""
+    with laid(server, access, project) as app, server.network():
+        yield app
+
+
+@contextlib.contextmanager
+def laid(server: lab.Server, access: Access, project: Path, name: str = "shop") -> Iterator[ServerApp]:
+    """A project of that name, whose verbs go to the server."""
     folder = Path(tempfile.mkdtemp(prefix="bp-app-"))
     shutil.copytree(project, folder / "app")
     app = ServerApp(root=Path("/"), name=name, folder=folder / "app", port=None, server=server, access=access)
     app.configure(health={"deadline_seconds": 8})
     try:
-        with server.network():
-            yield app
+        yield app
     finally:
         shutil.rmtree(folder)

@@ -169,7 +169,7 @@ class Server:
 
     def put(self, path: str, text: str, mode: int = 0o644) -> None:
         """Lay a file in it, while it runs."""
-        place = self.files / path.lstrip("/")
+        place = self.memory / path.lstrip("/")
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text)
         place.chmod(mode)
@@ -189,7 +189,12 @@ class Server:
 
     @property
     def files(self) -> Path:
-        """Its root, seen from outside, while it runs."""
+        """Its disk, seen from outside: all but what it keeps in memory, as /run and /tmp."""
+        return self._root
+
+    @property
+    def memory(self) -> Path:
+        """Its root with what it keeps in memory, while it runs. SQLite cannot open a file by such a path."""
         return Path(f"/proc/{self._leader}/root")
 
     def must(self, *argv: str, seconds: float = _RUN_SECONDS) -> str:
