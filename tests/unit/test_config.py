@@ -22,8 +22,8 @@ from bulletproof.effects.project import Project, find_config, find_project, read
 from bulletproof.errors import UsageError
 
 TOP_KEYS = (
-    "name, app, health, database, proxy, drain, keep, backup, migrations, hold, rehearsal, require, workers, timers,"
-    " hosts"
+    "name, app, health, database, proxy, drain, keep, backup, check, migrations, hold, rehearsal, require, workers,"
+    " timers, hosts"
 )
 APP_KEYS = "entry, server, workers, threads, timeout_seconds, persistent"
 NAME_WORDS = "2 to 32 lower case letters, digits and dashes, a letter first and no dash last"

@@ -14,8 +14,14 @@ from bulletproof.cli.client import typed_there
 from bulletproof.cli.status import read_status
 from bulletproof.cli.target import Target, find_target, host_options
 from bulletproof.domain.check import Finding, State, nagios, prometheus, worst
+from bulletproof.domain.runs import in_words
+from bulletproof.effects.health_record import alone
+from bulletproof.effects.local_time import local_now
+from bulletproof.effects.lock import peek
+from bulletproof.effects.processes import family_of
 from bulletproof.errors import UsageError
 from bulletproof.operations.checks import CHECKS, Ground, run_checks
+from bulletproof.operations.record import note_run
 from bulletproof.wiring import config_of, connect
 
 _MARKS = {
@@ -25,6 +31,9 @@ _MARKS = {
     State.UNKNOWN: ("?", "red"),
 }
 _NAMES = ", ".join(CHECKS)
+_PATIENCE_SECONDS = 600.0
+"""Longer than most deployments; one that lasts longer is looked at in its middle."""
+_POLL_SECONDS = 0.5
 
 
 @click.command("check")
@@ -35,11 +44,13 @@ _NAMES = ", ".join(CHECKS)
     "--format", "form", type=click.Choice(["text", "json", "nagios", "prometheus"]), default="text", show_default=True
 )
 @click.option("--watch", type=click.FloatRange(min=1), metavar="SECONDS", help="Look again and again.")
+@click.option("--scheduled", "is_scheduled", is_flag=True, hidden=True)
 @host_options
 @click.pass_obj
 def check_command(
     root: Path,
     *,
+    is_scheduled: bool,
     names: tuple[str, ...],
     form: str,
     watch: float | None,
@@ -52,22 +63,43 @@ def check_command(
     something could not be looked at.
     """
     target = find_target(root, verb_root, app_name)
+    if is_scheduled:
+        _note(target)
+        return
     while True:
-        found = _look(target, names)
+        _, found = _look(target, names)
         click.echo(_shown(target.app, found, form))
         if watch is None:
             sys.exit(int(worst(found)))
         time.sleep(watch)
 
 
-def _look(target: Target, names: tuple[str, ...]) -> tuple[Finding, ...]:
+def _note(target: Target) -> None:
+    """Look at everything by the clock and write it down; a deployment that is at work is waited for."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while _is_busy(target) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    with alone(target.layout.health) as is_alone:
+        if is_alone:
+            moment = local_now()
+            ground, found = _look(target, ())
+            click.echo(in_words(note_run(ground, found, moment)))
+
+
+def _is_busy(target: Target) -> bool:
+    holder = peek(target.layout.lock)
+    return holder is not None and family_of(holder.pid) is not None
+
+
+def _look(target: Target, names: tuple[str, ...]) -> tuple[Ground, tuple[Finding, ...]]:
     status = read_status(target)
     if status.live is None:
         raise UsageError("nothing-deployed", f"no release of {target.app} is live", hint="bulletproof deploy")
     config = config_of(target.layout, status.live.release) or target.config
     config = config or find_target(target.root, None, None).config
     assert config is not None  # noqa: S101  find_target without a name gives the project's or raises
-    return run_checks(Ground(host=connect(target.root, target.app, config), status=status), names)
+    ground = Ground(host=connect(target.root, target.app, config), status=status)
+    return ground, run_checks(ground, names)
 
 
 def _shown(app: str, found: tuple[Finding, ...], form: str) -> str:

@@ -18,6 +18,7 @@ from bulletproof.errors import UsageError
 from bulletproof.wiring import config_of
 
 _POLL_SECONDS = 0.2
+_HEALTH = "health"
 
 
 @click.command("logs")
@@ -40,7 +41,8 @@ def logs_command(
 ) -> None:
     """What the app prints: the live instance, a worker or timer of it, or the last deployment of a release.
 
-    WHAT is the name of a worker or timer, `replica`, the id of a release, or the number of a deployment.
+    WHAT is the name of a worker or timer, `replica`, `health` for what the checks by the clock found, the id of a
+    release, or the number of a deployment.
     """
     target = find_target(root, verb_root, app_name)
     journal = target.journal()
@@ -67,6 +69,8 @@ def _current(target: Target, journal: Journal, what: str | None, kind: str | Non
         return lambda: layout.access_log
     if kind == "deployments":
         return lambda: layout.deployment_log
+    if what == _HEALTH and layout.health_log.exists():
+        return lambda: layout.health_log
     if what == REPLICA and layout.replica_log.exists():
         return lambda: layout.replica_log
     if what is not None and what[0].isalpha():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 
@@ -46,6 +46,8 @@ class Seen:
     """The next command to type."""
     severity: Severity | None = None
     """When it is not the check's own."""
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """Numbers that were found, by names with their units."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,7 @@ class Finding:
     words: str
     hint: str = ""
     seconds: float = 0.0
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 def worst(findings: Sequence[Finding]) -> State:

@@ -91,6 +91,11 @@ BackupSchedule = Annotated[
     Meta(max_length=200, description='five fields as in a crontab, such as "30 3 * * *", or "@daily", or "never"'),
 ]
 """Its fields are judged as well, by `domain.cron`."""
+CheckSchedule = Annotated[
+    str,
+    Meta(max_length=200, description='five fields as in a crontab, such as "*/15 * * * *", or "@hourly", or "never"'),
+]
+"""Its fields are judged as well, by `domain.cron`."""
 HostName = Annotated[
     str,
     Meta(
@@ -269,6 +274,13 @@ class Backup(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whether they are packed with zstd: smaller, and slower to make."""
 
 
+class Check(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `check` looks at, when, and from where on it complains."""
+
+    schedule: CheckSchedule = "*/15 * * * *"
+    """When everything is looked at and noted for `history` and `uptime`, while the app runs; or `never`"""
+
+
 class Require(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the host must have before a deployment begins."""
 
@@ -287,6 +299,7 @@ class AppConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     drain: Drain = Drain()
     keep: Keep = Keep()
     backup: Backup = Backup()
+    check: Check = Check()
     migrations: Migrations = Migrations()
     hold: Hold = Hold()
     rehearsal: Rehearsal = Rehearsal()

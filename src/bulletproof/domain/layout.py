@@ -157,6 +157,11 @@ class Layout:
         return self.told / f"deployment-{number}.jsonl"
 
     @property
+    def health(self) -> Path:
+        """What the checks by the clock found, one JSON object per line."""
+        return self.state / "health.jsonl"
+
+    @property
     def environment(self) -> Path:
         """The settings that the next deployment takes."""
         return self.root / "etc" / "bulletproof" / self.app / "env.json"
@@ -216,6 +221,11 @@ class Layout:
     def access_log(self) -> Path:
         """One JSON line per request, written by the proxy."""
         return self.logs / "access.log"
+
+    @property
+    def health_log(self) -> Path:
+        """One line per check by the clock, for people and `tail`."""
+        return self.logs / "health.log"
 
     @property
     def deployment_log(self) -> Path:

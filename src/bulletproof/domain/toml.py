@@ -17,6 +17,7 @@ from bulletproof.domain import command, cron
 from bulletproof.domain.config import (
     AppConfig,
     BackupSchedule,
+    CheckSchedule,
     HostAddress,
     HostName,
     ProcessCommand,
@@ -71,7 +72,12 @@ _ANY_NAME = "NAME"
 _HOSTS = "hosts"
 """A table of texts whose keys a person chooses."""
 _EXAMPLES = {"name": "myapp", "command": "python worker.py", "schedule": "*/5 * * * *"}
-_JUDGES = ((Schedule, cron.fault), (BackupSchedule, cron.fault_unless_never), (ProcessCommand, command.fault))
+_JUDGES = (
+    (Schedule, cron.fault),
+    (BackupSchedule, cron.fault_unless_never),
+    (CheckSchedule, cron.fault_unless_never),
+    (ProcessCommand, command.fault),
+)
 """What a pattern cannot tell of a text."""
 
 

@@ -29,6 +29,8 @@ from bulletproof.ports import Host, Manifest
 
 PATIENCE_SECONDS = 5.0
 """A look that takes longer is unknown, never ok."""
+_ANSWER_SECONDS, _LEAST_SECONDS = 4.5, 0.2
+"""For all answers together, and for the last of them: an app that is silent is broken, which is known in time."""
 _MIB = 1 << 20
 _LINES = 1000
 _BAD_SHARE = 0.01
@@ -158,21 +160,22 @@ def _response(ground: Ground) -> Seen:
     if not ground.status.wants_running or ground.status.live is None:
         return Seen(words="it was stopped by a person")
     health, number = ground.config.health, ground.status.live.number
-    asks: Mapping[str, Callable[[str], Answer]] = {
-        "its socket": lambda path: ground.host.ask_instance(number, path, PATIENCE_SECONDS),
-        "the proxy": lambda path: ground.host.ask_public(path, PATIENCE_SECONDS),
+    asks: Mapping[str, Callable[[str, float], Answer]] = {
+        "its socket": lambda path, seconds: ground.host.ask_instance(number, path, seconds),
+        "the proxy": ground.host.ask_public,
     }
-    slowest = 0.0
+    slowest, until = 0.0, time.monotonic() + _ANSWER_SECONDS
     for where, ask in asks.items():
         for path in health.paths or ("/up",):
-            answer = ask(path)
+            answer = ask(path, max(_LEAST_SECONDS, until - time.monotonic()))
             if falls_back_to_root(health.paths, answer):
-                answer = ask("/")
+                answer = ask("/", max(_LEAST_SECONDS, until - time.monotonic()))
             if not answer.is_healthy:
                 words = f"{path} through {where} answered {answer}"
                 return Seen(words=words, is_good=False, hint="bulletproof logs")
             slowest = max(slowest, answer.seconds)
-    return Seen(words=f"healthy on its socket and through the proxy, {slowest * 1000:.0f} ms")
+    words = f"healthy on its socket and through the proxy, {slowest * 1000:.0f} ms"
+    return Seen(words=words, measures={"latency_ms": round(slowest * 1000, 1)})
 
 
 def _errors(ground: Ground) -> Seen:
@@ -261,12 +264,14 @@ class _Reported(msgspec.Struct):
 
 def _disk(ground: Ground) -> Seen:
     """The disk has room, in bytes and in files."""
-    free, least = ground.host.resources().free_disk // _MIB, ground.config.require.free_disk_mib
+    free_bytes, least = ground.host.resources().free_disk, ground.config.require.free_disk_mib
+    free, measures = free_bytes // _MIB, {"free_bytes": float(free_bytes)}
     if free < least:
-        return Seen(words=f"{free} MiB are free, {least} are required", is_good=False, hint="df -h")
+        words = f"{free} MiB are free, {least} are required"
+        return Seen(words=words, is_good=False, hint="df -h", measures=measures)
     if 0 < (inodes := free_inodes(ground.host.layout.root)) < _FEW_INODES:
         return Seen(words=f"only {inodes} files more can be made", is_good=False, hint="df -i")
-    return Seen(words=f"{free} MiB are free")
+    return Seen(words=f"{free} MiB are free", measures=measures)
 
 
 def _deployments(ground: Ground) -> Seen:
@@ -318,13 +323,14 @@ def run_checks(ground: Ground, names: tuple[str, ...] = ()) -> tuple[Finding, ..
 
 def _look(name: str, check: Check, ground: Ground) -> Finding:
     begun = time.monotonic()
-    hint = ""
+    hint, measures = "", dict[str, float]()
     try:
         seen = check.look(ground)
         state = State.OK if seen.is_good else (seen.severity or check.severity).state
-        words, hint = seen.words, "" if seen.is_good else seen.hint
+        words, hint, measures = seen.words, "" if seen.is_good else seen.hint, dict(seen.measures)
     except BulletproofError as error:
         state, words, hint = check.severity.state, error.message, error.hint
     except (OSError, msgspec.MsgspecError) as error:
         state, words = State.UNKNOWN, f"it could not be looked at: {error}"
-    return Finding(name=name, state=state, words=words, hint=hint, seconds=round(time.monotonic() - begun, 4))
+    seconds = round(time.monotonic() - begun, 4)
+    return Finding(name=name, state=state, words=words, hint=hint, seconds=seconds, measures=measures)

@@ -51,6 +51,7 @@ _COMMENTS = {
     "keep.monthly": "months",
     "backup.schedule": 'when one is made and proven by itself, or "never"',
     "backup.compress": "smaller, and slower to make",
+    "check.schedule": 'when all is looked at and noted, or "never"',
     "migrations.command": "migrates the database; Alembic and Flask-Migrate are found without it",
     "migrations.allow_data_loss": 'revisions that may drop data, such as ["3f2c9a"]',
     "hold.seconds": "the longest that a request may wait for a migration",
