@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, date
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -111,14 +112,14 @@ STOPS = st.lists(st.tuples(st.integers(NOW - 10 * DAY, NOW + DAY), st.integers(N
 def test_all_kinds_together_are_the_time(
     runs: Sequence[Run], stops: Sequence[tuple[float, float]], seconds: int
 ) -> None:
-    """Whatever the clock did: nothing is negative or counted twice, spans do not overlap and speak for what was seen."""
+    """Whatever the clock did: nothing is negative or counted twice, spans do not overlap, and tell what was seen."""
     found = uptime(runs, stops, now=NOW, seconds=seconds)
     parts = (found.up, found.down, found.stopped, found.unknown)
     assert min(parts) >= 0
     assert sum(parts) == seconds
     told = spans(runs, NOW)
     assert all(one.begin < one.end <= NOW for one in told)
-    assert all(one.end <= following.begin for one, following in zip(told, told[1:], strict=False))
+    assert all(one.end <= following.begin for one, following in pairwise(told))
     for one in told:
         assert any(run.at == one.begin and run.until >= one.end for run in runs)
     if found.share is not None:
@@ -144,7 +145,7 @@ def test_each_bad_run_is_in_one_incident(runs: Sequence[Run]) -> None:
         some = [one for one in found if one.state is state]
         bad = [one for one in runs if counted & {State(value) for value in one.checks.values()}]
         assert sum(one.runs for one in some) == len(bad)
-        for one, following in zip(some, some[1:], strict=False):
+        for one, following in pairwise(some):
             assert one.end is not None
             assert one.end <= following.begin
         assert all(any(one.begin <= seen.at for one in some) for seen in bad)
