@@ -69,10 +69,9 @@ def _current(target: Target, journal: Journal, what: str | None, kind: str | Non
         return lambda: layout.access_log
     if kind == "deployments":
         return lambda: layout.deployment_log
-    if what == _HEALTH and layout.health_log.exists():
-        return lambda: layout.health_log
-    if what == REPLICA and layout.replica_log.exists():
-        return lambda: layout.replica_log
+    own = {_HEALTH: layout.health_log, REPLICA: layout.replica_log}.get(what or "")
+    if own is not None and own.exists():
+        return lambda: own
     if what is not None and what[0].isalpha():
         _require_known(target, journal, what)
         return lambda: _background_log(target, journal, what)

@@ -36,6 +36,10 @@ class Severity(StrEnum):
         return State.CRITICAL if self is Severity.REQUIRED else State.WARNING
 
 
+class Unseen(Exception):
+    """What a look raises, in words, when it cannot tell how something is."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """What a look found."""

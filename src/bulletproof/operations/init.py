@@ -64,6 +64,8 @@ _COMMENTS = {
 }
 _CHOSEN = {"workers", "timers"}
 """Tables whose keys a person chooses."""
+_SHOWN = {"check": {"schedule"}}
+"""Of these tables only so much is shown: a file of every threshold would be read by nobody."""
 _FIRST_PORT = 8000
 _OFFER = 'with database.journal = "wal" in bulletproof.toml, readers and writers do not wait for one another'
 _COMMENT_COLUMN = 36
@@ -180,8 +182,9 @@ def _defaults(config: AppConfig) -> dict[str, object]:
         if key in _CHOSEN and value:
             defaults.update({f"{key}.{name}.command": one["command"] for name, one in value.items()})
         else:
-            inner = value.items() if isinstance(value, dict) else ()
-            defaults.update({f"{key}.{name}": default for name, default in inner} if inner else {key: value})
+            inner = value if isinstance(value, dict) else {}
+            shown = {name: default for name, default in inner.items() if name in _SHOWN.get(key, inner)}
+            defaults.update({f"{key}.{name}": default for name, default in shown.items()} if inner else {key: value})
     return defaults
 
 

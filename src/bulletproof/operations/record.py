@@ -8,31 +8,29 @@ from datetime import datetime
 from bulletproof.domain.check import Finding
 from bulletproof.domain.cron import NEVER, next_after
 from bulletproof.domain.runs import LONGEST_SECONDS, Position, Run, run_of
-from bulletproof.effects.health_record import append_run, read_record
+from bulletproof.effects.health_record import append_run
 from bulletproof.effects.log_reading import read_on
 from bulletproof.operations.checks import Ground
-
-_LAST_BYTES = 1 << 16
-"""Enough for the last line, which tells how far the logs were read."""
+from bulletproof.operations.checks.serving import last_run
 
 
 def note_run(ground: Ground, findings: Sequence[Finding], moment: datetime) -> Run:
     """Write down what was found at `moment`, in local time; it is on disk then. Only under `alone`. Raises OSError."""
-    at, layout, live = int(moment.timestamp()), ground.host.layout, ground.status.live
+    at, layout = int(moment.timestamp()), ground.host.layout
     run = run_of(
         findings,
         at=at,
         next_at=_next(ground, moment),
         is_stopped=not ground.status.wants_running,
-        logged=read_on(layout.access_log, layout.web_log(live.number if live else 0), _positions(ground)),
+        logged=read_on(layout.access_log, layout.web_log(ground.number), _positions(ground)),
     )
     append_run(layout.health, run, now=at)
     return run
 
 
 def _positions(ground: Ground) -> dict[str, Position]:
-    runs = read_record(ground.host.layout.health, last_bytes=_LAST_BYTES).runs
-    return runs[-1].logged.positions if runs else {}
+    last = last_run(ground)
+    return last.logged.positions if last else {}
 
 
 def _next(ground: Ground, moment: datetime) -> int:
