@@ -178,7 +178,7 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing() -> None:
         ('name = "aa"\n[app]\npasses = 3', "3:1: `passes` is a key of [health], not of [app]"),
         (
             'name = "aa"\n[keep]\n\ntimeout_seconds = 3',
-            "4:1: `timeout_seconds` is a key of [app] and [health] and [check.own.NAME] and [timers.NAME], not of [keep]",
+            "4:1: `timeout_seconds` is a key of [app], [health], [check.own.NAME] and [timers.NAME], not of [keep]",
         ),
         (
             'name = "aa"\n[app]\nworkers = "three"',

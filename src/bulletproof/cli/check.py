@@ -134,7 +134,7 @@ def _shown(app: str, found: tuple[Finding, ...], form: str) -> str:
         case "prometheus":
             return prometheus(app, found)
         case _:
-            return "\n".join(line for finding in found for line in _lines(finding))
+            return "\n".join((*(line for finding in found for line in _lines(finding)), *_more(found)))
 
 
 def _lines(finding: Finding) -> list[str]:
@@ -143,3 +143,11 @@ def _lines(finding: Finding) -> list[str]:
     if finding.hint:
         lines.append(f"  {' ' * _WIDTH} {click.style('hint:', fg='cyan')} {typed_there(finding.hint)}")
     return lines
+
+
+def _more(found: tuple[Finding, ...]) -> list[str]:
+    """Where the first finding that is not ok, of the worst, is explained."""
+    state = worst(found)
+    bad = [finding.name for finding in found if finding.state is state and state is not State.OK]
+    told = typed_there(f"bulletproof check --explain {bad[0]}") if bad else ""
+    return [f"\nwhat it means, and what to do: {told}"] if bad else []

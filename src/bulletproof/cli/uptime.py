@@ -47,10 +47,8 @@ def uptime_command(root: Path, *, verb_root: Path | None, app_name: str | None, 
         columns = (one.down, one.stopped, one.unknown)
         click.echo(f"{name.ljust(8)}  {one.percent.ljust(8)}  {'  '.join(map(_column, columns))}".rstrip())
     if not record.runs:
-        hint = '[check] schedule = "*/15 * * * *" in bulletproof.toml, which is the default, then bulletproof deploy'
-        click.echo(
-            f"no check has run by the clock yet\n{click.style('hint:', fg='cyan')} {typed_there(hint)}", err=True
-        )
+        words = "no check has run by the clock yet; [check] schedule in bulletproof.toml says when one does"
+        click.echo(f"{words}\n{click.style('hint:', fg='cyan')} {typed_there('bulletproof check')}", err=True)
     if record.damaged:
         click.echo(f"{record.damaged} lines of {target.layout.health} cannot be read; they count as unknown", err=True)
 

@@ -304,7 +304,8 @@ def _unknown(key: str, keys: Keys, top: int) -> str:
     here = _without_names(keys[top:])
     others = [table for table, known in tables.items() if key in known and table != here]
     if others:
-        owners = " and ".join(_table_name((*keys[:top], *table)) for table in others)
+        *most, last = (_table_name((*keys[:top], *table)) for table in others)
+        owners = f"{', '.join(most)} and {last}" if most else last
         return f"`{key}` is a key of {owners}, not of {_table_name(keys)}"
     close = get_close_matches(key.lower().replace("-", "_"), tables[here], n=1)
     meant = f"; did you mean `{close[0]}`?" if close else "."
