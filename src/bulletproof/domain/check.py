@@ -97,4 +97,11 @@ def prometheus(app: str, findings: Sequence[Finding]) -> str:
     lines += [
         f'bulletproof_check_seconds{{app="{app}",check="{finding.name}"}} {finding.seconds:.6f}' for finding in findings
     ]
+    lines += ["# HELP bulletproof_check_measure What was measured; the name has its unit"]
+    lines += ["# TYPE bulletproof_check_measure gauge"]
+    lines += [
+        f'bulletproof_check_measure{{app="{app}",check="{finding.name}",name="{name}"}} {value}'
+        for finding in findings
+        for name, value in finding.measures.items()
+    ]
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
 
@@ -43,7 +44,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """When, in seconds since the epoch."""
     until: int
     """How long it speaks for at most: until the next one is due, and a little."""
-    checks: dict[str, int]
+    checks: dict[str, Annotated[int, msgspec.Meta(ge=0, le=3)]]
     """The state of each check, as a number."""
     words: dict[str, str] = {}
     """What those said that were not ok."""
@@ -59,6 +60,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def state(self) -> State:
         """The worst that is certain."""
         return worst([Finding(name=name, state=State(state), words="") for name, state in self.checks.items()])
+
+
+_DECODER = msgspec.json.Decoder(Run)
 
 
 def run_of(findings: Sequence[Finding], *, at: int, next_at: int, is_stopped: bool, logged: Logged) -> Run:
@@ -85,11 +89,9 @@ def line_of(run: Run) -> str:
 def run_in(line: bytes) -> Run | None:
     """The run that a line of the record tells; None for one that is damaged."""
     try:
-        run = msgspec.json.decode(line, type=Run)
-        run.state  # noqa: B018  a number that is no state
-    except (msgspec.MsgspecError, ValueError):
+        return _DECODER.decode(line)
+    except msgspec.MsgspecError:
         return None
-    return run
 
 
 def worth_keeping(runs: Iterable[Run], now: float) -> list[Run]:

@@ -48,11 +48,16 @@ def read_record(file: Path, *, last_bytes: int | None = None) -> Record:
     return Record(runs=good, damaged=len(runs) - len(good))
 
 
+def lock_of(file: Path) -> Path:
+    """The file beside the record whose lock says that somebody writes it; it is never removed while the app is there."""
+    return file.with_name(f"{file.name}.lock")
+
+
 @contextmanager
 def alone(file: Path) -> Iterator[bool]:
     """Whether nobody else writes the record while the block runs."""
     durable.make_folder(file.parent, mode=0o700)
-    lock = os.open(file.with_name(f"{file.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    lock = os.open(lock_of(file), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
