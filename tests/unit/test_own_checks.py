@@ -199,7 +199,8 @@ class Site(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """The form with the token of the cookie, or the account."""
         if self.path == "/login":
-            form = '<form action="login"><input type=hidden name=csrf value=t1><input name=user></form>'
+            search = '<form action="/search"><input name=user></form>'
+            form = f'{search}<form action="login"><input type=hidden name=csrf value=t1><input name=user></form>'
             self._tell(200, form, ("session=s1; HttpOnly", "old=; Max-Age=0"))
         elif self.path == "/account" and "in=yes" in (self.headers["Cookie"] or ""):
             self._tell(200, f"cookies: {self.headers['Cookie']}", ())

@@ -171,6 +171,10 @@ def test_incidents_begin_and_end_with_words() -> None:
             words={"response": "response is critical", "service": "service is critical"},
         ),
     )
+    changed = run(900, bad, disk=bad)
+    changed.words["response"] = "it became worse"
+    (one,) = incidents([run(1800, bad), changed])
+    assert one.words == {"response": "response is critical", "disk": "disk is critical"}
     assert incidents([]) == ()
     assert incidents([run(900)]) == ()
 
@@ -197,5 +201,6 @@ def test_percentiles_are_values_that_were_measured() -> None:
     values = [float(one) for one in range(1, 101)]
     assert [percentile(values, share) for share in (0.5, 0.95, 1.0, 0.0)] == [50.0, 95.0, 100.0, 1.0]
     assert percentile([7.0], 0.5) == 7.0
+    assert [percentile([3.0, 1.0, 2.0], share) for share in (0.3, 0.5, 0.7)] == [1.0, 2.0, 3.0]
     with pytest.raises(ValueError, match="no values"):
         percentile([], 0.5)

@@ -14,8 +14,8 @@ _LEAST_DAYS = 3
 def lost_per_day(free: Iterable[tuple[int, int]], now: float) -> float | None:
     """Bytes that the disk is filled by in a day; None when there are too few days to tell; of (when, free bytes).
 
-    The median of the slopes between the lowest values of any two days: one day on which much was laid or removed, as a
-    deployment or a clean-up does, is no trend.
+    The median of the differences from one day's lowest value to the next one's: a day on which much was laid or
+    removed, as a deployment or a clean-up does, is no trend.
     """
     lowest: dict[int, int] = {}
     for moment, amount in free:
@@ -24,8 +24,5 @@ def lost_per_day(free: Iterable[tuple[int, int]], now: float) -> float | None:
             lowest[day] = min(amount, lowest.get(day, amount))
     if len(lowest) < _LEAST_DAYS:
         return None
-    slopes = [
-        (amount - older) / (before - day)
-        for (day, amount), (before, older) in itertools.combinations(sorted(lowest.items()), 2)
-    ]
-    return -statistics.median(slopes)
+    steps = itertools.pairwise(sorted(lowest.items()))  # from today backwards
+    return statistics.median((older - amount) / (before - day) for (day, amount), (before, older) in steps)

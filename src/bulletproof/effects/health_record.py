@@ -49,7 +49,7 @@ def read_record(file: Path, *, last_bytes: int | None = None) -> Record:
 
 
 def lock_of(file: Path) -> Path:
-    """The file beside the record whose lock says that somebody writes it; it is never removed while the app is there."""
+    """The file beside the record whose lock says that somebody writes it; it stays for as long as the app is there."""
     return file.with_name(f"{file.name}.lock")
 
 
