@@ -110,7 +110,3 @@ def test_a_stop_is_no_outage(app: LiveApp) -> None:
     assert not app.processes()
     day = json.loads(app.run("uptime", "--json", status=0).out)["uptime"]["24 hours"]
     assert day["stopped_seconds"] > 0
-    app.settings["check"] = {"schedule": "never"}
-    app.configure()
-    app.deploy("v2")
-    assert by_the_clock(app) == []

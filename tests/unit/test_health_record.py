@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from bulletproof.domain.background import check_process
 from bulletproof.domain.check import Finding, State
+from bulletproof.domain.config import AppConfig, Check
+from bulletproof.domain.layout import Layout
+from bulletproof.domain.process import ProcessSpec, is_check
 from bulletproof.domain.runs import GRACE_SECONDS, LONGEST_SECONDS, Logged, Run, in_words, run_of
 from bulletproof.effects import health_record
 from bulletproof.effects.health_record import alone, append_run, read_record
@@ -153,3 +157,21 @@ def test_each_error_of_the_app_is_counted_once(tmp_path: Path) -> None:
         log.write('Traceback (most recent call last):\n  File "a.py"\napp.models.NotThere: chart 8\n')
     found = read_on(access, printed, found.positions)
     assert (found.complaints, found.complaint) == (1, "app.models.NotThere: chart 8")
+
+
+def test_what_runs_by_the_clock() -> None:
+    """Our own `check`, into health.log; another schedule has another name, so that the old one is stopped; or none."""
+    layout = Layout(Path("/r"), "shop", Path("/r/run"))
+
+    def made(schedule: str = Check().schedule) -> ProcessSpec | None:
+        return check_process(("bulletproof",), layout, AppConfig(name="shop", check=Check(schedule=schedule)))
+
+    usual, often = made(), made(schedule="* * * * *")
+    assert usual is not None
+    assert often is not None
+    assert (usual.argv, usual.schedule) == (("bulletproof", "check", "--scheduled", "--app", "shop"), "*/15 * * * *")
+    assert usual.log == Path("/r/var/log/shop/health.log")
+    assert is_check(usual.name)
+    assert usual.name != often.name
+    assert usual == made()
+    assert made(schedule="never") is None

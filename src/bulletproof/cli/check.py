@@ -36,6 +36,7 @@ _WIDTH = max(map(len, FINDINGS))
 _PATIENCE_SECONDS = 600.0
 """Longer than most deployments; one that lasts longer is looked at in its middle."""
 _POLL_SECONDS = 0.5
+_SAYS_NOTHING: tuple[object, ...] = (None, "", [], {})
 
 
 @click.command("check")
@@ -99,8 +100,14 @@ def _own_page(target: Target, name: str) -> str:
     ground = _ground(target)
     checks_of(ground.config, [name])
     check = ground.config.check
-    kind, told = ("own", check.own[name]) if name in check.own else ("visit", check.visit[name])
-    return f"# {name}\n\nA check of your own: [check.{kind}.{name}] in bulletproof.toml.\n\n{msgspec.to_builtins(told)}"
+    kind, told = ("own", [check.own[name]]) if name in check.own else ("visit", list(check.visit[name]))
+    lines = [
+        f"{key} = {json.dumps(value)}"
+        for one in told
+        for key, value in msgspec.to_builtins(one).items()
+        if value not in _SAYS_NOTHING
+    ]
+    return "\n".join((f"# {name}\n", f"A check of your own: [check.{kind}.{name}] in bulletproof.toml.\n", *lines))
 
 
 def _is_busy(target: Target) -> bool:

@@ -70,7 +70,7 @@ def backup_process(engine: tuple[str, ...], layout: Layout, config: AppConfig) -
         name=backup_name(_mark(argv, schedule)),
         argv=argv,
         folder=layout.state,
-        log=layout.logs / "backup.log",
+        log=layout.backup_log,
         environment=_SURROUNDINGS,
         schedule=schedule,
         timeout_seconds=_LONGEST_BACKUP_SECONDS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ class About:
 
 
 _WANTED = Severity.WANTED
+_COLUMNS = 100
+"""A page is read on a terminal as well."""
 
 FINDINGS: Mapping[str, About] = {
     "service": About(
@@ -206,7 +209,7 @@ FINDINGS: Mapping[str, About] = {
         looks_at="the newest is proven and not old; all can be read",
         why="Tomorrow's mistake can only be undone with a backup. One that nobody tried to restore is a hope.",
         to_do=(
-            "`bulletproof logs backup` or the file `backup.log` tells why none was made by the clock.",
+            "`bulletproof logs backup` tells why none was made by the clock.",
             "`bulletproof backup create` makes and proves one now.",
             "`bulletproof backup verify NAME` tries one again.",
         ),
@@ -280,12 +283,20 @@ def page_of(name: str) -> str:
     """The page of a finding, in Markdown."""
     about = FINDINGS[name]
     kind = "critical" if about.severity is Severity.REQUIRED else "a warning"
-    steps = "\n".join(f"{number}. {step}" for number, step in enumerate(about.to_do, 1))
-    return (
-        f"# {name}\n\nLooks at: {about.looks_at}. When it fails: {kind}, if it does not say otherwise.\n\n"
-        f"## Why it matters\n\n{about.why}\n\n## What to do\n\n{steps}\n\n"
-        f"`bulletproof check --only {name}` looks again.\n"
+    steps = (_wrapped(f"{number}. {step}", "   ") for number, step in enumerate(about.to_do, 1))
+    lines = (
+        f"# {name}\n",
+        _wrapped(f"Looks at: {about.looks_at}. When it fails: {kind}, if it does not say otherwise.\n"),
+        f"\n## Why it matters\n\n{_wrapped(about.why)}\n",
+        "## What to do\n",
+        *steps,
+        f"\n`bulletproof check --only {name}` looks again.\n",
     )
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    return textwrap.fill(text, _COLUMNS, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def index() -> str:

@@ -223,6 +223,11 @@ class Layout:
         return self.logs / "access.log"
 
     @property
+    def backup_log(self) -> Path:
+        """What the backups by the clock print."""
+        return self.logs / "backup.log"
+
+    @property
     def health_log(self) -> Path:
         """One line per check by the clock, for people and `tail`."""
         return self.logs / "health.log"
