@@ -26,7 +26,8 @@ OWN = """
 url = "/auth/login"
 text = "Log in"
 [check.own.wish]
-command = 'test ! -e "$HOME/broken" || { echo "broken by hand | wishes=1"; exit 1; }'
+command = 'test ! -e "$HOME/slow" || sleep 60; test ! -e "$HOME/broken" || { echo "by hand | wishes=1"; exit 1; }'
+timeout_seconds = 1.5
 [check.own.inside]
 entry = "checks:inside"
 timeout_seconds = 20
@@ -57,18 +58,22 @@ def inside():
     complaint = pathlib.Path(os.environ["HOME"], "complaint")
     return complaint.read_text() if complaint.exists() else None
 """
-CHECKS = 19 + 5
-"""Without those that the tests' configuration skips."""
+COSTLY = ["inside", "login", "stranger"]
+"""They import the app and check passwords, so they are made only where they are meant."""
+CHECKS = 19 + 2
+"""Without those that are skipped."""
 
 
 @pytest.fixture(scope="module")
 def app(make_lasting_app: Callable[[str], LiveApp]) -> LiveApp:
     """An app with a release to go back to, a backup, and checks of its own."""
     made = make_lasting_app("check")
+    made.run("env", "set", "CHECK_PASSWORD=correct horse", status=0)
     made.deploy("v1")
+    made.settings["check"] = {"skip": ["clock", "reboot", *COSTLY]}
+    made.configure()
     with (made.folder / "bulletproof.toml").open("a") as config:
         config.write(OWN)
-    made.run("env", "set", "CHECK_PASSWORD=correct horse", status=0)
     branch(made, {"checks.py": INSIDE})
     made.deploy()
     made.run("backup", "create", status=0)
@@ -84,9 +89,10 @@ def findings(app: LiveApp, *words: str) -> dict[str, Event]:
     return {one["name"]: one for one in found["checks"]}
 
 
-def broken(app: LiveApp) -> dict[str, str]:
-    """The states of all that is not well."""
-    return {name: str(one["state"]) for name, one in findings(app).items() if one["state"] != "ok"}
+def broken(app: LiveApp, *names: str) -> dict[str, str]:
+    """The states of all, or of those of these names, that are not well."""
+    only = (word for name in names for word in ("--only", name))
+    return {name: str(one["state"]) for name, one in findings(app, *only).items() if one["state"] != "ok"}
 
 
 def test_a_healthy_host_gives_no_alarm(app: LiveApp) -> None:
@@ -131,7 +137,8 @@ def test_what_is_broken_is_found_and_only_that(app: LiveApp) -> None:
 
     package.parent.chmod(0o755)
     package.rename(package.with_suffix(".away"))
-    assert broken(app) == {"release": "critical", "inside": "critical"}
+    assert broken(app) == {"release": "critical"}
+    assert broken(app, "inside", "wish") == {"inside": "critical"}
     assert "flask/app.py" in str(findings(app)["release"]["words"])
     assert app.run("check").status == 2
     package.with_suffix(".away").rename(package)
@@ -154,11 +161,15 @@ def test_checks_of_their_own(app: LiveApp) -> None:
     """Each tells in its own words what it found; when a wrong password is let in, that is seen."""
     (app.layout.data / "broken").touch()
     (app.layout.data / "complaint").write_text("the queue is full")
-    found = findings(app)
+    own = [word for name in ("front", "wish", *COSTLY) for word in ("--only", name)]
+    found = findings(app, *own)
     assert {name for name, one in found.items() if one["state"] != "ok"} == {"wish", "inside"}
-    assert (found["wish"]["state"], found["wish"]["words"]) == ("warning", "broken by hand")
+    assert (found["wish"]["state"], found["wish"]["words"]) == ("warning", "by hand")
     assert (found["inside"]["state"], found["inside"]["words"]) == ("critical", "the queue is full")
     (app.layout.data / "broken").unlink()
+    (app.layout.data / "slow").touch()
+    assert findings(app, "--only", "wish")["wish"]["words"] == "it did not end within 1.5 seconds"
+    (app.layout.data / "slow").unlink()
     (app.layout.data / "complaint").unlink()
 
     with closing(sqlite3.connect(app.database, isolation_level=None)) as database:
@@ -166,13 +177,13 @@ def test_checks_of_their_own(app: LiveApp) -> None:
         digest = hashlib.pbkdf2_hmac("sha256", b"not the password", b"salt", 1000).hex()
         other = f"pbkdf2:sha256:1000$salt${digest}"  # as werkzeug writes it
         database.execute("UPDATE user SET password_hash = ? WHERE username = 'checker'", (other,))
-        found = findings(app)
+        found = findings(app, *own)
         database.execute("UPDATE user SET password_hash = ? WHERE username = 'checker'", (good,))
     assert {name: one["words"] for name, one in found.items() if one["state"] != "ok"} == {
         "login": "step 2, /auth/login: it answered 400",
         "stranger": "step 2, /auth/login: it answered 303, to /charts",
     }
-    assert broken(app) == {}
+    assert broken(app, "front", "wish", *COSTLY) == {}
     assert "[check.visit.login]" in app.run("check", "--explain", "login", status=0).out
     assert "the app was started again" in app.run("check", "--explain", "service", status=0).out
     assert "there is no check lgin; there are service, " in app.run("check", "--only", "lgin").err

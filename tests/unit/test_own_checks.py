@@ -88,6 +88,10 @@ def test_what_can_be_said() -> None:
         ),
         ("[check.own.front]\ncommand = 'true'\ntext = 'a'", "4:1: `text` goes with `url`, and here is `command`"),
         (
+            "[check.own.a]\nurl = '/'\ncertificate_days = 3",
+            "4:1: `certificate_days` needs a `url` that begins with https",
+        ),
+        (
             "[check.own.disk]\ncommand = 'true'",
             "2:12: `disk` is the name of a check that is built in: bulletproof check --explain disk",
         ),

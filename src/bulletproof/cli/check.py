@@ -36,7 +36,7 @@ _WIDTH = max(map(len, FINDINGS))
 _PATIENCE_SECONDS = 600.0
 """Longer than most deployments; one that lasts longer is looked at in its middle."""
 _POLL_SECONDS = 0.5
-_SAYS_NOTHING: tuple[object, ...] = (None, "", [], {})
+_SAYS_NOTHING: tuple[object, ...] = (None, "", (), {})
 
 
 @click.command("check")
@@ -156,5 +156,6 @@ def _more(found: tuple[Finding, ...]) -> list[str]:
     """Where the first finding that is not ok, of the worst, is explained."""
     state = worst(found)
     bad = [finding.name for finding in found if finding.state is state and state is not State.OK]
+    bad.sort(key=lambda name: name not in FINDINGS)  # a person's own checks they know themselves
     told = typed_there(f"bulletproof check --explain {bad[0]}") if bad else ""
     return [f"\nwhat it means, and what to do: {told}"] if bad else []

@@ -44,6 +44,8 @@ def _odd_ways(one: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], str]
         yield (), f"{{}} needs exactly one of `url`, `command` and `entry`, and {how}"
     elif ways != ["url"]:
         yield from (((key,), f"{{}} goes with `url`, and here is `{ways[0]}`") for key in _OF_URL if key in one)
+    elif "certificate_days" in one and not str(one["url"]).startswith("https:"):
+        yield ("certificate_days",), "{} needs a `url` that begins with https"
 
 
 def filled(send: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from bulletproof.domain.config import AppConfig, OwnCheck, Step
 from bulletproof.domain.own import filled, seen_of_command, trouble_with_step, trouble_with_url
 from bulletproof.effects.process import last_lines, run
 from bulletproof.effects.visit import Visitor, fetch
+from bulletproof.errors import StepFailed
 from bulletproof.operations.checks.ground import STOPPED, Check, Ground
 
 _CALLER = Path(effects.__file__).with_name("own_call.py")
@@ -44,7 +45,18 @@ def own_checks(config: AppConfig) -> dict[str, Check]:
 
 def _look(check: OwnCheck) -> Callable[[Ground], Seen]:
     act = _ask if check.url else _run if check.command else _call
-    return lambda ground: act(ground, check) if ground.status.wants_running else STOPPED
+
+    def look(ground: Ground) -> Seen:
+        if not ground.status.wants_running:
+            return STOPPED
+        try:
+            return act(ground, check)
+        except StepFailed as error:
+            if error.reference != "program-too-slow":
+                raise
+            return Seen(words=f"it did not end within {check.timeout_seconds:g} seconds", is_good=False)
+
+    return look
 
 
 def _ask(ground: Ground, check: OwnCheck) -> Seen:
@@ -83,7 +95,7 @@ def _call(ground: Ground, check: OwnCheck) -> Seen:
         raise Unseen(f"{check.entry} ended with status {done.status} and told nothing: {words}") from None
     if answer.is_good:
         return Seen(words=f"{check.entry} is content")
-    return Seen(words=answer.words, is_good=False, hint="bulletproof logs")
+    return Seen(words=answer.words, is_good=False)
 
 
 def _visit(steps: tuple[Step, ...]) -> Callable[[Ground], Seen]:
