@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
-.PHONY: demo test prove prove-all lint unit contract crash embedded hosts gallery bench-deploy bench-database bench-backup clean
+.PHONY: demo test prove prove-all lint unit contract crash embedded hosts gallery bench-deploy bench-database bench-backup bench-check clean
 
 demo: $(VENV)/.ready
 	$(BIN)/bulletproof demo $(ARGS)
@@ -38,6 +38,9 @@ bench-database: $(VENV)/.ready-dev
 
 bench-backup: $(VENV)/.ready-dev
 	$(RUN) bench.backup $(ARGS)
+
+bench-check: $(VENV)/.ready-dev
+	$(RUN) bench.check $(ARGS)
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	python3 -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Bulletproof needs Python 3.11 or newer")'

@@ -54,6 +54,16 @@ class Ours:
         """`bulletproof rollback`: what was live before serves again."""
         return self._run("rollback", "--json")
 
+    def check(self) -> Finished:
+        """`bulletproof check`: everything that it looks at, side by side."""
+        return self._run("check")
+
+    def back_up(self) -> None:
+        """`bulletproof backup create`. Raises BulletproofError when none was made."""
+        made = self._run("backup", "create")
+        if made.status != 0:
+            raise _failed(made, "bench-not-prepared", "bulletproof backup create")
+
     def close(self) -> None:
         """Stop it, however far it came. Raises BulletproofError when something may still run."""
         if not self._root.exists():

@@ -34,6 +34,11 @@ class Service:
         process = self._process
         return process is not None and process.returncode is None
 
+    @property
+    def pid(self) -> int:
+        """The main process, as systemd has it; 0 when there is none."""
+        return self._process.pid if self._process else 0
+
     def start(self) -> None:
         """Start it and return at once, as `Type=simple` does: whether it listens is nobody's question."""
         self._is_asked_to_end.clear()

@@ -23,7 +23,7 @@ from bulletproof.domain.config import App, AppConfig, Database, Journal, Keep, T
 from bulletproof.domain.deployment import Kind
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
-from bulletproof.domain.process import PROXY, RELAY, Phase, generation_of, is_backup, is_replica, web_name
+from bulletproof.domain.process import PROXY, RELAY, Phase, generation_of, is_backup, is_check, is_replica, web_name
 from bulletproof.domain.source import Source
 from bulletproof.errors import BulletproofError, StepFailed
 from bulletproof.ports import Host, Resources, Taking
@@ -164,7 +164,8 @@ class World:
 
     def users(self) -> tuple[str, ...]:
         """The instances that run, each with the database open."""
-        return tuple(name for name in self.supervisor.names() if name not in {PROXY, RELAY} and not is_backup(name))
+        by_clock = {name for name in self.supervisor.names() if is_backup(name) or is_check(name)}
+        return tuple(name for name in self.supervisor.names() if name not in {PROXY, RELAY} | by_clock)
 
     def refuse(self, effect: str) -> None:
         """Fail the effects that the scenario says fail."""
@@ -525,17 +526,19 @@ class Lane:
             self.ask_for(Scenario("start", kind=Kind.START), world, journal)
             live, running = journal.live(), set(world.supervisor.names())
         by_clock, replicas = set(filter(is_backup, running)), set(filter(is_replica, running))
-        running -= by_clock | replicas
+        checks = set(filter(is_check, running))
+        running -= by_clock | checks | replicas
         if wants_running and live:
             beside = {name for names in names_of(scenario.config, live.number).values() for name in names}
             promise(running == {PROXY, RELAY, web_name(live.number)} | beside, f"{running} run, {live.number} is live")
             promise(len(by_clock) == 1, f"{by_clock} make backups by the clock")
+            promise(len(checks) == 1, f"{checks} look at everything by the clock")
             promise(len(replicas) == 1, f"{replicas} replicate the database")
             promise(world.proxy.target() == live.number, f"the proxy leads to {world.proxy.target()}")
             promise(world.answers(live.number), "the live instance does not answer well")
             promise(world.settings.today() == world.settings.frozen(live.number), "the settings are not the live ones")
         else:
-            every = running | by_clock | replicas
+            every = running | by_clock | checks | replicas
             promise(not every, f"{every} run although nothing should")
             promise(not world.supervisor.is_running(), "the supervisor runs although nothing should")
             promise(world.proxy.target() is None, "the proxy leads somewhere")

@@ -183,6 +183,7 @@ class LiveApp:
             "drain": {"seconds": 10, "stop_seconds": 2},
             "proxy": {"port": self.port} if self.port else {},
             "backup": {"schedule": "never"},
+            "check": {"schedule": "never", "skip": ["clock", "reboot"]},
             "require": {"free_disk_mib": 1, "free_memory_mib": 1},
         }
         lines = [f'name = "{self.name}"']

@@ -1,4 +1,4 @@
-"""Writes docs/reference from the code: the command line, the configuration and the errors; a test holds them together.
+"""Writes docs/reference from the code: command line, configuration, errors and findings; a test holds them together.
 
 Run `python tools/reference.py` after a change; `--check` writes nothing and fails when a page is not current.
 """
@@ -19,6 +19,7 @@ import msgspec
 from bulletproof import errors
 from bulletproof.cli.main import VERBS, bulletproof
 from bulletproof.domain.config import AppConfig
+from bulletproof.domain.findings import FINDINGS, index, page_of
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "reference"
@@ -27,7 +28,9 @@ _CLASSES = ("UsageError", "Refused", "StepFailed", "Undone", "NeedsPerson", "Loc
 
 def pages() -> dict[str, str]:
     """Every page of the reference by its file name."""
-    return {"cli.md": command_line(), "configuration.md": configuration(), "errors.md": error_page()}
+    findings = {f"findings/{name}.md": page_of(name) for name in FINDINGS}
+    findings["findings/index.md"] = index()
+    return {"cli.md": command_line(), "configuration.md": configuration(), "errors.md": error_page(), **findings}
 
 
 def command_line() -> str:
@@ -86,18 +89,33 @@ def _block(text: str) -> str:
 
 def _tables() -> dict[str, type]:
     """Each table by its heading; one of tables that a person names stands for all of them."""
-    tables: dict[str, type] = {}
-    for field in msgspec.structs.fields(AppConfig):
-        if _is_named(field.type):
-            tables[f"[{field.name}.NAME]"] = typing.get_args(field.type)[1]
-        elif isinstance(field.type, type):
-            tables[f"[{field.name}]"] = field.type
-    return tables
+    return dict(_tables_in(AppConfig, ""))
+
+
+def _tables_in(shape: type, above: str) -> typing.Iterator[tuple[str, type]]:
+    for field in msgspec.structs.fields(shape):
+        way, inner = f"{above}{field.name}", typing.get_args(field.type)[1:2]
+        if _is_struct(field.type):
+            yield f"[{way}]", field.type
+            yield from _tables_in(field.type, f"{way}.")
+        elif _is_named(field.type):
+            yield f"[{way}.NAME]", inner[0]
+        elif _is_listed(field.type):
+            yield f"[[{way}.NAME]]", typing.get_args(inner[0])[0]
 
 
 def _is_named(kind: object) -> bool:
     """Whether it is a table of tables that a person names."""
-    return typing.get_origin(kind) is dict and isinstance(typing.get_args(kind)[1], type)
+    return typing.get_origin(kind) is dict and _is_struct(typing.get_args(kind)[1])
+
+
+def _is_listed(kind: object) -> bool:
+    """Whether it is a table of lists of tables that a person names."""
+    return typing.get_origin(kind) is dict and typing.get_origin(typing.get_args(kind)[1]) is tuple
+
+
+def _is_struct(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
 def _rows(table: type) -> list[str]:
@@ -106,7 +124,7 @@ def _rows(table: type) -> list[str]:
     schema = definitions[table.__name__]["properties"]
     rows = []
     for field in msgspec.structs.fields(table):
-        if _is_named(field.type) or (isinstance(field.type, type) and issubclass(field.type, msgspec.Struct)):
+        if _is_named(field.type) or _is_listed(field.type) or _is_struct(field.type):
             continue
         made = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
         default = "needed" if field.required else f"`{msgspec.json.encode(made).decode()}`"
@@ -128,8 +146,10 @@ def _kind(schema: dict[str, object], definitions: dict[str, dict[str, object]]) 
         "integer": "whole number",
         "number": "number",
         "string": "text",
-        "array": "list of texts",
     }
+    if schema.get("type") == "array":
+        items = schema.get("items")
+        return f"list of {'whole numbers' if isinstance(items, dict) and items.get('type') == 'integer' else 'texts'}"
     kind = {**words, "boolean": "true or false"}[str(schema.get("type"))]
     low, high = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("maximum")
     return kind + (f", {low} to {high}" if high is not None else f", from {low}" if low is not None else "")
@@ -169,6 +189,7 @@ def main() -> int:
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(name)
             if "--check" not in sys.argv:
+                path.parent.mkdir(exist_ok=True)
                 path.write_text(text, encoding="utf-8")
     if "--check" in sys.argv and stale:
         sys.stderr.write(f"not current: {', '.join(stale)}; run python tools/reference.py\n")

@@ -38,6 +38,9 @@ def test_formats() -> None:
     lines = prometheus("shop", some).splitlines()
     assert 'bulletproof_check_state{app="shop",check="service"} 2' in lines
     assert 'bulletproof_check_seconds{app="shop",check="disk"} 0.010000' in lines
+    measured = Finding(name="disk", state=State.OK, words="", measures={"free_bytes": 5e12})
+    told = prometheus("shop", [measured]).splitlines()[-1]
+    assert told == 'bulletproof_check_measure{app="shop",check="disk",name="free_bytes"} 5000000000000.0'
 
 
 def test_a_record_is_held_against_what_lies_there(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from bulletproof.effects.project import Project, find_config, find_project, read
 from bulletproof.errors import UsageError
 
 TOP_KEYS = (
-    "name, app, health, database, proxy, drain, keep, backup, migrations, hold, rehearsal, require, workers, timers,"
-    " hosts"
+    "name, app, health, database, proxy, drain, keep, backup, check, migrations, hold, rehearsal, require, workers,"
+    " timers, hosts"
 )
 APP_KEYS = "entry, server, workers, threads, timeout_seconds, user, persistent"
 NAME_WORDS = "2 to 32 lower case letters, digits and dashes, a letter first and no dash last"
@@ -178,7 +178,7 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing() -> None:
         ('name = "aa"\n[app]\npasses = 3', "3:1: `passes` is a key of [health], not of [app]"),
         (
             'name = "aa"\n[keep]\n\ntimeout_seconds = 3',
-            "4:1: `timeout_seconds` is a key of [app] and [health] and [timers.NAME], not of [keep]",
+            "4:1: `timeout_seconds` is a key of [app], [health], [check.own.NAME] and [timers.NAME], not of [keep]",
         ),
         (
             'name = "aa"\n[app]\nworkers = "three"',

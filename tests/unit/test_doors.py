@@ -32,6 +32,7 @@ ALLOWED = {
     "effects/lock.py": Allowance(
         frozenset({"os.ftruncate", "os.open"}),
         "the note in the lock tells of kills only, and is worth nothing after a power cut"),
+    "effects/health_record.py": Allowance(frozenset({"os.open"}), "a flock on an empty file"),
     "effects/tree.py": Allowance(
         frozenset({"open", "os.chmod", "os.fchmod", "os.mkdir", "os.open", "os.symlink", "os.utime"}),
         "it lays trees under a temporary name; sync_tree and rename of the door make state of them"),

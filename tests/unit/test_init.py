@@ -968,7 +968,7 @@ def everything_that_can_be_said() -> list[str]:
     tables = {name: getattr(config, name) for name in config.__struct_fields__ if name != "name"}
     chosen = [name for name, table in tables.items() if isinstance(table, dict)]
     fixed = [f"{name}.{key}" for name, table in tables.items() if name not in chosen for key in table.__struct_fields__]
-    return ["name", *fixed, *chosen]
+    return ["name", *(key for key in fixed if not key.startswith("check.")), "check.schedule", *chosen]
 
 
 def test_what_the_defaults_would_get_wrong_is_written_as_lines_that_hold(folder: Path) -> None:

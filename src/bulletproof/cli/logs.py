@@ -40,7 +40,8 @@ def logs_command(
 ) -> None:
     """What the app prints: the live instance, a worker or timer of it, or the last deployment of a release.
 
-    WHAT is the name of a worker or timer, `replica`, the id of a release, or the number of a deployment.
+    WHAT is the name of a worker or timer, the id of a release, the number of a deployment; or `health` for what the
+    checks by the clock found, `backup` for what the backups by the clock said, `replica`.
     """
     target = find_target(root, verb_root, app_name)
     journal = target.journal()
@@ -67,8 +68,10 @@ def _current(target: Target, journal: Journal, what: str | None, kind: str | Non
         return lambda: layout.access_log
     if kind == "deployments":
         return lambda: layout.deployment_log
-    if what == REPLICA and layout.replica_log.exists():
-        return lambda: layout.replica_log
+    named = {"health": layout.health_log, "backup": layout.backup_log, REPLICA: layout.replica_log}
+    own = named.get(what or "")
+    if own is not None and own.exists() and what not in _known(target, journal):
+        return lambda: own
     if what is not None and what[0].isalpha():
         _require_known(target, journal, what)
         return lambda: _background_log(target, journal, what)
@@ -98,12 +101,17 @@ def _background_log(target: Target, journal: Journal, name: str) -> Path | None:
 
 def _require_known(target: Target, journal: Journal, name: str) -> None:
     """Raise UsageError for the name of no worker and no timer of what is live."""
-    live = journal.live()
-    config = config_of(target.layout, live.release) if live else None
-    known = (*config.workers, *config.timers) if config else ()
+    known = _known(target, journal)
     if name not in known:
         words = f"the live release has no worker or timer {name}" + (f", only {', '.join(known)}" if known else "")
         raise UsageError("worker-unknown", words, hint="bulletproof status")
+
+
+def _known(target: Target, journal: Journal) -> tuple[str, ...]:
+    """The workers and timers of what is live."""
+    live = journal.live()
+    config = config_of(target.layout, live.release) if live else None
+    return (*config.workers, *config.timers) if config else ()
 
 
 def _number_of(journal: Journal, wish: str) -> int:

@@ -36,6 +36,8 @@ VERBS: dict[str, Verb] = {
     "env": Verb("Deploy", "Set, list and unset the app's settings"),
     "status": Verb("Look", "What runs, since when, and where"),
     "check": Verb("Look", "Whether all is well, for people and for monitoring"),
+    "history": Verb("Look", "What was wrong and when, with the deployments between; each day in numbers"),
+    "uptime": Verb("Look", "How much of the time the app answered"),
     "releases": Verb("Look", "Every deployment and how it ended"),
     "logs": Verb("Look", "What the app prints"),
     "backup": Verb("Operate", "Make, prove, list, restore and prune backups of the data"),

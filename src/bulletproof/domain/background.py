@@ -8,12 +8,14 @@ from bulletproof.domain.command import graceful_signal, is_simple, shell_argv
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.cron import NEVER
 from bulletproof.domain.layout import Layout
-from bulletproof.domain.process import ProcessSpec, backup_name, timer_name, worker_name
+from bulletproof.domain.process import ProcessSpec, backup_name, check_name, timer_name, worker_name
 from bulletproof.domain.web import app_environment
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SURROUNDINGS = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 _LONGEST_BACKUP_SECONDS = 6 * 3600.0
 """A backup and its proof read and write each byte a few times: enough for 500 GB on a slow disk."""
+_LONGEST_CHECK_SECONDS = 900.0
+"""It waits for the end of a deployment, and then takes some seconds."""
 
 
 def background_processes(
@@ -65,15 +67,37 @@ def backup_process(engine: tuple[str, ...], layout: Layout, config: AppConfig) -
         return None
     argv = (*engine, "backup", "create", "--scheduled", "--app", config.name)
     return ProcessSpec(
-        name=backup_name(hashlib.sha256(repr((argv, schedule)).encode()).hexdigest()[:8]),
+        name=backup_name(_mark(argv, schedule)),
         argv=argv,
         folder=layout.state,
-        log=layout.logs / "backup.log",
-        environment={"PATH": _PATH, "LANG": "C.UTF-8"},
+        log=layout.backup_log,
+        environment=_SURROUNDINGS,
         schedule=schedule,
         timeout_seconds=_LONGEST_BACKUP_SECONDS,
         stop_seconds=config.drain.stop_seconds,
     )
+
+
+def check_process(engine: tuple[str, ...], layout: Layout, config: AppConfig) -> ProcessSpec | None:
+    """What looks at everything by the clock, in the same way; None when nobody wishes it."""
+    schedule = config.check.schedule
+    if schedule == NEVER:
+        return None
+    argv = (*engine, "check", "--scheduled", "--app", config.name)
+    return ProcessSpec(
+        name=check_name(_mark(argv, schedule)),
+        argv=argv,
+        folder=layout.state,
+        log=layout.health_log,
+        environment=_SURROUNDINGS,
+        schedule=schedule,
+        timeout_seconds=_LONGEST_CHECK_SECONDS,
+        stop_seconds=config.drain.stop_seconds,
+    )
+
+
+def _mark(argv: tuple[str, ...], schedule: str) -> str:
+    return hashlib.sha256(repr((argv, schedule)).encode()).hexdigest()[:8]
 
 
 def names_of(config: AppConfig, number: int) -> dict[str, tuple[str, ...]]:

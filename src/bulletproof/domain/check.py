@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 
@@ -36,6 +36,10 @@ class Severity(StrEnum):
         return State.CRITICAL if self is Severity.REQUIRED else State.WARNING
 
 
+class Unseen(Exception):
+    """What a look raises, in words, when it cannot tell how something is."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """What a look found."""
@@ -46,6 +50,8 @@ class Seen:
     """The next command to type."""
     severity: Severity | None = None
     """When it is not the check's own."""
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """Numbers that were found, by names with their units."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +63,7 @@ class Finding:
     words: str
     hint: str = ""
     seconds: float = 0.0
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 def worst(findings: Sequence[Finding]) -> State:
@@ -89,5 +96,12 @@ def prometheus(app: str, findings: Sequence[Finding]) -> str:
     lines += ["# HELP bulletproof_check_seconds How long the look took", "# TYPE bulletproof_check_seconds gauge"]
     lines += [
         f'bulletproof_check_seconds{{app="{app}",check="{finding.name}"}} {finding.seconds:.6f}' for finding in findings
+    ]
+    lines += ["# HELP bulletproof_check_measure What was measured; the name has its unit"]
+    lines += ["# TYPE bulletproof_check_measure gauge"]
+    lines += [
+        f'bulletproof_check_measure{{app="{app}",check="{finding.name}",name="{name}"}} {value}'
+        for finding in findings
+        for name, value in finding.measures.items()
     ]
     return "\n".join(lines)

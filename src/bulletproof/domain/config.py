@@ -8,6 +8,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from bulletproof.domain.address import ADDRESS
+from bulletproof.domain.check import Severity
 
 # The descriptions are what a person reads when a value does not fit: "`name` must be <description>, not ...".
 # A pattern ends in `$(?!\n)` because Python's `$` alone lets a line end pass; JSON Schema reads both the same.
@@ -91,6 +92,36 @@ BackupSchedule = Annotated[
     Meta(max_length=200, description='five fields as in a crontab, such as "30 3 * * *", or "@daily", or "never"'),
 ]
 """Its fields are judged as well, by `domain.cron`."""
+CheckSchedule = Annotated[
+    str,
+    Meta(max_length=200, description='five fields as in a crontab, such as "*/15 * * * *", or "@hourly", or "never"'),
+]
+"""Its fields are judged as well, by `domain.cron`."""
+CheckName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,30}$(?!\n)",
+        description="named with at most 31 letters, digits, dashes and underscores, a letter first",
+    ),
+]
+CheckUrl = Annotated[
+    str,
+    Meta(
+        pattern=r"^(https?://[^\s/?#@]+|/)[^\s]*$(?!\n)",
+        max_length=1000,
+        description='an address such as "https://example.org/", or a path of the app such as "/search"',
+    ),
+]
+CheckEntry = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$(?!\n)",
+        max_length=300,
+        description='"module:function"',
+    ),
+]
+HttpStatus = Annotated[int, Meta(ge=100, le=599)]
+Text = Annotated[str, Meta(max_length=1000)]
 HostName = Annotated[
     str,
     Meta(
@@ -278,6 +309,73 @@ class Backup(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whether they are packed with zstd: smaller, and slower to make."""
 
 
+class OwnCheck(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A check of your own, by exactly one of `url`, `command` and `entry`."""
+
+    url: CheckUrl | None = None
+    """An address, or a path of the app's that is asked through the proxy; it is not redirected."""
+    command: ProcessCommand | None = None
+    """A shell command, run as a timer's is; status 0 is good, 1 a warning, 2 critical, anything else unknown, and the
+    first line that it prints is what is told."""
+    entry: CheckEntry | None = None
+    """A function of the app's without arguments, called in a process of its own with the release's packages and the
+    app's settings; None or True is good, and a text says what is not."""
+    status: tuple[HttpStatus, ...] = ()
+    """Of the `url`: the answer has one of these; empty means 200 to 399."""
+    text: Text = ""
+    """Of the `url`: the answer has this in it."""
+    latency_ms: Annotated[int, Meta(ge=1, le=60000)] | None = None
+    """Of the `url`: it answers within this time."""
+    certificate_days: Annotated[int, Meta(ge=0, le=3650)] | None = None
+    """Of the `url`: its certificate is good for so many days more."""
+    severity: Severity = Severity.REQUIRED
+    """What it means when it fails: `required` is critical, `wanted` a warning."""
+    timeout_seconds: Annotated[float, Meta(gt=0, le=60)] = 4.0
+    """When there is no answer by then, it fails."""
+
+
+class Step(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A step of a visit: pages are asked for through the proxy one after the other, as a browser does, with cookies."""
+
+    path: HealthPath
+    """What is asked for."""
+    send: dict[str, str] = {}
+    """What a person types into the form on the page before, which is sent to `path` with its hidden fields and so with
+    its token against forgery; `$NAME` is the value of a setting, and `$$` a dollar sign."""
+    status: tuple[HttpStatus, ...] = ()
+    """The answer has one of these; empty means 200 to 299, and after `send` up to 399."""
+    redirect: HealthPath | None = None
+    """The answer leads to this path."""
+    text: Text = ""
+    """The answer has this in it."""
+    no_text: Text = ""
+    """The answer does not have this in it."""
+
+
+class Check(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `check` looks at, when, and from where on it complains."""
+
+    schedule: CheckSchedule = "*/15 * * * *"
+    """When everything is looked at and noted for `history` and `uptime`, while the app runs; or `never`"""
+    skip: tuple[CheckName, ...] = ()
+    """Checks that are not to be made, such as `["clock"]`."""
+    errors_percent: Annotated[float, Meta(ge=0, le=100)] = 1.0
+    """So many of the last requests may be answered with 5xx."""
+    latency_ms: Annotated[int, Meta(ge=1, le=60000)] | None = None
+    """A health check may take this long to be answered; it is slow, and no outage, when it takes longer."""
+    memory_mib: Annotated[int, Meta(ge=1, le=1 << 20)] | None = None
+    """Each process of the web app may use this much."""
+    wal_mib: Annotated[int, Meta(ge=1, le=1 << 20)] = 256
+    """The database's `-wal` may have this size."""
+    backup_hours: Annotated[float, Meta(gt=0, le=8760)] = 50.0
+    """The newest backup may be this old, if they are made by the clock: two nights and a little."""
+    disk_days: Annotated[float, Meta(ge=0, le=365)] = 7.0
+    """The disk must last for so many days if it goes on being filled as in the last two weeks."""
+    own: dict[CheckName, OwnCheck] = {}
+    visit: dict[CheckName, tuple[Step, ...]] = {}
+    """Visits by their names, each a list of steps: `[[check.visit.login]]` once for each."""
+
+
 class Require(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the host must have before a deployment begins."""
 
@@ -296,6 +394,7 @@ class AppConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     drain: Drain = Drain()
     keep: Keep = Keep()
     backup: Backup = Backup()
+    check: Check = Check()
     migrations: Migrations = Migrations()
     hold: Hold = Hold()
     rehearsal: Rehearsal = Rehearsal()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -63,3 +64,9 @@ def release_id(number: int, revision: str) -> str:
 def built_by(release: str) -> int:
     """The number of the deployment that built the release."""
     return int(release.partition("-")[0])
+
+
+def earlier_release(lived: Sequence[Live]) -> str:
+    """The release to roll back to, of all that were live, the live one last; empty when none is older than that."""
+    earlier = [one.release for one in lived if built_by(one.release) < built_by(lived[-1].release)]
+    return max(earlier, key=built_by, default="")

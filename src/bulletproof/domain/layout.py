@@ -167,6 +167,11 @@ class Layout:
         return self.told / f"deployment-{number}.jsonl"
 
     @property
+    def health(self) -> Path:
+        """What the checks by the clock found, one JSON object per line."""
+        return self.state / "health.jsonl"
+
+    @property
     def environment(self) -> Path:
         """The settings that the next deployment takes."""
         return self.root / "etc" / "bulletproof" / self.app / "env.json"
@@ -232,9 +237,13 @@ class Layout:
         """A symlink to the log of what is live: what the app prints."""
         return self.logs / "error.log"
 
+    def backup_log(self) -> Path:
+        """What the backups by the clock print."""
+        return self.logs / "backup.log"
+
     @property
     def health_log(self) -> Path:
-        """One line per check by the clock."""
+        """One line per check by the clock, for people and `tail`."""
         return self.logs / "health.log"
 
     @property

@@ -98,6 +98,16 @@ def is_backup(name: str) -> bool:
     return name.startswith("backup-")
 
 
+def check_name(mark: str) -> str:
+    """The name of what looks at everything by the clock; it belongs to no deployment."""
+    return f"check-{mark}"
+
+
+def is_check(name: str) -> bool:
+    """Whether a process is that."""
+    return name.startswith("check-")
+
+
 def replica_name(mark: str) -> str:
     """The name of what replicates the live database; it belongs to no deployment."""
     return f"replica-{mark}"

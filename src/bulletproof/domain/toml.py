@@ -13,19 +13,17 @@ from difflib import get_close_matches
 import msgspec
 from msgspec import Struct, inspect
 
-from bulletproof.domain import command, cron
+from bulletproof.domain import command, cron, own
 from bulletproof.domain.config import (
     AppConfig,
     BackupSchedule,
-    HostAddress,
-    HostName,
+    CheckSchedule,
     ProcessCommand,
-    ProcessName,
     Schedule,
-    Timer,
     Worker,
 )
 from bulletproof.domain.toml_places import Keys, Place, Places, find_places
+from bulletproof.domain.toml_words import advice, told, wanted
 from bulletproof.errors import UsageError
 
 FILE_NAME = "bulletproof.toml"
@@ -34,9 +32,6 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _TOML_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _TOO_MANY_DIGITS = re.compile(r"\d{4000,}")
 _EXCERPT_COLUMNS = 100
-_SHOWN_TEXT = 40
-_LARGE = 1 << 63
-"""Python refuses to write down a whole number of thousands of digits, which TOML can give in hexadecimal."""
 
 _TWICE = ("Cannot overwrite", "Cannot declare", "Cannot mutate", "Duplicate inline table key")
 _UNENDED = (
@@ -65,13 +60,16 @@ _SYNTAX = (
 """How tomllib's messages begin, in any version of Python, and what they mean; others are shown as they are."""
 
 
-_NAMED: Mapping[str, type[Struct]] = {"workers": Worker, "timers": Timer}
-"""Tables of tables whose keys a person chooses."""
+_WHOLE = frozenset({"workers", "timers"})
+"""What stands beneath these counts when they are not there at all."""
 _ANY_NAME = "NAME"
-_HOSTS = "hosts"
-"""A table of texts whose keys a person chooses."""
-_EXAMPLES = {"name": "myapp", "command": "python worker.py", "schedule": "*/5 * * * *"}
-_JUDGES = ((Schedule, cron.fault), (BackupSchedule, cron.fault_unless_never), (ProcessCommand, command.fault))
+_EXAMPLES = {"name": "myapp", "command": "python worker.py", "schedule": "*/5 * * * *", "path": "/login"}
+_JUDGES = (
+    (Schedule, cron.fault),
+    (BackupSchedule, cron.fault_unless_never),
+    (CheckSchedule, cron.fault_unless_never),
+    (ProcessCommand, command.fault),
+)
 """What a pattern cannot tell of a text."""
 
 
@@ -100,7 +98,7 @@ def parse(
     for key in below:
         table = typing.cast("dict[str, object]", table.get(key, {}))
     places = find_places(text)
-    found = (*_faults(table, AppConfig, below, len(below)), *_same_names(table, below))
+    found = (*_faults(table, AppConfig, below, len(below)), *_same_names(table, below), *_odd_checks(table, below))
     faults = sorted(found, key=lambda fault: _order(fault, places))
     if faults:
         others = tuple(f"{_where(file_name, _place(fault, places))}: {fault.words}" for fault in faults[1:])
@@ -111,7 +109,7 @@ def parse(
 def _laid_over(table: Mapping[str, object], beneath: Mapping[str, object]) -> dict[str, object]:
     """What the table says, and for the keys that it does not have what is beneath; tables of processes stay whole."""
     merged = {**beneath, **table}
-    for key in (beneath.keys() & table.keys()) - _NAMED.keys():
+    for key in (beneath.keys() & table.keys()) - _WHOLE:
         mine, other = table[key], beneath[key]
         if isinstance(mine, dict) and isinstance(other, dict):
             merged[key] = {**other, **mine}
@@ -190,8 +188,8 @@ def _syntax_words(message: str, rest_of_line: str) -> str:
     """What tomllib's message about the place before `rest_of_line` means."""
     if message.startswith("Invalid value") and not rest_of_line.partition("#")[0].strip():
         return "a value is missing"
-    told = [words for begin, words in _SYNTAX if message.startswith(begin)]
-    return told[0] if told else _TOML_PLACE.sub("", message)
+    known = [words for begin, words in _SYNTAX if message.startswith(begin)]
+    return known[0] if known else _TOML_PLACE.sub("", message)
 
 
 def _order(fault: _Fault, places: Places) -> tuple[bool, Place]:
@@ -205,7 +203,7 @@ def _place(fault: _Fault, places: Places) -> Place:
 def _faults(table: object, shape: type[Struct], keys: Keys, top: int) -> Iterator[_Fault]:
     """Everything that keeps the table from being the shape; `keys` lead to it, `top` of them to the whole."""
     if not isinstance(table, dict):
-        yield _Fault(keys=keys, words=f"{_name(keys)} must be a table, not {_told(table)}")
+        yield _Fault(keys=keys, words=f"{_name(keys)} must be a table, not {told(table)}")
         return
     fields = {field.encode_name: field for field in msgspec.structs.fields(shape)}
     for key, value in table.items():
@@ -214,10 +212,8 @@ def _faults(table: object, shape: type[Struct], keys: Keys, top: int) -> Iterato
             yield _Fault(keys=here, words=_unknown(key, keys, top), is_about_key=True)
         elif _is_table(fields[key].type):
             yield from _faults(value, fields[key].type, here, top)
-        elif len(here) == top + 1 and key in _NAMED:
-            yield from _named_faults(value, _NAMED[key], here, top)
-        elif len(here) == top + 1 and key == _HOSTS:
-            yield from _host_faults(value, here)
+        elif typing.get_origin(fields[key].type) is dict:
+            yield from _named_faults(value, fields[key].type, here, top)
         else:
             yield from _misfits(value, fields[key].type, here)
     for key, field in fields.items():
@@ -235,33 +231,48 @@ def _same_names(table: Mapping[str, object], below: Keys) -> Iterator[_Fault]:
             yield _Fault(keys=keys, words=f"{_name(keys)} is the name of a worker as well", is_about_key=True)
 
 
-def _named_faults(value: object, shape: type[Struct], keys: Keys, top: int) -> Iterator[_Fault]:
-    """The same for a table of tables whose keys a person chooses."""
+def _odd_checks(table: Mapping[str, object], below: Keys) -> Iterator[_Fault]:
+    """What is wrong with a person's own checks that no single key tells."""
+    for keys, words in own.oddities(table.get("check")):
+        yield _Fault(keys=(*below, "check", *keys), words=words.format(_name(keys)), is_about_key=True)
+
+
+def _named_faults(value: object, kind: object, keys: Keys, top: int) -> Iterator[_Fault]:
+    """The same for a table whose keys a person chooses; `kind` is the type of the dictionary that it becomes."""
+    key_kind, inner_kind = typing.get_args(kind)
     if not isinstance(value, dict):
-        meant = "; web processes are counted by `workers` of [app]" if isinstance(value, int) else ""
-        yield _Fault(keys=keys, words=f"{_name(keys)} must be a table, not {_told(value)}{meant}")
+        is_count = isinstance(value, int) and inner_kind is Worker
+        meant = "; web processes are counted by `workers` of [app]" if is_count else ""
+        yield _Fault(keys=keys, words=f"{_name(keys)} must be a table, not {told(value)}{meant}")
         return
     for name, inner in value.items():
         here = (*keys, name)
-        for fault in _misfits(name, ProcessName, here):
+        for fault in _misfits(name, key_kind, here):
             yield _Fault(keys=here, words=fault.words.partition(", not ")[0], is_about_key=True)
-        if isinstance(inner, str) and shape is Worker:
+        if isinstance(inner, str) and inner_kind is Worker:
             words = f"{_name(here)} must be a table; write {name} = {{ command = {json.dumps(inner)} }}"
             yield _Fault(keys=here, words=words)
+        elif _is_table(inner_kind):
+            yield from _faults(inner, inner_kind, here, top)
+        elif (shape := _item_of(inner_kind)) is not None:
+            yield from _listed_faults(inner, shape, here, top)
         else:
-            yield from _faults(inner, shape, here, top)
+            yield from _misfits(inner, inner_kind, here)
 
 
-def _host_faults(value: object, keys: Keys) -> Iterator[_Fault]:
-    """What is wrong with the names and addresses of hosts."""
-    if not isinstance(value, dict):
-        yield _Fault(keys=keys, words=f"{_name(keys)} must be a table, not {_told(value)}")
+def _listed_faults(value: object, shape: type[Struct], keys: Keys, top: int) -> Iterator[_Fault]:
+    """The same for a list of tables."""
+    if not isinstance(value, list) or not value:
+        yield _Fault(keys=keys, words=f"{_name(keys)} must be a list of tables; write [{_table_name(keys)}] for each")
         return
-    for name, address in value.items():
-        here = (*keys, name)
-        for fault in _misfits(name, HostName, here):
-            yield _Fault(keys=here, words=fault.words.partition(", not ")[0], is_about_key=True)
-        yield from _misfits(address, HostAddress, here)
+    for index, item in enumerate(value):
+        yield from _faults(item, shape, (*keys, index), top)
+
+
+def _item_of(kind: object) -> type[Struct] | None:
+    """The tables of a list of tables; None for any other type."""
+    item = typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else None
+    return item if isinstance(item, type) and issubclass(item, Struct) else None
 
 
 def _is_table(kind: object) -> bool:
@@ -278,41 +289,64 @@ def _misfits(value: object, kind: object, keys: Keys) -> Iterator[_Fault]:
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError:
-        wanted = inspect.type_info(kind)
-        words = f"{_name(keys)} must be {_wanted(wanted)}, not {_told(value)}{_advice(value, wanted)}"
+        info = inspect.type_info(kind)
+        words = f"{_name(keys)} must be {wanted(info)}, not {told(value)}{advice(value, info)}"
         yield _Fault(keys=keys, words=words)
         return
     for judged, judge in _JUDGES:
-        if kind == judged and (words := judge(str(value))):
-            yield _Fault(keys=keys, words=f"{_name(keys)} must be {_wanted(inspect.type_info(kind))}: {words}")
+        if judged in {kind, *typing.get_args(kind)} and (words := judge(str(value))):
+            yield _Fault(keys=keys, words=f"{_name(keys)} must be {wanted(inspect.type_info(kind))}: {words}")
 
 
 def _unknown(key: str, keys: Keys, top: int) -> str:
     """Why the key cannot stand in the table that `keys` lead to, and what was meant."""
     tables = _tables()
-    here = tuple(str(part) for part in keys[top:])
-    if here[:1] and here[0] in _NAMED:
-        here = (here[0], _ANY_NAME)
+    here = _without_names(keys[top:])
     others = [table for table, known in tables.items() if key in known and table != here]
     if others:
-        owners = " and ".join(_table_name((*keys[:top], *table)) for table in others)
+        *most, last = (_table_name((*keys[:top], *table)) for table in others)
+        owners = f"{', '.join(most)} and {last}" if most else last
         return f"`{key}` is a key of {owners}, not of {_table_name(keys)}"
     close = get_close_matches(key.lower().replace("-", "_"), tables[here], n=1)
     meant = f"; did you mean `{close[0]}`?" if close else "."
     return f"{_shown(key)} is no key of {_table_name(keys)}{meant} Known there: {', '.join(tables[here])}"
 
 
-def _tables() -> Mapping[tuple[str, ...], tuple[str, ...]]:
-    """The keys of the top and of every table."""
-    tables: dict[tuple[str, ...], tuple[str, ...]] = {(): AppConfig.__struct_fields__}
-    for field in msgspec.structs.fields(AppConfig):
-        if _is_table(field.type):
-            tables[field.name,] = field.type.__struct_fields__
-    return {**tables, **{(key, _ANY_NAME): shape.__struct_fields__ for key, shape in _NAMED.items()}}
+def _tables(shape: type[Struct] = AppConfig, above: tuple[str, ...] = ()) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """The keys of a table and of every table in it."""
+    tables: dict[tuple[str, ...], tuple[str, ...]] = {above: shape.__struct_fields__}
+    for field in msgspec.structs.fields(shape):
+        inner, names = _inner(field.type)
+        if inner is not None:
+            tables |= _tables(inner, (*above, field.name, *names))
+    return tables
+
+
+def _inner(kind: object) -> tuple[type[Struct] | None, tuple[str, ...]]:
+    """The table that a key's value is, or those in it whose names a person chooses, and how those are called here."""
+    if typing.get_origin(kind) is dict:
+        inner = typing.get_args(kind)[1]
+        return (inner if _is_table(inner) else _item_of(inner)), (_ANY_NAME,)
+    return (typing.cast("type[Struct]", kind) if _is_table(kind) else None), ()
+
+
+def _without_names(keys: Keys) -> tuple[str, ...]:
+    """The way to a table as `_tables` has it."""
+    found: list[str] = []
+    shape: type[Struct] | None = AppConfig
+    names: tuple[str, ...] = ()
+    for key in (key for key in keys if isinstance(key, str)):
+        if names:
+            found, names = [*found, _ANY_NAME], ()
+        elif shape is not None:
+            found.append(key)
+            shape, names = _inner(typing.get_type_hints(shape, include_extras=True)[key])
+    return tuple(found)
 
 
 def _table_name(keys: Keys) -> str:
-    return f"[{'.'.join(str(key) for key in keys)}]" if keys else "the top of the file"
+    way = ".".join(key for key in keys if isinstance(key, str))
+    return f"[[{way}]]" if keys and isinstance(keys[-1], int) else f"[{way}]" if keys else "the top of the file"
 
 
 def _name(keys: Keys) -> str:
@@ -324,43 +358,3 @@ def _name(keys: Keys) -> str:
 
 def _shown(key: str) -> str:
     return f"`{key if _BARE_KEY.fullmatch(key) else json.dumps(key)}`"
-
-
-def _wanted(kind: inspect.Type) -> str:
-    """What a key can be, so that the sentence reads "must be ..."."""
-    words = "text"
-    match kind:
-        case inspect.Metadata(extra_json_schema={"description": description}):
-            words = str(description)
-        case inspect.UnionType(types=(first, *_)):
-            words = _wanted(first)
-        case inspect.EnumType(cls=cls):
-            words = " or ".join(f'"{member.value}"' for member in cls)
-        case inspect.IntType(ge=least, le=most):
-            words = f"a whole number from {least} to {most}"
-        case inspect.FloatType(gt=None, ge=least, le=most):
-            words = f"a number from {least} to {most}"
-        case inspect.FloatType(gt=above, le=most):
-            words = f"a number above {above} and up to {most}"
-        case inspect.VarTupleType(item_type=item):
-            words = f"a list, each item {_wanted(item)}"
-    return words
-
-
-def _told(value: object) -> str:
-    """A value in words, short and without control characters."""
-    if isinstance(value, str):
-        return f"the text {json.dumps(value if len(value) <= _SHOWN_TEXT else f'{value[:_SHOWN_TEXT]}...')}"
-    if isinstance(value, (int, float)):
-        return "a number that large" if isinstance(value, int) and abs(value) >= _LARGE else str(value).lower()
-    return "a list" if isinstance(value, list) else "a table" if isinstance(value, dict) else "a date or time"
-
-
-def _advice(value: object, wanted: inspect.Type) -> str:
-    """What to type when only quotes or brackets are wrong."""
-    if not isinstance(value, str) or len(value) > _SHOWN_TEXT:
-        return ""
-    if isinstance(wanted, inspect.VarTupleType):
-        return f"; write [{json.dumps(value)}]"
-    is_number = isinstance(wanted, (inspect.IntType, inspect.FloatType)) and re.fullmatch(r"[0-9.]+", value)
-    return "; a number stands without quotes" if is_number else ""

@@ -17,6 +17,9 @@ class Family:
     count: int
     memory: int
     """Bytes of resident memory, shared pages counted once per process."""
+    largest: int
+    """Of these, the bytes of the process that has the most."""
+    pids: tuple[int, ...]
     started_at: float
     """Seconds since the epoch."""
 
@@ -29,7 +32,14 @@ def family_of(pid: int) -> Family | None:
         started_at = parent.create_time()
     except psutil.NoSuchProcess:
         return None
-    return Family(count=len(members), memory=sum(map(_resident, members)), started_at=started_at)
+    sizes = list(map(_resident, members))
+    return Family(
+        count=len(members),
+        memory=sum(sizes),
+        largest=max(sizes),
+        pids=tuple(member.pid for member in members),
+        started_at=started_at,
+    )
 
 
 def _resident(process: psutil.Process) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -303,6 +303,22 @@ def _lived(committed: tuple[Entry, ...]) -> tuple[Live, ...]:
         for entry in committed[ends[-1] + 1 if ends else 0 :]
         if entry.deployment.kind.makes_live
     )
+
+
+def stops(entries: Iterable[Entry]) -> tuple[tuple[float, float | None], ...]:
+    """When the app was stopped by a person, and until when, in seconds since the epoch; None while it is."""
+    found: list[tuple[float, float | None]] = []
+    begin: float | None = None
+    for entry in entries:
+        if not entry.is_committed:
+            continue
+        moment = datetime.fromisoformat(entry.ended_at or entry.deployment.started_at).timestamp()
+        if not entry.deployment.kind.makes_live:
+            begin = moment if begin is None else begin
+        elif begin is not None:
+            found.append((begin, moment))
+            begin = None
+    return (*found, (begin, None)) if begin is not None else tuple(found)
 
 
 def _entry(row: tuple[object, ...]) -> Entry:

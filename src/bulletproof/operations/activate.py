@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from bulletproof.domain.deployment import Kind, Live, Outcome, built_by, release_id
+from bulletproof.domain.deployment import Kind, Live, Outcome, built_by, earlier_release, release_id
 from bulletproof.domain.process import PROXY, Phase, web_name
 from bulletproof.effects.interrupts import Interrupted
 from bulletproof.engine import pipeline as engine
@@ -228,14 +228,14 @@ def _live_release(session: Session) -> str:
 
 def rollback_target(journal: Journal, wish: str) -> str:
     """The release to roll back to: the one asked for, or the one that was live before. Raises UsageError in words."""
-    lived = [live.release for live in journal.lived()]
+    everything = journal.lived()
+    lived = [live.release for live in everything]
     if not lived:
         raise UsageError("nothing-deployed", "this app was never deployed on this host", hint="bulletproof deploy")
-    earlier = sorted((release for release in lived if built_by(release) < built_by(lived[-1])), key=built_by)
     if not wish:
-        if not earlier:
-            raise UsageError("no-earlier-release", f"no release older than {lived[-1]} was ever live")
-        return earlier[-1]
+        if earlier := earlier_release(everything):
+            return earlier
+        raise UsageError("no-earlier-release", f"no release older than {lived[-1]} was ever live")
     found = sorted({release for release in lived if release == wish or wish in release.split("-", 1)})
     if len(found) != 1:
         raise UsageError(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from bulletproof.domain.background import backup_process
+from bulletproof.domain.background import backup_process, check_process
 from bulletproof.domain.backup import Backup, Damaged, Proof, Reason, backups_to_remove, outermost
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.deployment import Deployment, Kind, Live
-from bulletproof.domain.process import is_backup
+from bulletproof.domain.process import is_backup, is_check
 from bulletproof.domain.settings import other_database
 from bulletproof.engine.journal import utc_now
 from bulletproof.errors import BulletproofError, StepFailed
@@ -216,16 +216,16 @@ def backup_of(host: Host, deployment: Deployment, reason: Reason) -> Backup | No
 
 
 def tend_backups(attempt: Attempt) -> str:
-    """Make the next ones by the clock as the release's configuration says, and keep as many as it says."""
+    """Make the next ones by the clock, and look at everything, as the configuration says; keep as many as it says."""
     host, config = attempt.host, attempt.manifest.config
     if attempt.deployment.kind is Kind.DEPLOY:
         host.backups.discard_replaced(attempt.number)  # the empty folders that a backup's took the place of
-    timer = backup_process(host.engine, host.layout, config)
-    wanted = {timer.name} if timer else set()
+    processes = (backup_process(host.engine, host.layout, config), check_process(host.engine, host.layout, config))
+    wanted = {process.name: process for process in processes if process}
     for name in host.supervisor.names():
-        if is_backup(name) and name not in wanted:
+        if (is_backup(name) or is_check(name)) and name not in wanted:
             host.supervisor.stop(name)
-    if timer:
-        host.supervisor.start(timer)
+    for process in wanted.values():
+        host.supervisor.start(process)
     gone = prune_backups(host, config)
     return f"removed {', '.join(gone)}" if gone else ""

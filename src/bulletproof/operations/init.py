@@ -51,6 +51,7 @@ _COMMENTS = {
     "keep.monthly": "months",
     "backup.schedule": 'when one is made and proven by itself, or "never"',
     "backup.compress": "smaller, and slower to make",
+    "check.schedule": 'when all is looked at and noted, or "never"',
     "migrations.command": "migrates the database; Alembic and Flask-Migrate are found without it",
     "migrations.allow_data_loss": 'revisions that may drop data, such as ["3f2c9a"]',
     "hold.seconds": "the longest that a request may wait for a migration",
@@ -63,6 +64,8 @@ _COMMENTS = {
 }
 _CHOSEN = {"workers", "timers"}
 """Tables whose keys a person chooses."""
+_SHOWN = {"check": {"schedule"}}
+"""Of these tables only so much is shown: a file of every threshold would be read by nobody."""
 _FIRST_PORT = 8000
 _OFFER = 'with database.journal = "wal" in bulletproof.toml, readers and writers do not wait for one another'
 _COMMENT_COLUMN = 36
@@ -179,8 +182,9 @@ def _defaults(config: AppConfig) -> dict[str, object]:
         if key in _CHOSEN and value:
             defaults.update({f"{key}.{name}.command": one["command"] for name, one in value.items()})
         else:
-            inner = value.items() if isinstance(value, dict) else ()
-            defaults.update({f"{key}.{name}": default for name, default in inner} if inner else {key: value})
+            inner = value if isinstance(value, dict) else {}
+            shown = {name: default for name, default in inner.items() if name in _SHOWN.get(key, inner)}
+            defaults.update({f"{key}.{name}": default for name, default in shown.items()} if inner else {key: value})
     return defaults
 
 

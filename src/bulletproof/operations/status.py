@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from bulletproof.domain.deployment import Live
+from bulletproof.domain.deployment import Live, earlier_release
 from bulletproof.domain.process import PROXY, RELAY, Phase, ProcessState, web_name
 from bulletproof.effects import lock
 from bulletproof.effects.processes import Family, family_of
@@ -46,6 +46,8 @@ class Status:
     """Of the web process."""
     background: Mapping[str, tuple[ProcessState, ...]] = field(default_factory=dict)
     """The processes of each worker and timer."""
+    earlier: str = ""
+    """The release that `rollback` makes live; empty when there is none."""
     is_answering: bool = False
     """Whether the site answers although no supervisor could be asked how it is."""
 
@@ -82,6 +84,7 @@ def status(host: Host, journal: Journal) -> Status:
         holder=holder,
         is_held=holder is not None and family_of(holder.pid) is not None,
         workers=_workers(host, live),
+        earlier=earlier_release(journal.lived()),
         background=look(host, live) if live is not None and journal.wants_running() else {},
     )
 

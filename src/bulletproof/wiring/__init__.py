@@ -34,6 +34,7 @@ from bulletproof.domain.layout import Layout, PlannedLayout, runtime_folder
 from bulletproof.domain.offsite import Connection
 from bulletproof.effects import durable
 from bulletproof.effects.depot import Depot
+from bulletproof.effects.health_record import lock_of
 from bulletproof.effects.logs import tail
 from bulletproof.effects.ownership import acting_as
 from bulletproof.effects.probe import ask_port, ask_socket
@@ -279,5 +280,5 @@ def _wipe(layout: Layout) -> None:
         layout.proxy_home,
     ):
         durable.remove_tree(path)
-    durable.remove(layout.port)
-    durable.remove(layout.replica)
+    for file in (layout.port, layout.replica, layout.health, lock_of(layout.health)):
+        durable.remove(file)

@@ -1,0 +1,63 @@
+"""What all checks look at, and what one is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from bulletproof.domain.check import Seen, Severity
+from bulletproof.domain.config import AppConfig
+from bulletproof.domain.settings import for_app
+from bulletproof.domain.web import app_environment, database_setting
+from bulletproof.errors import StepFailed
+from bulletproof.operations.status import Status
+from bulletproof.ports import Host, Manifest
+
+PATIENCE_SECONDS = 5.0
+"""A look that takes longer is unknown, never ok."""
+MIB = 1 << 20
+STOPPED = Seen(words="it was stopped by a person")
+NO_DATABASE = Seen(words="the app has no database here")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What all checks look at."""
+
+    host: Host
+    status: Status
+    config: AppConfig
+    """The live release's, as far as that can be read."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is live. Raises StepFailed when it is damaged, or nothing is."""
+        if self.status.live is None:
+            raise StepFailed("nothing-deployed", "nothing was ever live")
+        return self.host.releases.manifest(self.status.live.release)
+
+    @property
+    def number(self) -> int:
+        """The live deployment; 0 when nothing is live."""
+        return self.status.live.number if self.status.live else 0
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """Those that the live release runs with."""
+        return self.host.settings.frozen(self.number)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """All that a process of the live release gets, as a timer of it does."""
+        settings, layout = self.settings, self.host.layout
+        database = database_setting(settings, layout, self.config)
+        return {**for_app(settings), **app_environment(layout, self.number, self.manifest.release, database)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One look. What mends a finding belongs beside `look`, by the same name."""
+
+    look: Callable[[Ground], Seen]
+    severity: Severity = Severity.REQUIRED
+    patience_seconds: float = PATIENCE_SECONDS
