@@ -17,6 +17,7 @@ from bulletproof.adapters import litestream
 from bulletproof.adapters.adoption import CheckoutAdoption
 from bulletproof.adapters.backups import FolderBackups
 from bulletproof.adapters.caddy import CaddyProxy
+from bulletproof.adapters.caddy_ports import kept_proxy
 from bulletproof.adapters.depots import open_depot
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.adapters.migrators import Migrators, collect_static
@@ -33,7 +34,7 @@ from bulletproof.domain.offsite import Connection
 from bulletproof.effects import durable
 from bulletproof.effects.depot import Depot
 from bulletproof.effects.logs import tail
-from bulletproof.effects.probe import ask_port, ask_socket
+from bulletproof.effects.probe import ask_socket
 from bulletproof.engine.journal import utc_now
 from bulletproof.errors import NeedsPerson, StepFailed
 from bulletproof.operations.detect import find_entry
@@ -107,9 +108,11 @@ def connect_settings(layout: Layout) -> SettingsStore:
     return FileSettings(layout)
 
 
-def connect(root: Path, app: str, config: AppConfig) -> Host:
-    """The embedded host of an app."""
-    return _connect(layout_of(root, app), config)
+def connect(root: Path, app: str, config: AppConfig, *, has_new_proxy: bool = False) -> Host:
+    """The embedded host of an app; its proxy stays as it is unless a deployment brings another configuration of it."""
+    layout = layout_of(root, app)
+    kept = None if has_new_proxy else kept_proxy(layout)
+    return _connect(layout, msgspec.structs.replace(config, proxy=kept) if kept else config)
 
 
 def connect_planned(layout: PlannedLayout, config: AppConfig) -> Host:
@@ -129,7 +132,7 @@ def connect_planned(layout: PlannedLayout, config: AppConfig) -> Host:
 def connect_bench(layout: PlannedLayout, config: AppConfig, file: Path) -> Host:
     """The same, with rehearsals on copies of the database `file` instead of the live one."""
     host = connect_planned(layout, config)
-    return dataclasses.replace(host, rehearsal=CellRehearsal(layout, file, lambda: f"127.0.0.1:{host.proxy.port()}"))
+    return dataclasses.replace(host, rehearsal=CellRehearsal(layout, file, host.proxy.public))
 
 
 def _lend(live: Layout, layout: Layout) -> None:
@@ -149,17 +152,11 @@ def _resources(home: Path) -> Resources:
 
 
 def _connect(layout: Layout, config: AppConfig) -> Host:
-    proxy = CaddyProxy(layout, config.proxy.port)
+    proxy = CaddyProxy(layout, config.proxy)
     file = layout.data / config.database.file
 
-    def public_host() -> str:
-        return f"127.0.0.1:{proxy.port()}"
-
     def ask_instance(number: int, path: str, timeout_seconds: float) -> Answer:
-        return ask_socket(layout.web_socket(number), path, host=public_host(), timeout_seconds=timeout_seconds)
-
-    def ask_public(path: str, timeout_seconds: float) -> Answer:
-        return ask_port(proxy.port(), path, timeout_seconds=timeout_seconds)
+        return ask_socket(layout.web_socket(number), path, proxy.public(), timeout_seconds=timeout_seconds)
 
     return Host(
         layout=layout,
@@ -170,7 +167,7 @@ def _connect(layout: Layout, config: AppConfig) -> Host:
         migrator=Migrators(layout, file),
         migrator_of=lambda other: Migrators(layout, other),
         settings=FileSettings(layout),
-        rehearsal=CellRehearsal(layout, file, public_host),
+        rehearsal=CellRehearsal(layout, file, proxy.public),
         swap=SqliteSwap(layout, file),
         backups=FolderBackups(layout, file, utc_now),
         replica=connect_replica(layout, file),
@@ -179,7 +176,7 @@ def _connect(layout: Layout, config: AppConfig) -> Host:
         keep_report=lambda number, content: _keep_report(layout, number, content),
         resources=lambda: _resources(layout.home),
         ask_instance=ask_instance,
-        ask_public=ask_public,
+        ask_public=proxy.ask,
         log_tail=lambda number, lines: tail(layout.web_log(number), lines),
         set_data_aside=lambda name: _set_data_aside(layout, name),
         wipe=lambda: _wipe(layout),
@@ -232,4 +229,5 @@ def _wipe(layout: Layout) -> None:
     ):
         durable.remove_tree(path)
     durable.remove(layout.port)
+    durable.remove(layout.proxy_kept)
     durable.remove(layout.replica)

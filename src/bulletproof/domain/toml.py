@@ -13,14 +13,16 @@ from difflib import get_close_matches
 import msgspec
 from msgspec import Struct, inspect
 
-from bulletproof.domain import command, cron
+from bulletproof.domain import command, cron, public
 from bulletproof.domain.config import (
     AppConfig,
     BackupSchedule,
     HostAddress,
     HostName,
+    Network,
     ProcessCommand,
     ProcessName,
+    Proxy,
     Schedule,
     Timer,
     Worker,
@@ -71,7 +73,12 @@ _ANY_NAME = "NAME"
 _HOSTS = "hosts"
 """A table of texts whose keys a person chooses."""
 _EXAMPLES = {"name": "myapp", "command": "python worker.py", "schedule": "*/5 * * * *"}
-_JUDGES = ((Schedule, cron.fault), (BackupSchedule, cron.fault_unless_never), (ProcessCommand, command.fault))
+_JUDGES = (
+    (Schedule, cron.fault),
+    (BackupSchedule, cron.fault_unless_never),
+    (ProcessCommand, command.fault),
+    (Network, public.network_fault),
+)
 """What a pattern cannot tell of a text."""
 
 
@@ -100,7 +107,7 @@ def parse(
     for key in below:
         table = typing.cast("dict[str, object]", table.get(key, {}))
     places = find_places(text)
-    found = (*_faults(table, AppConfig, below, len(below)), *_same_names(table, below))
+    found = (*_faults(table, AppConfig, below, len(below)), *_same_names(table, below), *_at_odds(table, below))
     faults = sorted(found, key=lambda fault: _order(fault, places))
     if faults:
         others = tuple(f"{_where(file_name, _place(fault, places))}: {fault.words}" for fault in faults[1:])
@@ -233,6 +240,18 @@ def _same_names(table: Mapping[str, object], below: Keys) -> Iterator[_Fault]:
         if isinstance(workers, dict) and name in workers:
             keys = (*below, "timers", name)
             yield _Fault(keys=keys, words=f"{_name(keys)} is the name of a worker as well", is_about_key=True)
+
+
+def _at_odds(table: Mapping[str, object], below: Keys) -> Iterator[_Fault]:
+    """Keys of [proxy] that do not fit to each other, once each of them is right by itself."""
+    proxy = table.get("proxy")
+    try:
+        words_by_key = public.faults(msgspec.convert(proxy, Proxy)) if isinstance(proxy, dict) else {}
+    except msgspec.ValidationError:
+        return
+    for key, words in words_by_key.items():
+        keys = (*below, "proxy", key)
+        yield _Fault(keys=keys, words=f"{_name(keys)} {words}", is_about_key=True)
 
 
 def _named_faults(value: object, shape: type[Struct], keys: Keys, top: int) -> Iterator[_Fault]:

@@ -46,6 +46,8 @@ class Status:
     """Of the web process."""
     background: Mapping[str, tuple[ProcessState, ...]] = field(default_factory=dict)
     """The processes of each worker and timer."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of how the public gets the app."""
     is_answering: bool = False
     """Whether the site answers although no supervisor could be asked how it is."""
 
@@ -76,7 +78,8 @@ def status(host: Host, journal: Journal) -> Status:
         relay=host.supervisor.state(RELAY),
         family=family_of(web.pid) if web.pid else None,
         target=host.proxy.target(),
-        address=f"http://127.0.0.1:{host.proxy.port()}" if journal.wants_running() else "",
+        address=host.proxy.public().address if journal.wants_running() else "",
+        notes=host.proxy.notes() if journal.wants_running() else (),
         last=entries[-1] if entries else None,
         unfinished=journal.unfinished(),
         holder=holder,
