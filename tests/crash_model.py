@@ -53,7 +53,8 @@ READS = frozenset({
     "upgrade", "downgrade", "misfits", "openers", "proof", "run", "boot", "end", "look", "is_changed", "rewind", "copy",
     "has_program",
     "find", "describe", "would_write", "make", "make_all",
-    "public", "maintenance", "notes", "await_certificate", "all", "get", "make_place", "lay_database", "free_bytes", "refuse_unmovable", "replaced", "compare", "lay", "seen",
+    "public", "maintenance", "await_certificate",
+    "all", "get", "make_place", "lay_database", "free_bytes", "refuse_unmovable", "replaced", "compare", "lay", "seen",
 })  # fmt: skip
 """What only looks, or changes only what is gone with the deployer or its scratch: no boundary lies in it."""
 
@@ -539,7 +540,6 @@ class Lane:
             promise(len(by_clock) == 1, f"{by_clock} make backups by the clock")
             promise(len(replicas) == 1, f"{replicas} replicate the database")
             promise(world.proxy.target() == live.number, f"the proxy leads to {world.proxy.target()}")
-            promise(world.proxy.in_force == world.proxy.kept, "the proxy does not work by what is kept")
             promise(world.answers(live.number), "the live instance does not answer well")
             promise(world.settings.today() == world.settings.frozen(live.number), "the settings are not the live ones")
         else:
@@ -548,8 +548,7 @@ class Lane:
             promise(not world.supervisor.is_running(), "the supervisor runs although nothing should")
             promise(world.proxy.target() is None, "the proxy leads somewhere")
         lived = journal.lived()
-        is_new = scenario.has_new_proxy and world.bad_from in {one.number for one in lived}
-        promise(world.proxy.kept == ("second" if is_new else "first"), f"the proxy is configured as the {world.proxy.kept}")
+        self._judge_proxy(scenario, world, lived, promise)
         rows = world.database.rows
         # What an app had before its first deployment stays where it was.
         at_stake = world.acknowledged if lived else world.acknowledged & ~1
@@ -578,6 +577,13 @@ class Lane:
         if scenario.kind is Kind.STOP:
             return "old" if wants_running else "new"
         return "new" if world.bad_from in {one.number for one in lived} else "old"
+
+    def _judge_proxy(self, scenario: Scenario, world: World, lived: Any, promise: Callable[..., None]) -> None:
+        """It is configured as what is live brought it, and works by that."""
+        is_new = scenario.has_new_proxy and world.bad_from in {one.number for one in lived}
+        kept, in_force = world.proxy.kept, world.proxy.in_force
+        promise(kept == ("second" if is_new else "first"), f"the proxy is configured as the {kept}")
+        promise(PROXY not in world.supervisor.names() or in_force == kept, f"the proxy works by the {in_force}")
 
     def _judge_restored(self, world: World, promise: Callable[..., None]) -> int:
         """The data are the backup's, and what was there before is kept; tells its rows."""

@@ -17,7 +17,7 @@ from bulletproof.adapters import litestream
 from bulletproof.adapters.adoption import CheckoutAdoption
 from bulletproof.adapters.backups import FolderBackups
 from bulletproof.adapters.caddy import CaddyProxy
-from bulletproof.adapters.caddy_ports import kept_proxy
+from bulletproof.adapters.caddy.ports import kept_proxy
 from bulletproof.adapters.depots import open_depot
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.adapters.migrators import Migrators, collect_static

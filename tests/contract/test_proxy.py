@@ -22,7 +22,7 @@ from typing import Protocol
 import pytest
 
 from bulletproof.adapters.caddy import CaddyProxy
-from bulletproof.adapters.caddyfile import PATIENCE_SECONDS
+from bulletproof.adapters.caddy.text import PATIENCE_SECONDS
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.adapters.releases import BuiltReleases
 from bulletproof.domain import config

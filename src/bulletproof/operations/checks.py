@@ -175,6 +175,16 @@ def _response(ground: Ground) -> Seen:
     return Seen(words=f"healthy on its socket and through the proxy, {slowest * 1000:.0f} ms")
 
 
+def _public(ground: Ground) -> Seen:
+    """The public gets the app: no maintenance, and certificates that browsers trust."""
+    if not ground.status.wants_running:
+        return Seen(words="it was stopped by a person")
+    if notes := ground.status.notes:
+        hint = "bulletproof maintenance off" if ground.host.proxy.maintenance() else "bulletproof logs proxy"
+        return Seen(words="; ".join(notes), is_good=False, hint=hint)
+    return Seen(words=f"open at {ground.status.address}")
+
+
 def _errors(ground: Ground) -> Seen:
     """Of the last requests only few were answered with an error of the app's."""
     statuses = [status for line in tail(ground.host.layout.access_log, _LINES) if (status := _status_in(line))]
@@ -284,6 +294,7 @@ CHECKS: Mapping[str, Check] = {
     "service": Check(looks_at="supervisor, app, proxy and relay", look=_service),
     "processes": Check(looks_at="master and workers", look=_processes),
     "response": Check(looks_at="health checks on the socket and through the proxy", look=_response),
+    "public": Check(looks_at="maintenance and certificates", look=_public, severity=Severity.WANTED),
     "background": Check(looks_at="workers and timers", look=_background),
     "errors": Check(looks_at="the share of 5xx in the last requests", look=_errors, severity=Severity.WANTED),
     "release": Check(looks_at="every file of its packages", look=_release),

@@ -105,7 +105,12 @@ def _site(address: str, lines: list[str]) -> str:
 def _door(places: Places, proxy: Proxy) -> list[str]:
     """Our own way in: the same app, and neither a log nor the maintenance page."""
     scheme = "https" if proxy.domain else "http"
-    return [f"bind {_socket(places.door, '|0600')}", "", "import app", f"import asked_by_us {_app_socket(places)} {scheme}"]
+    return [
+        f"bind {_socket(places.door, '|0600')}",
+        "",
+        "import app",
+        f"import asked_by_us {_app_socket(places)} {scheme}",
+    ]
 
 
 def _app_socket(places: Places) -> str:
@@ -126,9 +131,7 @@ def _globals(places: Places, proxy: Proxy) -> str:
     servers = [f"protocols {protocols}", *(["strict_sni_host on"] if has_tls(proxy) else [])]
     if proxy.trusted_proxies:
         servers += [f"trusted_proxies static {' '.join(proxy.trusted_proxies)}", "trusted_proxies_strict"]
-    return _GLOBALS.substitute(
-        lines="\n\t".join(lines), grace=GRACE_SECONDS, servers="\n\t\t".join(servers)
-    )
+    return _GLOBALS.substitute(lines="\n\t".join(lines), grace=GRACE_SECONDS, servers="\n\t\t".join(servers))
 
 
 def _snippets(places: Places, proxy: Proxy) -> str:

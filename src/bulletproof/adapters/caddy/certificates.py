@@ -50,7 +50,7 @@ class Certificates:
 
     @property
     def are_shown(self) -> bool:
-        """Whether a certificate is shown for the domain, good or not; also when nobody listens, so that this is told."""
+        """Whether a certificate is shown for the domain, good or not; also when nobody listens, which others tell."""
         seen = self.look(self.names[0])
         return seen.is_shown or not seen.is_listening
 
@@ -93,7 +93,8 @@ class Certificates:
         mine = {address.address for some in psutil.net_if_addrs().values() for address in some}
         where = f"the DNS says {', '.join(addresses)}" if addresses else "the DNS did not answer"
         if addresses and not mine.intersection(addresses):
-            where += f", which is no address of this machine's own; ports {self.proxy.http_port} and {self.port} must lead here"
+            ports = f"ports {self.proxy.http_port} and {self.port}"
+            where += f", which is no address of this machine's own, so {ports} must lead here from there"
         return f"{where}. {f'The authority: {said}. ' if said else ''}{again}"
 
     def _why(self, name: str) -> str:
