@@ -158,6 +158,9 @@ class Proxy(Protocol):
     def end_streams(self) -> None:
         """End what would never end by itself, such as websockets, with a word to both sides. Raises StepFailed."""
 
+    def let_in(self) -> None:
+        """New connections are taken, should a call that let them wait have been killed; idempotent."""
+
     def maintenance(self) -> Maintenance | None:
         """Whether the app is closed to the public, who gets a page instead."""
 

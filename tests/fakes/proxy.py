@@ -89,6 +89,9 @@ class FakeProxy:
     def end_streams(self) -> None:
         """There are none."""
 
+    def let_in(self) -> None:
+        """Nobody waits."""
+
     def maintenance(self) -> Maintenance | None:
         """What was wished last."""
         return self.closed

@@ -69,14 +69,15 @@ def _hex(address: bytes, port: int) -> str:
     return f"{''.join(f'{int.from_bytes(word, sys.byteorder):08X}' for word in words)}:{port:04X}"
 
 
-def _listeners(table: str, addresses: set[str]) -> Iterator[str]:
+def _listeners(table: str, addresses: set[str] | None) -> Iterator[str]:
+    """The inodes in a table of the kernel, of those on these addresses, or on any."""
     with contextlib.suppress(FileNotFoundError), Path(f"/proc/net/{table}").open(encoding="ascii") as rows:
         next(rows)
         for row in rows:
             columns = row.split()
             if columns[3] != _LISTENING:
                 break  # those that listen come first, before thousands of connections
-            if columns[1] in addresses:
+            if addresses is None or columns[1] in addresses:
                 yield columns[9]
 
 
@@ -101,6 +102,13 @@ def is_listening_with(argument: str, port: int) -> bool:
     """Whether a process that was started with this argument listens on the port; it must be one that we may look at."""
     wanted = {f"socket:[{inode}]" for inode in listeners(port)}
     return any(not wanted.isdisjoint(_open_files(process)) for process in _started_with(argument))
+
+
+def listening_with(argument: str) -> tuple[tuple[int, tuple[str, ...]], ...]:
+    """The processes that were started with this argument, each with the inodes of the TCP sockets that it listens on."""
+    every = {f"socket:[{inode}]": inode for table in ("tcp", "tcp6") for inode in _listeners(table, None)}
+    found = ((int(one.name), every.keys() & set(_open_files(one))) for one in _started_with(argument))
+    return tuple((pid, tuple(every[name] for name in names)) for pid, names in found if names)
 
 
 def program_on(port: int) -> str:

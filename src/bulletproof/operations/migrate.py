@@ -81,6 +81,7 @@ def _drained(attempt: Attempt, number: int, patience: float) -> int:
 def resume_requests(attempt: Attempt) -> None:
     """What was live before serves again, with the data it had; the requests that waited are answered."""
     host, previous = attempt.host, attempt.deployment.previous
+    host.proxy.let_in()
     if previous is None or host.proxy.target() == previous.number:
         return
     manifest = host.releases.manifest(previous.release)

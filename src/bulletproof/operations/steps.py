@@ -146,6 +146,7 @@ def adopt_proxy(attempt: Attempt) -> str:
 
 def give_proxy_back(attempt: Attempt) -> None:
     """The proxy works by what was in force before."""
+    attempt.host.proxy.let_in()
     attempt.host.proxy.give_back(attempt.number, runs=_runs_proxy(attempt.host))
 
 

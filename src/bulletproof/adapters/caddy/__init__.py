@@ -24,7 +24,7 @@ from bulletproof.domain.layout import Layout
 from bulletproof.domain.maintenance import Maintenance
 from bulletproof.domain.process import PROXY, RELAY, ProcessSpec
 from bulletproof.domain.public import Public, has_tls, public_of, wished_port
-from bulletproof.effects import durable, probe, process, route
+from bulletproof.effects import arrivals, durable, probe, process, route
 from bulletproof.errors import Refused, StepFailed
 
 GOODBYE_SECONDS = 2.0
@@ -34,6 +34,8 @@ _STOP_MARGIN_SECONDS = 5
 """SIGKILL only comes when a process did not end by itself after its grace."""
 _RELOAD_SECONDS = 15.0
 """One that crashed is back by then."""
+QUIET_SECONDS = 0.7
+"""So long no new connection comes before a reload; a client repeats its SYN after one second."""
 _POLL_SECONDS = 0.1
 _VALIDATE_SECONDS = 60.0
 
@@ -71,7 +73,7 @@ class CaddyProxy:
             argv=(str(_program()), "run", "--config", str(self._caddyfile), "--adapter", "caddyfile"),
             folder=self.layout.state,
             log=self._log,
-            environment=self._environment,
+            environment={**self._environment, "GODEBUG": "multipathtcp=0"},  # whose listeners cannot be held
             stop_seconds=GRACE_SECONDS + _STOP_MARGIN_SECONDS,
         )
 
@@ -120,11 +122,9 @@ class CaddyProxy:
             durable.remove(other)
         durable.write_file(self._before(number), msgspec.json.encode(before), mode=0o600)
         self._put(wished)
-        if runs and wished.caddyfile is not None:
-            self._reload(wished.caddyfile)
-        if (before.proxy, before.port) == (self.wished, port):
-            return ""
-        return public_of(self.wished, port).address
+        remark = self._reload(wished.caddyfile) if runs and wished.caddyfile is not None else ""
+        is_known = (before.proxy, before.port) == (self.wished, port)
+        return "\n".join(filter(None, ("" if is_known else public_of(self.wished, port).address, remark)))
 
     def give_back(self, number: int, *, runs: bool) -> None:
         """What was in force before deployment `number` adopted another one is so again; idempotent."""
@@ -142,8 +142,14 @@ class CaddyProxy:
 
         A request that is only slow goes on. Raises OSError where no proxy runs, StepFailed `proxy-not-reloaded`.
         """
-        with self._goodbye():
+        with self._nobody_new():
             Admin(self._admin).load(self._caddyfile.read_text(encoding="utf-8"), always=True)
+
+    def let_in(self) -> None:
+        """New connections are taken, should a call that let them wait have been killed; idempotent."""
+        for pid, inodes in route.listening_with(str(self._caddyfile)):
+            with contextlib.suppress(OSError):  # what may not be had was not kept waiting either
+                arrivals.let_in(pid, inodes)
 
     def ask(self, path: str, timeout_seconds: float) -> Answer:
         """GET a path as the public does; by our own door where the public gets no answer of the app's."""
@@ -301,21 +307,38 @@ class CaddyProxy:
                 hint="correct [proxy] in bulletproof.toml, then: bulletproof deploy",
             )
 
-    def _reload(self, text: str) -> None:
-        """Let the Caddy that runs, or comes back after a crash, work by that. Raises StepFailed."""
+    def _reload(self, text: str) -> str:
+        """Let the Caddy that runs, or comes back after a crash, work by that; says what may be wrong with it.
+
+        Raises StepFailed.
+        """
         admin, deadline = Admin(self._admin), time.monotonic() + _RELOAD_SECONDS
         while True:
             try:
                 if admin.has(text):
-                    return
-                with self._goodbye():
+                    return ""
+                with self._goodbye(), self._nobody_new() as remark:
                     admin.load(text)
+                return remark
             except OSError as error:
                 if time.monotonic() >= deadline:
                     words = f"the proxy could not be told of its new configuration: {error}"
                     hint = "bulletproof stop && bulletproof deploy"
                     raise StepFailed("proxy-not-reloaded", words, hint=hint) from error
                 time.sleep(_POLL_SECONDS)
+
+    @contextlib.contextmanager
+    def _nobody_new(self) -> Iterator[str]:
+        """New connections wait in the network, and what came before them was read; or says why they do not."""
+        with contextlib.ExitStack() as stack:
+            remark = ""
+            for pid, inodes in route.listening_with(str(self._caddyfile)):
+                try:
+                    stack.enter_context(arrivals.held(pid, inodes))
+                except PermissionError:
+                    remark = "connections that came in that instant may have been cut: the kernel lets us hold none"
+            time.sleep(QUIET_SECONDS)
+            yield remark
 
     @contextlib.contextmanager
     def _goodbye(self) -> Iterator[None]:
