@@ -46,7 +46,7 @@ async def echo(receive, send):
 
 async def stream(send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    for number in range(40):
+    for number in range(60):
         await send({"type": "http.response.body", "body": f"{number}\\n".encode(), "more_body": True})
         await asyncio.sleep(0.1)
     await send({"type": "http.response.body", "body": f"all from {RELEASE}".encode()})

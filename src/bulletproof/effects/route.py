@@ -105,7 +105,7 @@ def is_listening_with(argument: str, port: int) -> bool:
 
 
 def listening_with(argument: str) -> tuple[tuple[int, tuple[str, ...]], ...]:
-    """The processes that were started with this argument, each with the inodes of the TCP sockets that it listens on."""
+    """The processes started with this argument, each with the inodes of the TCP sockets that it listens on."""
     every = {f"socket:[{inode}]": inode for table in ("tcp", "tcp6") for inode in _listeners(table, None)}
     found = ((int(one.name), every.keys() & set(_open_files(one))) for one in _started_with(argument))
     return tuple((pid, tuple(every[name] for name in names)) for pid, names in found if names)

@@ -13,7 +13,9 @@ from bulletproof.errors import StepFailed
 
 POLL_SECONDS = 0.05
 _LOG_LINES = 15
-_REFUSED_HOST = 'a Django answers 400 when ALLOWED_HOSTS lacks the host: add "127.0.0.1" to it; otherwise '
+_REFUSED_HOST = (
+    'a Django answers 400 when ALLOWED_HOSTS lacks the host: add "127.0.0.1", or the domain, to it; otherwise '
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
