@@ -18,6 +18,11 @@ class Public:
     scheme: str = "http"
 
     @property
+    def name(self) -> str:
+        """The host without its port."""
+        return self.host.partition(":")[0]
+
+    @property
     def address(self) -> str:
         """What a person types."""
         return f"{self.scheme}://{self.host}"

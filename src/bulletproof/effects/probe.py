@@ -49,8 +49,7 @@ def ask_port(port: int, target: str, *, host: str, timeout_seconds: float) -> An
 
 def ask_tls(port: int, target: str, public: Public, *, timeout_seconds: float) -> Answer:
     """The same over TLS. Whose certificate it is is not asked: this is our own machine, and `handshake` tells that."""
-    name = public.host.partition(":")[0]
-    return _ask(_TlsConnection(name, port, timeout_seconds), target, {"Host": public.host})
+    return _ask(_TlsConnection(public.name, port, timeout_seconds), target, {"Host": public.host})
 
 
 class _TlsConnection(http.client.HTTPConnection):

@@ -225,6 +225,7 @@ def candidate(host: Host, manifest: Manifest, number: int) -> Candidate:
         ask=functools.partial(host.ask_instance, number),
         state=lambda: host.supervisor.state(web_name(number)),
         log_tail=functools.partial(host.log_tail, number),
+        host=host.proxy.public().name,
     )
 
 

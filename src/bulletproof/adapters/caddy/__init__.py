@@ -296,7 +296,7 @@ class CaddyProxy:
         with tempfile.TemporaryDirectory(prefix="bulletproof-proxy-") as name:
             scratch = Path(name)
             tried = replace(self._places, storage=scratch / "caddy", access_log=scratch / "access.log")
-            (scratch / "Caddyfile").write_text(caddyfile(tried, proxy, port), encoding="utf-8")
+            durable.write_file(scratch / "Caddyfile", caddyfile(tried, proxy, port))
             process.run_checked(
                 (_program(), "validate", "--config", scratch / "Caddyfile", "--adapter", "caddyfile"),
                 folder=scratch,
