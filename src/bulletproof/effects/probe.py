@@ -42,7 +42,7 @@ def ask_socket(path: Path, target: str, public: Public, *, timeout_seconds: floa
     return _ask(UnixConnection(path, timeout_seconds), target, client | asked)
 
 
-def ask_port(port: int, target: str, *, host: str, timeout_seconds: float) -> Answer:
+def ask_port(port: int, target: str, *, host: str = _US, timeout_seconds: float) -> Answer:
     """GET `target` from a port of 127.0.0.1."""
     return _ask(http.client.HTTPConnection(_US, port, timeout=timeout_seconds), target, {"Host": host})
 

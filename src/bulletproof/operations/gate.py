@@ -75,9 +75,10 @@ def _refuse_crashed(candidate: Candidate) -> None:
 
 
 def _not_healthy(candidate: Candidate, progress: GateProgress, seconds: float) -> StepFailed:
+    refused = _REFUSED_HOST.format(candidate.host) if progress.is_refused_host else ""
     return StepFailed(
         "health-gate-failed",
         f"release {candidate.release}{candidate.where} was not healthy within {seconds:.0f} seconds: {progress.last}",
         context=candidate.log_tail(_LOG_LINES),
-        hint=f"{_REFUSED_HOST.format(candidate.host) if progress.is_refused_host else ''}bulletproof logs {candidate.release}",
+        hint=f"{refused}bulletproof logs {candidate.release}",
     )
