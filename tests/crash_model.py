@@ -53,6 +53,7 @@ READS = frozenset({
     "upgrade", "downgrade", "misfits", "openers", "proof", "run", "boot", "end", "look", "is_changed", "rewind", "copy",
     "has_program",
     "find", "describe", "would_write", "make", "make_all",
+    "public", "maintenance", "await_certificate",
     "all", "get", "make_place", "lay_database", "free_bytes", "refuse_unmovable", "replaced", "compare", "lay", "seen",
 })  # fmt: skip
 """What only looks, or changes only what is gone with the deployer or its scratch: no boundary lies in it."""
@@ -294,6 +295,8 @@ class Scenario:
     """Whether the new release makes the table by booting, and its migrator knows nothing of it."""
     has_workers: bool = False
     """Whether the app has a worker and a timer."""
+    has_new_proxy: bool = False
+    """Whether the new release brings another configuration of the proxy."""
     has_origin: bool = False
     """Whether the app had data before its first deployment."""
     has_past: bool = False
@@ -345,6 +348,12 @@ SCENARIOS = (
     Scenario("answers 500", bad=frozenset({"500"})),
     Scenario("not verified through the proxy", bad=frozenset({"public"}), has_workers=True),
     Scenario("schema cannot be compared", bad=frozenset({"state"})),
+    Scenario("deployment with another proxy", has_new_proxy=True),
+    Scenario("another proxy, and answers 500 behind it", has_new_proxy=True, bad=frozenset({"public"})),
+    Scenario("another proxy that cannot be had", has_new_proxy=True, bad=frozenset({"adopt"})),
+    Scenario("migration with another proxy crashes", has_new_proxy=True, migrates=True, bad=frozenset({"crash"})),
+    Scenario("deployment with another proxy after a stop", has_new_proxy=True, before=(Kind.DEPLOY, Kind.STOP)),
+    Scenario("first deployment with a proxy crashes", has_new_proxy=True, before=(), bad=frozenset({"crash"})),
     Scenario("rollback", kind=Kind.ROLLBACK, before=_TWO),
     Scenario("rollback to a release that crashes", kind=Kind.ROLLBACK, before=_TWO, bad=frozenset({"crash"})),
     Scenario("restart", kind=Kind.RESTART),
@@ -418,7 +427,7 @@ class Lane:
             world.adoption.content = Content(("table_0001",), ("0001",), 1)
             world.acknowledged = 1
         for kind in scenario.before:
-            before = dataclasses.replace(scenario, kind=kind, name="before", set_values=())
+            before = dataclasses.replace(scenario, kind=kind, name="before", set_values=(), has_new_proxy=False)
             self.ask_for(before, world, journal, scenario.config)
         if scenario.kind is Kind.RESTORE:
             self._back_up(world, journal.live())
@@ -480,10 +489,12 @@ class Lane:
             release=self.activate.rollback_target(journal, "") if scenario.kind is Kind.ROLLBACK and live else "",
             set_values=dict(scenario.set_values),
         )
+        world.proxy.wish = "second" if scenario.has_new_proxy else None
         self.activate.activate(session, order)
 
     def recover(self, world: World, journal: Any) -> None:
         """Finish or undo what was killed. Raises Violation when that cannot be done."""
+        world.proxy.wish = None
         try:
             self.activate.recover(self._session(world, journal))
         except BulletproofError as error:
@@ -525,8 +536,7 @@ class Lane:
             # A recovery does not start what a reboot stopped: `start` does.
             self.ask_for(Scenario("start", kind=Kind.START), world, journal)
             live, running = journal.live(), set(world.supervisor.names())
-        by_clock, replicas = set(filter(is_backup, running)), set(filter(is_replica, running))
-        checks = set(filter(is_check, running))
+        by_clock, replicas, checks = (set(filter(kind, running)) for kind in (is_backup, is_replica, is_check))
         running -= by_clock | checks | replicas
         if wants_running and live:
             beside = {name for names in names_of(scenario.config, live.number).values() for name in names}
@@ -543,6 +553,7 @@ class Lane:
             promise(not world.supervisor.is_running(), "the supervisor runs although nothing should")
             promise(world.proxy.target() is None, "the proxy leads somewhere")
         lived = journal.lived()
+        self._judge_proxy(scenario, world, lived, promise)
         rows = world.database.rows
         # What an app had before its first deployment stays where it was.
         at_stake = world.acknowledged if lived else world.acknowledged & ~1
@@ -571,6 +582,13 @@ class Lane:
         if scenario.kind is Kind.STOP:
             return "old" if wants_running else "new"
         return "new" if world.bad_from in {one.number for one in lived} else "old"
+
+    def _judge_proxy(self, scenario: Scenario, world: World, lived: Any, promise: Callable[..., None]) -> None:
+        """It is configured as what is live brought it, and works by that."""
+        is_new = scenario.has_new_proxy and world.bad_from in {one.number for one in lived}
+        kept, in_force = world.proxy.kept, world.proxy.in_force
+        promise(kept == ("second" if is_new else "first"), f"the proxy is configured as the {kept}")
+        promise(PROXY not in world.supervisor.names() or in_force == kept, f"the proxy works by the {in_force}")
 
     def _judge_restored(self, world: World, promise: Callable[..., None]) -> int:
         """The data are the backup's, and what was there before is kept; tells its rows."""

@@ -13,8 +13,10 @@ from bulletproof.domain.config import AppConfig
 from bulletproof.domain.durability import Seen
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
+from bulletproof.domain.maintenance import Maintenance
 from bulletproof.domain.past import Replay
 from bulletproof.domain.process import ProcessSpec, ProcessState
+from bulletproof.domain.public import Public
 from bulletproof.domain.restore import RowChange
 from bulletproof.domain.schema import Schema
 from bulletproof.domain.settings import Settings
@@ -137,6 +139,39 @@ class Proxy(Protocol):
 
     def port(self) -> int:
         """The port it listens on, chosen once and kept. Raises Refused when the wished one is taken."""
+
+    def check(self) -> None:
+        """Raise Refused when what is wished cannot be had: a port that is taken, or forbidden."""
+
+    def public(self) -> Public:
+        """How people ask for the app once what is wished is in force."""
+
+    def adopt(self, number: int, *, runs: bool) -> str:
+        """What is wished is in force, and kept; says what changed. One that `runs` drops no request.
+
+        Raises StepFailed `proxy-not-valid` or `proxy-not-reloaded`: the old one is in force then.
+        """
+
+    def give_back(self, number: int, *, runs: bool) -> None:
+        """What was in force before deployment `number` adopted another one is so again; idempotent."""
+
+    def end_streams(self) -> None:
+        """End what would never end by itself, such as websockets, with a word to both sides. Raises StepFailed."""
+
+    def let_in(self) -> None:
+        """New connections are taken, should a call that let them wait have been killed; idempotent."""
+
+    def maintenance(self) -> Maintenance | None:
+        """Whether the app is closed to the public, who gets a page instead."""
+
+    def maintain(self, wish: Maintenance | None) -> None:
+        """Close the app to the public from one instant on, or open it; it stays so whatever runs or starts."""
+
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of how the public gets the app: maintenance, and certificates that are not good."""
+
+    def await_certificate(self) -> None:
+        """Come back when people can be served over TLS, or when it is known that they cannot be yet."""
 
     def is_listening(self) -> bool:
         """Whether something accepts connections on the port."""

@@ -24,7 +24,9 @@ from pathlib import Path
 import pytest
 
 from bulletproof.adapters.caddy import CaddyProxy
+from bulletproof.domain.config import Proxy
 from bulletproof.domain.process import ProcessSpec
+from bulletproof.domain.public import Public
 from bulletproof.effects import probe, route
 from embedded.places import Place, new_place, until
 
@@ -140,7 +142,7 @@ class Host:
         self._place = place
         self._processes: list[subprocess.Popen[bytes]] = []
         self.ledger = place.file("ledger")
-        self.proxy = CaddyProxy(self._layout, free_port())
+        self.proxy = CaddyProxy(self._layout, Proxy(port=free_port()))
         place.file("wsgi.py").write_text(WSGI_APP)
         place.file("asgi.py").write_text(ASGI_APP)
         self.listener = socket.socket(socket.AF_UNIX)
@@ -186,7 +188,7 @@ class Host:
         )
         process = self.run(spec)
         until(
-            lambda: probe.ask_socket(path, "/up", host="localhost", timeout_seconds=5).status == 200,
+            lambda: probe.ask_socket(path, "/up", Public(host="localhost"), timeout_seconds=5).status == 200,
             f"instance {number} did not start",
         )
         return process

@@ -21,9 +21,11 @@ from typing import Protocol
 
 import pytest
 
-from bulletproof.adapters.caddy import PATIENCE_SECONDS, CaddyProxy
+from bulletproof.adapters.caddy import CaddyProxy
+from bulletproof.adapters.caddy.text import PATIENCE_SECONDS
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.adapters.releases import BuiltReleases
+from bulletproof.domain import config
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.process import PROXY, RELAY
 from bulletproof.effects import route
@@ -137,7 +139,7 @@ class CaddyCase:
 
     def proxy(self, app: str = "demo", wished_port: int | None = None) -> Proxy:
         """The proxy of an app under this root."""
-        return CaddyProxy(self._place.layout(app), wished_port)
+        return CaddyProxy(self._place.layout(app), config.Proxy(port=wished_port))
 
     def listen(self, number: int) -> None:
         """Bind the instance's socket."""
@@ -360,7 +362,7 @@ class Site:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self.proxy = CaddyProxy(layout, free_port())
+        self.proxy = CaddyProxy(layout, config.Proxy(port=free_port()))
         self._instances: list[Instance] = []
         self._running = Running(self.proxy)
 
@@ -418,7 +420,7 @@ def site(place: Place) -> Iterator[Site]:
 
 def test_the_configuration_is_valid_and_in_canonical_form(place: Place) -> None:
     """Caddy accepts the whole file and its formatter would change nothing."""
-    spec = CaddyProxy(place.layout(), free_port()).process()
+    spec = CaddyProxy(place.layout(), config.Proxy(port=free_port())).process()
     caddy, configuration = spec.argv[0], spec.argv[3]
     for argv in ((caddy, "validate", *spec.argv[2:]), (caddy, "fmt", configuration)):
         done = subprocess.run(argv, env=spec.environment, cwd=spec.folder, capture_output=True, text=True, check=False)
@@ -430,7 +432,7 @@ def test_the_configuration_is_valid_and_in_canonical_form(place: Place) -> None:
 def test_the_process_is_described_the_same_every_time(place: Place) -> None:
     """A supervisor that runs it already sees nothing new in it, also while it runs."""
     with contextlib.closing(Site(place.layout())) as site:
-        assert CaddyProxy(place.layout(), site.port).process() == site.proxy.process()
+        assert CaddyProxy(place.layout(), config.Proxy(port=site.port)).process() == site.proxy.process()
         assert site.proxy.relay() == site.proxy.relay()
 
 
@@ -448,7 +450,7 @@ def test_a_root_that_caddy_cannot_be_told_of_is_refused(place: Place, name: str)
     """What Caddy would understand as something else is refused in words, not served wrongly."""
     layout = Layout(place.root / name, "demo", place.root / "run")
     with pytest.raises(Refused) as refused:
-        CaddyProxy(layout, free_port()).process()
+        CaddyProxy(layout, config.Proxy(port=free_port())).process()
     assert refused.value.reference == "path-not-servable"
 
 
@@ -466,7 +468,7 @@ def test_nothing_is_written_outside_the_root(site: Site, place: Place) -> None:
     site.instance()
     site.ask()
     environment = Path(f"/proc/{site.pid}/environ").read_text().split("\0")[:-1]
-    assert {value.split("=", 1)[1] for value in environment} == {str(site.layout.state / "caddy")}
+    assert {value.split("=", 1)[1] for value in environment} == {str(site.layout.state / "caddy"), "multipathtcp=0"}
     assert (site.layout.state / "caddy").stat().st_mode & 0o777 == 0o700
     assert (site.layout.state / "Caddyfile").stat().st_mode & 0o777 == 0o600
     assert place.root in site.layout.access_log.parents
@@ -772,7 +774,7 @@ def test_the_access_log_tells_of_requests_and_keeps_secrets_out(site: Site) -> N
 
 def test_a_port_that_another_program_took_meanwhile_is_refused_at_the_start(place: Place) -> None:
     """Caddy would share it silently with another Caddy, so the program is named and the start refused."""
-    proxy = CaddyProxy(place.layout(), free_port())
+    proxy = CaddyProxy(place.layout(), config.Proxy(port=free_port()))
     port = proxy.port()
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))
@@ -785,7 +787,7 @@ def test_a_port_that_another_program_took_meanwhile_is_refused_at_the_start(plac
 
 def test_another_that_listens_is_not_taken_for_our_own(place: Place) -> None:
     """Two hosts that chose one port at the same time: the slower one must not believe that its proxy is up."""
-    proxy = CaddyProxy(place.layout(), free_port())
+    proxy = CaddyProxy(place.layout(), config.Proxy(port=free_port()))
     port = proxy.port()
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))
@@ -817,13 +819,13 @@ def test_a_port_for_root_alone_is_refused_in_words(place: Place) -> None:
     if start < 2:
         pytest.skip("this machine lets everybody listen on every port")
     with pytest.raises(Refused) as refused:
-        CaddyProxy(place.layout(), start - 1).port()
+        CaddyProxy(place.layout(), config.Proxy(port=start - 1)).port()
     assert refused.value.reference == "port-forbidden"
 
 
 def test_a_listener_on_another_address_is_not_taken_for_the_proxy(place: Place) -> None:
     """What listens on the same port of another address of this machine says nothing about the proxy."""
-    proxy = CaddyProxy(place.layout(), free_port())
+    proxy = CaddyProxy(place.layout(), config.Proxy(port=free_port()))
     with socket.socket() as other:
         other.bind(("127.0.0.99", proxy.port()))
         other.listen()
@@ -835,7 +837,7 @@ def test_apps_that_choose_at_once_choose_different_ports(place: Place) -> None:
     barrier = threading.Barrier(8)
 
     def choose(number: int) -> int:
-        proxy = CaddyProxy(place.layout(f"app-{number}"), None)
+        proxy = CaddyProxy(place.layout(f"app-{number}"), config.Proxy())
         barrier.wait()
         return proxy.port()
 
@@ -849,22 +851,22 @@ def test_a_damaged_port_file_is_told_of(place: Place) -> None:
     layout.port.parent.mkdir(parents=True)
     layout.port.write_text("eighty")
     with pytest.raises(Refused) as refused:
-        CaddyProxy(layout, None).port()
+        CaddyProxy(layout, config.Proxy()).port()
     assert (refused.value.reference, refused.value.hint) == ("port-file-damaged", f"rm {layout.port}")
 
 
 def test_another_process_sees_the_same_target(place: Place) -> None:
     """Where requests go is on disk, relative and therefore movable, so another command finds it."""
-    CaddyProxy(place.layout(), None).route_to(7)
-    assert CaddyProxy(place.layout(), 8123).target() == 7
+    CaddyProxy(place.layout(), config.Proxy()).route_to(7)
+    assert CaddyProxy(place.layout(), config.Proxy(port=8123)).target() == 7
     assert str(place.layout().app_socket.readlink()) == "7/web.sock"
-    CaddyProxy(place.layout(), None).hold()
+    CaddyProxy(place.layout(), config.Proxy()).hold()
     assert str(place.layout().app_socket.readlink()) == "hold.sock"
 
 
 def test_the_path_is_never_missing_during_a_switch(place: Place) -> None:
     """Whoever follows the path at any instant finds one instance or the other."""
-    proxy = CaddyProxy(place.layout(), None)
+    proxy = CaddyProxy(place.layout(), config.Proxy())
     proxy.route_to(1)
     seen: set[int | None] = set()
     done = threading.Event()
@@ -923,7 +925,7 @@ def timed(path: Path) -> float:
 def test_the_supervisor_runs_proxy_and_relay(place: Place) -> None:
     """Under the embedded supervisor a request that is held survives the relay's death and is answered afterwards."""
     layout = place.layout()
-    proxy, supervisor = CaddyProxy(layout, free_port()), EmbeddedSupervisor(layout)
+    proxy, supervisor = CaddyProxy(layout, config.Proxy(port=free_port())), EmbeddedSupervisor(layout)
     instance = Instance(layout.web_socket(1))
     try:
         proxy.hold()
@@ -957,7 +959,7 @@ def ask_port(port: int) -> int:
 
 def test_the_program_is_found_where_it_was_installed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Caddy is found beside Python, or through its package when Python lies elsewhere; its absence is told in words."""
-    proxy = CaddyProxy(place.layout(), free_port())
+    proxy = CaddyProxy(place.layout(), config.Proxy(port=free_port()))
     beside = proxy.process().argv[0]
     assert Path(beside) == Path(sys.executable).parent / "caddy"
     monkeypatch.setattr(sys, "executable", str(place.root / "python"))

@@ -97,14 +97,14 @@ BUGS = (
     Bug(
         "requests let on before the commit",
         "bulletproof.operations.pipelines",
-        "    before=(*_FRESH, _DATABASE, _OPEN, _START, _FIRST_GATE),\n",
-        "    before=(*_FRESH, _DATABASE, _OPEN, _START, _FIRST_GATE, _CUTOVER),\n",
+        "    before=(*_FRESH, _DATABASE, _PROXY, _OPEN, _START, _FIRST_GATE),\n",
+        "    before=(*_FRESH, _DATABASE, _PROXY, _OPEN, _START, _FIRST_GATE, _CUTOVER),\n",
     ),
     Bug(
         "old instance stopped before the cutover",
         "bulletproof.operations.pipelines",
-        "    before=(*_NEW, _START, _GATE, _CUTOVER, _VERIFY),\n",
-        "    before=(*_NEW, _START, _GATE, _DRAIN, _CUTOVER, _VERIFY),\n",
+        "    before=(*_NEW, _START, _GATE, _PROXY, _CUTOVER, _VERIFY),\n",
+        "    before=(*_NEW, _START, _GATE, _DRAIN, _PROXY, _CUTOVER, _VERIFY),\n",
     ),
     Bug(
         "resume before the commit",
@@ -163,8 +163,8 @@ BUGS = (
     Bug(
         "new workers before the commit",
         "bulletproof.operations.pipelines",
-        "    before=(*_NEW, _START, _GATE, _CUTOVER, _VERIFY),\n",
-        "    before=(*_NEW, _START, _GATE, _WORKERS, _CUTOVER, _VERIFY),\n",
+        "    before=(*_NEW, _START, _GATE, _PROXY, _CUTOVER, _VERIFY),\n",
+        "    before=(*_NEW, _START, _GATE, _WORKERS, _PROXY, _CUTOVER, _VERIFY),\n",
     ),
     Bug(
         "old workers left running",
@@ -172,7 +172,19 @@ BUGS = (
         "    stopped = _stop(host, _others(host, number))\n",
         "    stopped = []\n",
     ),
-    Bug("workers run in the hold", "bulletproof.operations.pipelines", "_OPENERS, _PAUSE, held,", "_OPENERS, held,"),
+    Bug(
+        "another proxy is not taken back",
+        "bulletproof.operations.pipelines",
+        'Step("proxy", adopt_proxy, undo=give_proxy_back)',
+        'Step("proxy", adopt_proxy)',
+    ),
+    Bug(
+        "another proxy does not begin with a deployment",
+        "bulletproof.operations.pipelines",
+        "_START, _GATE, _PROXY, _CUTOVER, _VERIFY),\n    after=_FINISH,\n    fork=_fork(MIGRATING)",
+        "_START, _GATE, _CUTOVER, _VERIFY),\n    after=_FINISH,\n    fork=_fork(MIGRATING)",
+    ),
+    Bug("workers run in the hold", "bulletproof.operations.pipelines", "_PROXY, _PAUSE, held,", "_PROXY, held,"),
     Bug(
         "old workers are not brought back",
         "bulletproof.operations.pipelines",
@@ -250,6 +262,8 @@ CAUGHT_BY = {
     "settings kept although the deployment was undone": "settings that break",
     "new workers before the commit": "deployment with workers",
     "old workers left running": "deployment with workers",
+    "another proxy is not taken back": "another proxy, and answers 500 behind it",
+    "another proxy does not begin with a deployment": "deployment with another proxy",
     "workers run in the hold": "migration with workers",
     "old workers are not brought back": "migration with workers",
     "the replica runs in the hold": "migration",

@@ -27,6 +27,7 @@ import pytest
 import bulletproof
 import workshop
 from bulletproof.domain.durability import connections_of
+from bulletproof.domain.public import Public
 from bulletproof.effects import cell as cell_script
 from bulletproof.effects import durable, isolation
 from bulletproof.effects.isolation import Cell, violations
@@ -322,7 +323,7 @@ class Stage:
 
     def serves(self) -> bool:
         """Whether the app answers on the socket outside."""
-        answer = ask_socket(self.scratch / "run" / "web.sock", "/", host="localhost", timeout_seconds=5)
+        answer = ask_socket(self.scratch / "run" / "web.sock", "/", Public(host="localhost"), timeout_seconds=5)
         return answer.is_healthy
 
     def end(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from live_app import LiveApp, remove_sealed
+from live_app import LiveApp, free_port, remove_sealed
 
 pytestmark = [pytest.mark.xdist_group("verbs"), pytest.mark.timeout(600)]
 
@@ -325,17 +326,24 @@ def test_two_apps_on_one_root_do_not_disturb_each_other(app: LiveApp, make_app: 
         remove_sealed(aside)
 
 
-def test_another_port_takes_effect_after_a_stop(app: LiveApp) -> None:
-    """Another port in the configuration is refused in words while the proxy listens, and nothing is changed."""
-    app.configure(proxy={"port": app.port + 1 if app.port else 1})
+def test_another_port_takes_effect_with_the_next_deployment(app: LiveApp) -> None:
+    """The proxy that runs moves there; one that is taken is refused in words, and nothing is changed."""
+    before, pid, port = app.port, app.pid_of("proxy"), free_port()
     try:
-        done = app.run("deploy", "v2")
+        app.configure(proxy={"port": port})
+        app.deploy("v2")
+        assert (app.address, app.version()) == (f"http://127.0.0.1:{port}", "v2")
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", taken := free_port()))
+            other.listen()
+            app.configure(proxy={"port": taken})
+            assert app.change("deploy", "v2").must(1).reference == "port-taken"
+        assert (app.address, app.version()) == (f"http://127.0.0.1:{port}", "v2")
     finally:
+        app.configure(proxy={"port": before})
+        app.deploy("v2")
         app.configure()
-
-    assert done.status == 1
-    assert "error: port-changed" in done.err
-    assert app.version() == "v2"
+    assert app.pid_of("proxy") == pid
 
 
 def test_help_is_quick() -> None:

@@ -6,7 +6,9 @@ import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bulletproof.domain.maintenance import Maintenance
 from bulletproof.domain.process import PROXY, RELAY, ProcessSpec
+from bulletproof.domain.public import Public
 from bulletproof.errors import Refused
 
 _HELD = -1
@@ -26,9 +28,17 @@ class FakeProxy:
     """The ports that apps have chosen; one dictionary for all apps of a root."""
     taken: set[int] = field(default_factory=set)
     """The ports that other programs listen on."""
+    wish: str | None = None
+    """The configuration that the next deployment brings; None for none."""
+    kept: str = "first"
+    in_force: str = "first"
+    """What the process works by."""
+    before: dict[int, str] = field(default_factory=dict)
+    closed: Maintenance | None = None
 
     def process(self) -> ProcessSpec:
-        """The proxy's process."""
+        """The proxy's process; once it is started it works by what is kept."""
+        self.in_force = self.kept
         return ProcessSpec(name=PROXY, argv=("proxy",), folder=Path("/"), log=Path("/dev/null"))
 
     def relay(self) -> ProcessSpec:
@@ -49,6 +59,53 @@ class FakeProxy:
         free = (port for port in itertools.count(8000) if port not in others)
         self.claims[self.app] = self.wished_port or next(free)
         return self.claims[self.app]
+
+    def check(self) -> None:
+        """Refuse what is taken."""
+        self.port()
+
+    def public(self) -> Public:
+        """Its port on this machine."""
+        return Public(host=f"127.0.0.1:{self.port()}")
+
+    def adopt(self, number: int, *, runs: bool) -> str:
+        """Keep what is wished; a running proxy works by it."""
+        if self.wish in {None, self.kept}:
+            return ""
+        self.before[number] = self.kept
+        self.kept = self.wish or ""
+        if runs:
+            self.in_force = self.kept
+        return self.kept
+
+    def give_back(self, number: int, *, runs: bool) -> None:
+        """Keep what was kept before."""
+        if number in self.before:
+            self.kept = self.before[number]
+            if runs:
+                self.in_force = self.kept
+            del self.before[number]
+
+    def end_streams(self) -> None:
+        """There are none."""
+
+    def let_in(self) -> None:
+        """Nobody waits."""
+
+    def maintenance(self) -> Maintenance | None:
+        """What was wished last."""
+        return self.closed
+
+    def maintain(self, wish: Maintenance | None) -> None:
+        """Note it."""
+        self.closed = wish
+
+    def notes(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
+
+    def await_certificate(self) -> None:
+        """Nothing to wait for."""
 
     def is_listening(self) -> bool:
         """At once, unless a test says otherwise."""

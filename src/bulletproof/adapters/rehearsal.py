@@ -15,6 +15,7 @@ from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.past import Replay, Stage
 from bulletproof.domain.process import Phase, ProcessSpec, ProcessState
+from bulletproof.domain.public import Public
 from bulletproof.domain.restore import RowChange
 from bulletproof.domain.schema import Schema
 from bulletproof.domain.system_libraries import blamed
@@ -62,12 +63,12 @@ class CellRehearsal:
     """The port Rehearsal; each deployment's scratch is named after its number, so any process can remove it."""
 
     def __init__(
-        self, layout: Layout, database: Path, public_host: Callable[[], str], account: Account | None = None
+        self, layout: Layout, database: Path, public: Callable[[], Public], account: Account | None = None
     ) -> None:
         self._layout = layout
         self._account = account
         self._database = database
-        self._public_host = public_host
+        self._public = public
         self._running: Running | None = None
         self._cell: Cell | None = None
 
@@ -173,7 +174,7 @@ class CellRehearsal:
     def ask(self, number: int, path: str, timeout_seconds: float) -> Answer:
         """GET a path of the rehearsed instance as the proxy would."""
         socket = self._sockets(number) / "web.sock"
-        return ask_socket(socket, path, host=self._public_host(), timeout_seconds=timeout_seconds)
+        return ask_socket(socket, path, self._public(), timeout_seconds=timeout_seconds)
 
     def state(self, number: int) -> ProcessState:  # noqa: ARG002  there is one at a time
         """Whether the rehearsed instance runs, or how it ended."""

@@ -132,7 +132,7 @@ def carry_out(
     try:
         with open_session(target, verb, renderer, wait_seconds=wait_seconds) as session:
             result = act(session)
-            address = f"http://127.0.0.1:{session.host.proxy.port()}" if result.serving else ""
+            address = session.host.proxy.public().address if result.serving else ""
     except (BulletproofError, OSError, Interrupted) as cause:
         error = words_of(cause)
         _tell(functools.partial(renderer.failed, error, still_serving(target)))

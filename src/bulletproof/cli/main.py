@@ -44,6 +44,7 @@ VERBS: dict[str, Verb] = {
     "run": Verb("Operate", "Run a command as the live release would: its packages, its settings, its data"),
     "start": Verb("Operate", "Let serve again what was live"),
     "stop": Verb("Operate", "Stop the app and keep it stopped"),
+    "maintenance": Verb("Operate", "Close the app to the public, who get a page instead, and open it again"),
     "recover": Verb("Operate", "Finish or undo what a killed deployment left (the supervisor does it by itself)"),
     "destroy": Verb("Operate", "Remove the app from this host; its data is set aside, never deleted"),
 }

@@ -62,7 +62,8 @@ def read_status(target: Target) -> Status:
 
 
 def _lines(found: Status, backups: tuple[Backup | Damaged, ...]) -> list[str]:
-    parts = (_headline(found), *_processes(found), *_deployments(found, backups), _advice(found))
+    notes = (click.style(f"  public      {note}", fg="yellow") for note in found.notes)
+    parts = (_headline(found), *_processes(found), *notes, *_deployments(found, backups), _advice(found))
     return [line for line in parts if line]
 
 
@@ -159,6 +160,7 @@ def _as_json(found: Status) -> dict[str, object]:
         "deployment": found.live.number if found.live else None,
         "wants_running": found.wants_running,
         "address": found.address or None,
+        "notes": found.notes,
         "supervisor": found.is_supervised,
         "processes": found.family.count if found.family else 0,
         "memory_bytes": found.family.memory if found.family else 0,

@@ -214,7 +214,9 @@ def open_session(target: Target, verb: str, renderer: Renderer, *, wait_seconds:
 
         try:
             yield Session(
-                host=connect(target.root, target.app, _config(target, verb, journal)),
+                host=connect(
+                    target.root, target.app, _config(target, verb, journal), has_new_proxy=_brings_config(target, verb)
+                ),
                 journal=journal,
                 around=Surroundings(
                     tell=tell, clock=time.monotonic, shield=interrupts.shield, expose=interrupts.expose
@@ -239,9 +241,13 @@ def _lock(layout: Layout, holder: lock.Holder, wait_seconds: float) -> lock.Held
     return held
 
 
+def _brings_config(target: Target, verb: str) -> bool:
+    return verb == "deploy" and target.config is not None
+
+
 def _config(target: Target, verb: str, journal: Journal) -> AppConfig:
     """The project's configuration for a deployment from source; for all else the live release's, as it runs."""
-    if verb == "deploy" and target.config is not None:
+    if _brings_config(target, verb) and target.config is not None:
         return target.config
     live = journal.live()
     found = config_of(target.layout, live.release) if live else None

@@ -144,6 +144,27 @@ UserName = Annotated[
         description="the name of a user of the machine: at most 32 lower case letters, digits, dashes and underscores",
     ),
 ]
+Domain = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$(?!\n)",
+        max_length=253,
+        description='a domain in lower case and nothing else, such as "example.org"',
+    ),
+]
+Network = Annotated[
+    str, Meta(max_length=50, description='an address or a network, such as "10.0.0.5" or "173.245.48.0/20"')
+]
+"""Judged as well, by `domain.public`."""
+SourceFile = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?!/)(?!(.*/)?\.{1,2}(/|$))(?!.*//)[^\x00-\x1f]+[^/\x00-\x1f]$(?!\n)",
+        max_length=200,
+        description='a file of the source, such as "templates/maintenance.html"',
+    ),
+]
+Port = Annotated[int, Meta(ge=1, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 Mebibytes = Annotated[int, Meta(ge=0, le=1 << 30)]
 
@@ -161,6 +182,14 @@ class StopSignal(StrEnum):
     TERM = "TERM"
     INT = "INT"
     QUIT = "QUIT"
+
+
+class Certificates(StrEnum):
+    """Where the certificate of a domain comes from."""
+
+    AUTOMATIC = "automatic"
+    INTERNAL = "internal"
+    NONE = "none"
 
 
 class Journal(StrEnum):
@@ -218,10 +247,32 @@ class Database(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Proxy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What listens for the public."""
 
-    port: Annotated[int, Meta(ge=1, le=65535)] | None = None
-    """Port on 127.0.0.1; the first free one from 8000 when missing."""
+    port: Port | None = None
+    """Without a domain: the port on 127.0.0.1; the first free one from 8000 when missing."""
+    domain: Domain | None = None
+    """Where people find the app. With it the proxy listens on all addresses of the machine, for HTTPS and HTTP/2."""
+    aliases: tuple[Domain, ...] = ()
+    """Other domains, such as `["www.example.org"]`: they lead to the domain, for good, with path and query."""
+    certificates: Certificates = Certificates.AUTOMATIC
+    """`automatic` from Let's Encrypt, `internal` from an authority of the proxy's own, `none` when something in front
+    of this machine does HTTPS."""
+    certificate: AbsolutePath | None = None
+    """A certificate of your own with its chain, a PEM file on the host; with `key`, instead of `certificates`."""
+    key: AbsolutePath | None = None
+    """Its private key, a PEM file that the proxy may read."""
+    https_port: Port = 443
+    http_port: Port = 80
+    """What comes here is sent on to HTTPS."""
+    http3: bool = False
+    """Whether HTTP/3 is offered too, over UDP on the HTTPS port."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """Load balancers and CDNs in front of this machine, whose word on a client's address is taken; nobody else's is."""
+    max_body_mib: Annotated[int, Meta(ge=1, le=1 << 20)] | None = None
+    """A request with a larger body is refused with 413; any size is let through when missing."""
     static_files: bool = True
     """Whether it gives out the app's static files itself; otherwise the app does, with whatever it asks for first."""
+    maintenance_page: SourceFile | None = None
+    """An HTML page of your own for `bulletproof maintenance on`, with `{{ message }}` where that belongs."""
 
 
 class Drain(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

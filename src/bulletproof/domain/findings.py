@@ -86,6 +86,19 @@ FINDINGS: Mapping[str, About] = {
             "`bulletproof rollback` when it began with a deployment (`bulletproof history`).",
         ),
     ),
+    "public": About(
+        looks_at="maintenance, and certificates that browsers trust",
+        why=(
+            "In maintenance people get a page instead of the app. Without a certificate that browsers trust they get a"
+            " warning of their browser, or nothing."
+        ),
+        to_do=(
+            "`bulletproof maintenance off` opens the app again.",
+            "`bulletproof logs proxy` tells what the certificate authority said: mostly DNS does not lead here yet.",
+            "Port 80 must be open to everybody, since the authority asks for the domain there.",
+        ),
+        severity=_WANTED,
+    ),
     "background": About(
         looks_at="workers and timers",
         why="Mail is not sent, jobs pile up. A timer is told when its last run failed. Users may not notice for days.",

@@ -114,6 +114,11 @@ class Layout:
         return self.state / "port"
 
     @property
+    def proxy_kept(self) -> Path:
+        """The [proxy] that is in force, as JSON; a rollback leaves it, as it leaves the settings."""
+        return self.state / "proxy.json"
+
+    @property
     def frozen_settings(self) -> Path:
         """The folder of each deployment's own copy of the settings."""
         return self.state / "settings"
@@ -237,6 +242,7 @@ class Layout:
         """A symlink to the log of what is live: what the app prints."""
         return self.logs / "error.log"
 
+    @property
     def backup_log(self) -> Path:
         """What the backups by the clock print."""
         return self.logs / "backup.log"

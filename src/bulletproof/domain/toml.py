@@ -13,12 +13,14 @@ from difflib import get_close_matches
 import msgspec
 from msgspec import Struct, inspect
 
-from bulletproof.domain import command, cron, own
+from bulletproof.domain import command, cron, own, public
 from bulletproof.domain.config import (
     AppConfig,
     BackupSchedule,
     CheckSchedule,
+    Network,
     ProcessCommand,
+    Proxy,
     Schedule,
     Worker,
 )
@@ -69,6 +71,7 @@ _JUDGES = (
     (BackupSchedule, cron.fault_unless_never),
     (CheckSchedule, cron.fault_unless_never),
     (ProcessCommand, command.fault),
+    (Network, public.network_fault),
 )
 """What a pattern cannot tell of a text."""
 
@@ -98,7 +101,12 @@ def parse(
     for key in below:
         table = typing.cast("dict[str, object]", table.get(key, {}))
     places = find_places(text)
-    found = (*_faults(table, AppConfig, below, len(below)), *_same_names(table, below), *_odd_checks(table, below))
+    found = (
+        *_faults(table, AppConfig, below, len(below)),
+        *_same_names(table, below),
+        *_at_odds(table, below),
+        *_odd_checks(table, below),
+    )
     faults = sorted(found, key=lambda fault: _order(fault, places))
     if faults:
         others = tuple(f"{_where(file_name, _place(fault, places))}: {fault.words}" for fault in faults[1:])
@@ -229,6 +237,18 @@ def _same_names(table: Mapping[str, object], below: Keys) -> Iterator[_Fault]:
         if isinstance(workers, dict) and name in workers:
             keys = (*below, "timers", name)
             yield _Fault(keys=keys, words=f"{_name(keys)} is the name of a worker as well", is_about_key=True)
+
+
+def _at_odds(table: Mapping[str, object], below: Keys) -> Iterator[_Fault]:
+    """Keys of [proxy] that do not fit to each other, once each of them is right by itself."""
+    proxy = table.get("proxy")
+    try:
+        words_by_key = public.faults(msgspec.convert(proxy, Proxy)) if isinstance(proxy, dict) else {}
+    except msgspec.ValidationError:
+        return
+    for key, words in words_by_key.items():
+        keys = (*below, "proxy", key)
+        yield _Fault(keys=keys, words=f"{_name(keys)} {words}", is_about_key=True)
 
 
 def _odd_checks(table: Mapping[str, object], below: Keys) -> Iterator[_Fault]:

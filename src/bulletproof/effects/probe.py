@@ -1,18 +1,24 @@
-"""One HTTP request to a TCP port or a unix socket of this machine."""
+"""One request to a TCP port or a unix socket of this machine, and what is known of its name outside."""
 
 from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 import time
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TooSlow
+from dataclasses import dataclass
 from pathlib import Path
 
 from bulletproof.domain.health import Answer
+from bulletproof.domain.public import Public
 
 _READ_AT_MOST = 1 << 20
+_US = "127.0.0.1"
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     """An HTTP connection over a unix socket."""
 
     def __init__(self, path: Path, timeout: float) -> None:
@@ -20,24 +26,94 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
+        """Connect to the path."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
 
 
-def ask_socket(path: Path, target: str, *, host: str, timeout_seconds: float) -> Answer:
+def ask_socket(path: Path, target: str, public: Public, *, timeout_seconds: float) -> Answer:
     """GET `target` from the server behind a unix socket, with what the proxy would tell it of a client on this machine.
 
     An app may rely on all of that: one that asks for the client's address would fail without it, but only here.
     """
-    client = {"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1"}
-    public = {"Host": host, "X-Forwarded-Host": host, "X-Forwarded-Proto": "http"}
-    return _ask(_UnixConnection(path, timeout_seconds), target, client | public)
+    client = {"X-Forwarded-For": _US, "X-Real-IP": _US}
+    asked = {"Host": public.host, "X-Forwarded-Host": public.host, "X-Forwarded-Proto": public.scheme}
+    return _ask(UnixConnection(path, timeout_seconds), target, client | asked)
 
 
-def ask_port(port: int, target: str, *, timeout_seconds: float) -> Answer:
+def ask_port(port: int, target: str, *, host: str = _US, timeout_seconds: float) -> Answer:
     """GET `target` from a port of 127.0.0.1."""
-    return _ask(http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_seconds), target, {})
+    return _ask(http.client.HTTPConnection(_US, port, timeout=timeout_seconds), target, {"Host": host})
+
+
+def ask_tls(port: int, target: str, public: Public, *, timeout_seconds: float) -> Answer:
+    """The same over TLS. Whose certificate it is is not asked: this is our own machine, and `handshake` tells that."""
+    return _ask(_TlsConnection(public.name, port, timeout_seconds), target, {"Host": public.host})
+
+
+class _TlsConnection(http.client.HTTPConnection):
+    """TLS to this machine, by a public name."""
+
+    def __init__(self, name: str, port: int, timeout: float) -> None:
+        super().__init__(_US, port, timeout=timeout)
+        self._name = name
+
+    def connect(self) -> None:
+        super().connect()
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        self.sock = context.wrap_socket(self.sock, server_hostname=self._name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handshake:
+    """How a name is served over TLS: until when its certificate is good, or what is wrong with it."""
+
+    trouble: str = ""
+    is_listening: bool = True
+    is_shown: bool = True
+    """Whether a certificate was shown at all."""
+    issuer: str = ""
+    good_until: float = 0.0
+    """Seconds since 1970."""
+
+
+def handshake(port: int, name: str, *, authority: Path | None, timeout_seconds: float) -> Handshake:
+    """Look at the certificate that is shown on this machine for a name, as people's browsers would.
+
+    They know the authorities of this system, or the one whose certificate is given.
+    """
+    try:
+        context = ssl.create_default_context(cafile=str(authority) if authority else None)
+        with socket.create_connection((_US, port), timeout_seconds) as plain:
+            plain.settimeout(timeout_seconds)
+            with context.wrap_socket(plain, server_hostname=name) as secure:
+                shown = secure.getpeercert() or {}
+    except ssl.SSLCertVerificationError as error:
+        return Handshake(trouble=error.verify_message or str(error))
+    except OSError as error:
+        listens = isinstance(error, (ssl.SSLError, TimeoutError, ConnectionResetError))
+        return Handshake(trouble=str(error) or type(error).__name__, is_listening=listens, is_shown=False)
+    issuer: dict[str, str] = dict(pair for part in shown.get("issuer", ()) for pair in part)  # type: ignore[misc]
+    return Handshake(
+        issuer=issuer.get("organizationName") or issuer.get("commonName", ""),
+        good_until=ssl.cert_time_to_seconds(str(shown["notAfter"])),
+    )
+
+
+def addresses_of(name: str, *, timeout_seconds: float) -> tuple[str, ...] | None:
+    """What the DNS says of a name: none for one that is not there, None when it did not answer in time."""
+    pool = ThreadPoolExecutor(max_workers=1)
+    try:
+        found = pool.submit(socket.getaddrinfo, name, None, type=socket.SOCK_STREAM).result(timeout_seconds)
+    except socket.gaierror as error:
+        return () if error.errno in {socket.EAI_NONAME, socket.EAI_NODATA} else None
+    except TooSlow:
+        return None
+    finally:
+        pool.shutdown(wait=False)
+    return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 def _ask(connection: http.client.HTTPConnection, target: str, headers: dict[str, str]) -> Answer:

@@ -57,21 +57,31 @@ def _walk(path: Path) -> int:
 
 
 def listeners(port: int) -> tuple[str, ...]:
-    """The inodes of the sockets that listen on 127.0.0.1 at this port."""
-    address = f"{int.from_bytes(socket.inet_aton(LOOPBACK), sys.byteorder):08X}:{port:04X}"
-    found = []
-    with Path("/proc/net/tcp").open(encoding="ascii") as table:
-        next(table)
-        for row in table:
+    """The inodes of the sockets that listen at this port, on 127.0.0.1 or on all addresses of the machine."""
+    loopback, every, every_6 = socket.inet_aton(LOOPBACK), bytes(4), bytes(16)
+    tables = {"tcp": {_hex(loopback, port), _hex(every, port)}, "tcp6": {_hex(every_6, port)}}
+    return tuple(inode for table, addresses in tables.items() for inode in _listeners(table, addresses))
+
+
+def _hex(address: bytes, port: int) -> str:
+    """As the kernel's tables have it: words in the machine's own order of bytes."""
+    words = (address[start : start + 4] for start in range(0, len(address), 4))
+    return f"{''.join(f'{int.from_bytes(word, sys.byteorder):08X}' for word in words)}:{port:04X}"
+
+
+def _listeners(table: str, addresses: set[str] | None) -> Iterator[str]:
+    """The inodes in a table of the kernel, of those on these addresses, or on any."""
+    with contextlib.suppress(FileNotFoundError), Path(f"/proc/net/{table}").open(encoding="ascii") as rows:
+        next(rows)
+        for row in rows:
             columns = row.split()
             if columns[3] != _LISTENING:
                 break  # those that listen come first, before thousands of connections
-            if columns[1] == address:
-                found.append(columns[9])
-    return tuple(found)
+            if addresses is None or columns[1] in addresses:
+                yield columns[9]
 
 
-def may_listen(port: int) -> bool:
+def may_listen(port: int, key: str = "port") -> bool:
     """Whether the port is free on 127.0.0.1. Raises Refused (`port-forbidden`) when this user may not have it."""
     with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what lingers of closed connections is no obstacle
@@ -81,7 +91,7 @@ def may_listen(port: int) -> bool:
             raise Refused(
                 "port-forbidden",
                 f"this user may not listen on port {port}",
-                hint="choose one above 1023 with `port` under [proxy] in bulletproof.toml",
+                hint=f"choose one above 1023 with `{key}` under [proxy] in bulletproof.toml",
             ) from error
         except OSError:
             return False
@@ -92,6 +102,13 @@ def is_listening_with(argument: str, port: int) -> bool:
     """Whether a process that was started with this argument listens on the port; it must be one that we may look at."""
     wanted = {f"socket:[{inode}]" for inode in listeners(port)}
     return any(not wanted.isdisjoint(_open_files(process)) for process in _started_with(argument))
+
+
+def listening_with(argument: str) -> tuple[tuple[int, tuple[str, ...]], ...]:
+    """The processes started with this argument, each with the inodes of the TCP sockets that it listens on."""
+    every = {f"socket:[{inode}]": inode for table in ("tcp", "tcp6") for inode in _listeners(table, None)}
+    found = ((int(one.name), every.keys() & set(_open_files(one))) for one in _started_with(argument))
+    return tuple((pid, tuple(every[name] for name in names)) for pid, names in found if names)
 
 
 def program_on(port: int) -> str:

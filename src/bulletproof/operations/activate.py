@@ -52,7 +52,7 @@ class Result:
     warning: str = ""
     """Something that went wrong beside the deployment and changes nothing of it."""
     troubles: tuple[str, ...] = ()
-    """What is wrong with the workers and timers of what serves."""
+    """What is wrong with the workers and timers of what serves, or with how the public gets it."""
     note: str = ""
     """Said instead of how it ended, when no deployment was needed."""
 
@@ -174,7 +174,7 @@ def _run(session: Session, order: Order, pipeline: Pipeline[Attempt]) -> Result:
         number=attempt.number,
         release=attempt.deployment.release,
         serving=served,
-        troubles=troubles(session.host, served) if served else (),
+        troubles=(*troubles(session.host, served), *session.host.proxy.notes()) if served else (),
         seconds=session.around.clock() - begun,
         step=step,
         cause=cause,

@@ -13,7 +13,7 @@ from bulletproof.errors import StepFailed
 
 POLL_SECONDS = 0.05
 _LOG_LINES = 15
-_REFUSED_HOST = 'a Django answers 400 when ALLOWED_HOSTS lacks the host: add "127.0.0.1" to it; otherwise '
+_REFUSED_HOST = 'a Django answers 400 when ALLOWED_HOSTS lacks the host: add "{}" to it; otherwise '
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,8 @@ class Candidate:
     """GET a path as the proxy would: (path, time-out in seconds)."""
     state: Callable[[], ProcessState]
     log_tail: Callable[[int], tuple[str, ...]]
+    host: str = "127.0.0.1"
+    """What it is asked by."""
     where: str = ""
     """Words for where it stands, when that is not the live host."""
     crashes: int = 0
@@ -73,9 +75,10 @@ def _refuse_crashed(candidate: Candidate) -> None:
 
 
 def _not_healthy(candidate: Candidate, progress: GateProgress, seconds: float) -> StepFailed:
+    refused = _REFUSED_HOST.format(candidate.host) if progress.is_refused_host else ""
     return StepFailed(
         "health-gate-failed",
         f"release {candidate.release}{candidate.where} was not healthy within {seconds:.0f} seconds: {progress.last}",
         context=candidate.log_tail(_LOG_LINES),
-        hint=f"{_REFUSED_HOST if progress.is_refused_host else ''}bulletproof logs {candidate.release}",
+        hint=f"{refused}bulletproof logs {candidate.release}",
     )

@@ -40,7 +40,7 @@ _COMMENTS = {
     "database.file": "an SQLite database's name in the data folder",
     "database.links": "where the source opens it, if no setting tells: links to it",
     "database.journal": 'or "wal": for a new or adopted one, and when it is migrated',
-    "proxy.port": "on 127.0.0.1; otherwise the first free one from 8000",
+    "proxy.port": 'on 127.0.0.1; or domain = "example.org" in its place, for HTTPS',
     "proxy.static_files": "given out by the proxy itself",
     "drain.seconds": "for requests in flight when a new release serves",
     "drain.stop_seconds": "for a process that was told to stop",
@@ -145,6 +145,10 @@ def _refuse_misfit(option: str, text: str) -> None:
         raise UsageError("option-invalid", f"{option}: {words}", hint="bulletproof init --help") from error
 
 
+_SHOWN_OF_PROXY = {"proxy.port", "proxy.static_files"}
+"""All else of it is for an app with a domain."""
+
+
 def toml_text(findings: Findings, name: str) -> str:
     """The text of the bulletproof.toml: what was found as lines that hold, every other key as a comment."""
     holding = {"name": name, "app.entry": findings.entry.what, **_other_than_default(findings)}
@@ -153,6 +157,8 @@ def toml_text(findings: Findings, name: str) -> str:
     comments = {**_COMMENTS, "app.entry": findings.entry.where}
     lines = []
     for key, default in defaults.items():
+        if key.startswith("proxy.") and key not in _SHOWN_OF_PROXY:
+            continue
         value = holding.get(key, default)
         line = f"{'' if key in holding else '# '}{key} = {_toml_value(value)}"
         lines.append(f"{line:{_COMMENT_COLUMN}}  # {comments.get(key, 'from the Procfile')}\n")

@@ -16,6 +16,8 @@ from bulletproof.operations.steps import candidate, drain, instance_process
 
 _SEIZE_SECONDS = 5.0
 """How long we wait for somebody who has the database open when it is to be ours alone."""
+_STREAM_SECONDS = 1.0
+"""Most requests are answered by then; a hold that waits for nothing else is not made longer by it."""
 _UNHURRIED_SECONDS = 3600.0
 _MIB = 1 << 20
 _FIRST_STEP = "openers"
@@ -57,7 +59,7 @@ def hold_requests(attempt: Attempt) -> str:
     if previous is None:
         return ""
     patience = min(manifest.config.drain.seconds, most - report.times.hold + DRAIN_SECONDS)
-    if left := drain(host, previous.number, seconds=patience):
+    if left := _drained(attempt, previous.number, patience):
         raise StepFailed(
             "drain-too-slow",
             f"{left} requests in flight did not end within {patience:.0f} seconds, and the others cannot wait longer",
@@ -67,9 +69,19 @@ def hold_requests(attempt: Attempt) -> str:
     return f"requests wait, for at most {most:.0f} s"
 
 
+def _drained(attempt: Attempt, number: int, patience: float) -> int:
+    """How many requests outlast it; what never ends by itself, such as a websocket, is ended first."""
+    host, begun = attempt.host, attempt.host.clock()
+    if not drain(host, number, seconds=min(_STREAM_SECONDS, patience)):
+        return 0
+    host.proxy.end_streams()
+    return drain(host, number, seconds=max(0.0, patience - (host.clock() - begun)))
+
+
 def resume_requests(attempt: Attempt) -> None:
     """What was live before serves again, with the data it had; the requests that waited are answered."""
     host, previous = attempt.host, attempt.deployment.previous
+    host.proxy.let_in()
     if previous is None or host.proxy.target() == previous.number:
         return
     manifest = host.releases.manifest(previous.release)

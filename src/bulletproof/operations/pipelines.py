@@ -33,6 +33,7 @@ from bulletproof.operations.restore import (
     rehearse_restore,
 )
 from bulletproof.operations.steps import (
+    adopt_proxy,
     adopt_settings,
     build_release,
     check_schema,
@@ -45,6 +46,7 @@ from bulletproof.operations.steps import (
     drain_previous,
     fetch_source,
     freeze_settings,
+    give_proxy_back,
     leave_closed,
     open_host,
     pass_first_gate,
@@ -69,6 +71,7 @@ _VACANT = Step("vacant", require_no_database)
 _REHEARSE = Step("rehearse", rehearse_on_copy, undo=discard_rehearsal)
 _DATA = Step("data", adopt_data, undo=leave_data)
 _DATABASE = Step("database", create_database, undo=remove_database)
+_PROXY = Step("proxy", adopt_proxy, undo=give_proxy_back)
 _OPEN = Step("open", open_host, undo=leave_closed)
 _START = Step("start", start_instance, undo=stop_instance)
 _GATE = Step("gate", pass_health_gate)
@@ -103,7 +106,7 @@ def _with_migration(name: str, prepared: tuple[Step[Attempt], ...], held: Step[A
     """
     return Pipeline(
         name,
-        before=(*prepared, _OPENERS, _PAUSE, held, _SNAPSHOT, _MIGRATE, _SWAP, _START, _GATE),
+        before=(*prepared, _OPENERS, _PROXY, _PAUSE, held, _SNAPSHOT, _MIGRATE, _SWAP, _START, _GATE),
         after=(_CUTOVER, _ADOPT, _WORKERS, _REPLICA, _DRAIN, _KEEP, _BACKUPS, _PRUNE),
     )
 
@@ -147,14 +150,14 @@ ADOPTING_MIGRATING = _with_migration("adopting-migrating", _ADOPTED, _OPEN)
 # The old release serves until one verified request went through the proxy to the new one: the commit comes late.
 DEPLOY = Pipeline(
     "deploy",
-    before=(*_NEW, _START, _GATE, _CUTOVER, _VERIFY),
+    before=(*_NEW, _START, _GATE, _PROXY, _CUTOVER, _VERIFY),
     after=_FINISH,
     fork=_fork(MIGRATING),
 )
 # The same for a release that exists: rollback, restart, changed settings.
 ACTIVATE = Pipeline(
     "activate",
-    before=(*_KNOWN, _START, _GATE, _CUTOVER, _VERIFY),
+    before=(*_KNOWN, _START, _GATE, _PROXY, _CUTOVER, _VERIFY),
     after=_FINISH,
     fork=_fork(ACTIVATE_MIGRATING),
 )
@@ -164,25 +167,25 @@ ACTIVATE = Pipeline(
 # The first deployment of an app that has data already: a copy of them is rehearsed on and migrated like any live one.
 ADOPTING = Pipeline(
     "adopting",
-    before=(*_ADOPTED, _OPEN, _START, _GATE),
+    before=(*_ADOPTED, _PROXY, _OPEN, _START, _GATE),
     after=(_CUTOVER, *_FINISH),
     fork=_fork(ADOPTING_MIGRATING),
 )
 FIRST = Pipeline(
     "first",
-    before=(*_FRESH, _DATABASE, _OPEN, _START, _FIRST_GATE),
+    before=(*_FRESH, _DATABASE, _PROXY, _OPEN, _START, _FIRST_GATE),
     after=(_CUTOVER, *_FINISH),
     fork=Fork(_DATA.name, lambda attempt: ADOPTING if attempt.found.adopted else None),
 )
 COLD = Pipeline(
     "cold",
-    before=(*_NEW, _OPEN, _START, _GATE),
+    before=(*_NEW, _PROXY, _OPEN, _START, _GATE),
     after=(_CUTOVER, *_FINISH),
     fork=_fork(COLD_MIGRATING),
 )
 START = Pipeline(
     "start",
-    before=(*_KNOWN, _OPEN, _START, _GATE),
+    before=(*_KNOWN, _PROXY, _OPEN, _START, _GATE),
     after=(_CUTOVER, *_FINISH),
     fork=_fork(START_MIGRATING),
 )
@@ -198,7 +201,7 @@ _ALL = {pipeline.name: pipeline for pipeline in (*_PLAIN, *_WITH_MIGRATION)}
 
 def preparation(pipeline: Pipeline[Attempt]) -> tuple[Step[Attempt], ...]:
     """The steps of a deployment that touch nothing live: all that come before it makes, opens or starts something."""
-    live = (_DATABASE, _OPENERS, _OPEN, _START)
+    live = (_DATABASE, _OPENERS, _PROXY, _OPEN, _START)
     return tuple(itertools.takewhile(lambda step: step not in live, pipeline.before))
 
 

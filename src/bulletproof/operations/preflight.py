@@ -18,7 +18,7 @@ def check_host(attempt: Attempt) -> str:
     config = _config(attempt)
     check_space(attempt, config)
     require_readable(config.rehearsal.allow)
-    attempt.host.proxy.port()
+    attempt.host.proxy.check()
     check_permissions(attempt)
     check_settings(attempt)
     check_database_file(attempt, config)

@@ -373,6 +373,7 @@ def _candidate(attempt: Attempt, manifest: Manifest) -> Candidate:
         ask=functools.partial(rehearsal.ask, number),
         state=functools.partial(rehearsal.state, number),
         log_tail=functools.partial(rehearsal.log_tail, number),
+        host=attempt.host.proxy.public().name,
         where=", rehearsed on a copy of the data,",
     )
 

@@ -35,7 +35,7 @@ def check_restore(attempt: Attempt) -> str:
             hint="free some, or bulletproof backup prune",
         )
     host.backups.check(backup)
-    host.proxy.port()
+    host.proxy.check()
     check_settings(attempt)
     check_database_file(attempt, config)
     host.backups.refuse_unmovable(_folders(attempt, backup))

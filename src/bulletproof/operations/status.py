@@ -48,6 +48,8 @@ class Status:
     """The processes of each worker and timer."""
     earlier: str = ""
     """The release that `rollback` makes live; empty when there is none."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of how the public gets the app."""
     is_answering: bool = False
     """Whether the site answers although no supervisor could be asked how it is."""
 
@@ -78,7 +80,8 @@ def status(host: Host, journal: Journal) -> Status:
         relay=host.supervisor.state(RELAY),
         family=family_of(web.pid) if web.pid else None,
         target=host.proxy.target(),
-        address=f"http://127.0.0.1:{host.proxy.port()}" if journal.wants_running() else "",
+        address=host.proxy.public().address if journal.wants_running() else "",
+        notes=host.proxy.notes() if journal.wants_running() else (),
         last=entries[-1] if entries else None,
         unfinished=journal.unfinished(),
         holder=holder,

@@ -7,7 +7,7 @@ import functools
 import msgspec
 
 from bulletproof.domain.health import falls_back_to_root
-from bulletproof.domain.process import PROXY, RELAY, ProcessSpec, is_replica, web_name
+from bulletproof.domain.process import PROXY, RELAY, Phase, ProcessSpec, is_replica, web_name
 from bulletproof.domain.retention import releases_to_remove
 from bulletproof.domain.settings import NOT_YET_OURS, Settings, changed, not_looked_after
 from bulletproof.domain.web import database_setting, web_process
@@ -137,7 +137,22 @@ def open_host(attempt: Attempt) -> str:
                 "proxy-not-listening", f"the proxy does not listen on port {host.proxy.port()}: {state.words}"
             )
         host.sleep(_POLL_SECONDS)
-    return f"http://127.0.0.1:{host.proxy.port()}"
+    return host.proxy.public().address
+
+
+def adopt_proxy(attempt: Attempt) -> str:
+    """The proxy works by the [proxy] of the configuration; the one that runs drops no request for it."""
+    return attempt.host.proxy.adopt(attempt.number, runs=_runs_proxy(attempt.host))
+
+
+def give_proxy_back(attempt: Attempt) -> None:
+    """The proxy works by what was in force before."""
+    attempt.host.proxy.let_in()
+    attempt.host.proxy.give_back(attempt.number, runs=_runs_proxy(attempt.host))
+
+
+def _runs_proxy(host: Host) -> bool:
+    return host.supervisor.state(PROXY).phase in {Phase.RUNNING, Phase.WAITING}
 
 
 def close_host(attempt: Attempt) -> str:
@@ -213,6 +228,7 @@ def candidate(host: Host, manifest: Manifest, number: int) -> Candidate:
         ask=functools.partial(host.ask_instance, number),
         state=lambda: host.supervisor.state(web_name(number)),
         log_tail=functools.partial(host.log_tail, number),
+        host=host.proxy.public().name,
     )
 
 
@@ -243,6 +259,7 @@ def _give_out_files_of(attempt: Attempt, release: str) -> None:
 def verify_through_proxy(attempt: Attempt) -> str:
     """One request through the proxy, answered by the new instance."""
     host, config = attempt.host, attempt.manifest.config.health
+    host.proxy.await_certificate()
     path = (config.paths or ("/up",))[0]
     answer = host.ask_public(path, config.timeout_seconds)
     if falls_back_to_root(config.paths, answer):

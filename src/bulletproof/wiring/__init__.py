@@ -18,6 +18,7 @@ from bulletproof.adapters import litestream
 from bulletproof.adapters.adoption import CheckoutAdoption
 from bulletproof.adapters.backups import FolderBackups
 from bulletproof.adapters.caddy import CaddyProxy
+from bulletproof.adapters.caddy.ports import kept_proxy
 from bulletproof.adapters.depots import open_depot
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.adapters.migrators import Migrators, collect_static
@@ -37,7 +38,7 @@ from bulletproof.effects.depot import Depot
 from bulletproof.effects.health_record import lock_of
 from bulletproof.effects.logs import tail
 from bulletproof.effects.ownership import acting_as
-from bulletproof.effects.probe import ask_port, ask_socket
+from bulletproof.effects.probe import ask_socket
 from bulletproof.engine.journal import Journal, utc_now
 from bulletproof.errors import NeedsPerson, StepFailed
 from bulletproof.operations.detect import find_entry
@@ -117,9 +118,14 @@ def connect_settings(layout: Layout) -> SettingsStore:
     return FileSettings(layout)
 
 
-def connect(root: Path, app: str, config: AppConfig) -> Host:
-    """The host of an app: a server that was set up, or the embedded one of a folder. Raises Refused."""
+def connect(root: Path, app: str, config: AppConfig, *, has_new_proxy: bool = False) -> Host:
+    """The host of an app: a server that was set up, or the embedded one of a folder.
+
+    Its proxy stays as it is unless a deployment brings another configuration of it. Raises Refused.
+    """
     layout, accounts = layout_of(root, app), accounts_of(root, config)
+    kept = None if has_new_proxy else kept_proxy(layout)
+    config = msgspec.structs.replace(config, proxy=kept) if kept else config
     host = _connect(layout, config, accounts)
     if accounts is None:
         return host
@@ -158,7 +164,7 @@ def connect_bench(layout: PlannedLayout, config: AppConfig, file: Path) -> Host:
     """The same, with rehearsals on copies of the database `file` instead of the live one."""
     host, accounts = connect_planned(layout, config), accounts_of(layout.live.root, config)
     user = accounts.app if accounts else None
-    rehearsal = CellRehearsal(layout, file, lambda: f"127.0.0.1:{host.proxy.port()}", user)
+    rehearsal = CellRehearsal(layout, file, host.proxy.public, user)
     return dataclasses.replace(host, rehearsal=rehearsal)
 
 
@@ -191,20 +197,14 @@ def _resources(home: Path) -> Resources:
 
 
 def _connect(layout: Layout, config: AppConfig, accounts: Accounts | None) -> Host:
-    proxy = CaddyProxy(layout, config.proxy.port, runs_apart=accounts is not None)
+    proxy = CaddyProxy(layout, config.proxy, runs_apart=accounts is not None)
     file = layout.data / config.database.file
     user = accounts.app if accounts else None
 
-    def public_host() -> str:
-        return f"127.0.0.1:{proxy.port()}"
-
     def ask_instance(number: int, path: str, timeout_seconds: float) -> Answer:
-        host = public_host()
+        public = proxy.public()
         with acting_as(accounts.proxy if accounts else None, user.group if user else None):
-            return ask_socket(layout.web_socket(number), path, host=host, timeout_seconds=timeout_seconds)
-
-    def ask_public(path: str, timeout_seconds: float) -> Answer:
-        return ask_port(proxy.port(), path, timeout_seconds=timeout_seconds)
+            return ask_socket(layout.web_socket(number), path, public, timeout_seconds=timeout_seconds)
 
     return Host(
         layout=layout,
@@ -215,7 +215,7 @@ def _connect(layout: Layout, config: AppConfig, accounts: Accounts | None) -> Ho
         migrator=Migrators(layout, file, account=user),
         migrator_of=lambda other: Migrators(layout, other, account=user),
         settings=FileSettings(layout),
-        rehearsal=CellRehearsal(layout, file, public_host, user),
+        rehearsal=CellRehearsal(layout, file, proxy.public, user),
         swap=SqliteSwap(layout, file),
         backups=FolderBackups(layout, file, utc_now, user),
         replica=connect_replica(layout, file),
@@ -226,7 +226,7 @@ def _connect(layout: Layout, config: AppConfig, accounts: Accounts | None) -> Ho
         keep_report=lambda number, content: _keep_report(layout, number, content),
         resources=lambda: _resources(layout.home),
         ask_instance=ask_instance,
-        ask_public=ask_public,
+        ask_public=proxy.ask,
         log_tail=lambda number, lines: tail(layout.web_log(number), lines),
         set_data_aside=lambda name: _set_data_aside(layout, name),
         wipe=lambda: _wipe(layout),
@@ -280,5 +280,5 @@ def _wipe(layout: Layout) -> None:
         layout.proxy_home,
     ):
         durable.remove_tree(path)
-    for file in (layout.port, layout.replica, layout.health, lock_of(layout.health)):
+    for file in (layout.port, layout.proxy_kept, layout.replica, layout.health, lock_of(layout.health)):
         durable.remove(file)

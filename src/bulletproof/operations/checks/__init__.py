@@ -24,6 +24,7 @@ _LOOKS: Mapping[str, Callable[[Ground], Seen]] = {
     "processes": serving.processes,
     "memory": serving.memory,
     "response": serving.response,
+    "public": serving.public,
     "background": serving.background,
     "errors": serving.errors,
     "release": surroundings.release,

@@ -75,6 +75,16 @@ def memory(ground: Ground) -> Seen:
     return Seen(words=f"{largest} MiB for the largest process, {free} MiB of the machine are free")
 
 
+def public(ground: Ground) -> Seen:
+    """The public gets the app: no maintenance, and certificates that browsers trust."""
+    if not ground.status.wants_running:
+        return STOPPED
+    if notes := ground.status.notes:
+        hint = "bulletproof maintenance off" if ground.host.proxy.maintenance() else "bulletproof logs proxy"
+        return Seen(words="; ".join(notes), is_good=False, hint=hint)
+    return Seen(words=f"open at {ground.status.address}")
+
+
 def background(ground: Ground) -> Seen:
     """Workers and timers run."""
     states = ground.status.background
