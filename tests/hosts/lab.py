@@ -229,7 +229,14 @@ class Server:
         outer += [f"--bind-ro={place}:{inside}" for place, inside in self._mounts.items()]
         return (
             *("systemd-nspawn", "--quiet", f"--directory={self._root}", "--boot", "--register=no", "--keep-unit"),
-            *(f"--machine={self.name}", "--console=pipe", "--resolv-conf=off", "--timezone=off", "--link-journal=no"),
+            *(
+                "--system-call-filter=pidfd_getfd",
+                f"--machine={self.name}",
+                "--console=pipe",
+                "--resolv-conf=off",
+                "--timezone=off",
+                "--link-journal=no",
+            ),
             *("--private-network", *outer),
         )
 

@@ -79,7 +79,7 @@ def test_what_a_person_stopped_stays_stopped(app: ServerApp) -> None:
         assert app.version() == "v2"
 
 
-@pytest.mark.parametrize("revision", ["answers-500", "crash-at-boot", "migration-fails"])
+@pytest.mark.parametrize("revision", ["answers-500", "import-error"])
 def test_a_reboot_after_a_broken_version_serves_the_one_before(app: ServerApp, revision: str) -> None:
     """What was rejected is never brought up."""
     with app.host.network():
