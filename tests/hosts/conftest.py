@@ -76,6 +76,10 @@ class ServerApp(LiveApp):
             yield
             assert killing.result().returncode == 0, killing.result()
 
+    def is_idle(self) -> bool:
+        """Whether no deployment is at work."""
+        return self._looks_whole()
+
     def argv(self, *words: str) -> list[str]:
         """The command line of a verb, which names the server."""
         assert self.access is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -109,12 +111,40 @@ def test_a_killed_deployment_is_recovered_by_itself(app: ServerApp, step: str) -
         assert app.version() == "v2"
 
 
+def test_losing_ssh_stops_watching_and_not_deploying(app: ServerApp) -> None:
+    """At ten random moments the connection is cut: each deployment goes on by itself, to its end."""
+    chance = random.Random("ssh")
+    with app.under_load():
+        for number in range(10):
+            with app.begun("restart") as command:
+                command.read_until("begun")
+                time.sleep(chance.uniform(0, 3))
+                command.send(signal.SIGKILL if number % 2 else signal.SIGHUP)
+            app.host.must("sh", "-c", "kill -9 $(ps -eo pid,args | awk '/sshd: root@notty/ && !/awk/ {print $1}')")
+            until(app.is_idle, "the deployment did not end by itself")
+            assert app.history()[-1]["outcome"] == "deployed"
+    assert app.version() == "v2"
+
+
+def test_attach_and_abort_find_a_deployment_that_was_left(app: ServerApp) -> None:
+    """`--detach` comes back at once; another command watches it from its beginning, another undoes it on purpose."""
+    left = app.run("deploy", "v4-expand", "--detach").must(0)
+    assert "goes on by itself" in left.err
+    aborted = app.run("abort").must(0)
+    assert "undone" in aborted.err
+    assert app.version() == "v2"
+    app.run("restart", "--detach").must(0)
+    watched = app.run("attach").must(0)
+    assert "preflight" in watched.err
+    assert "restarted" in watched.err
+
+
 def test_units_are_sandboxed_and_valid(app: ServerApp) -> None:
     """systemd itself judges them."""
     units = app.host.must("systemctl", "list-units", "--plain", "--no-legend", f"{app.name}-web@*", f"{app.name}@*")
     names = [line.split()[0] for line in units.splitlines() if ".service" in line]
     assert len(names) == 3
-    for name in names:
+    for name in (*names, f"{app.name}.service"):
         told = app.host.must("systemd-analyze", "security", "--no-pager", name).strip().splitlines()[-1]
         assert float(told.split(":")[1].split()[0]) <= _SAFE, told
     verified = app.host.run("systemd-analyze", "verify", *names, f"{app.name}.service")

@@ -123,11 +123,17 @@ def facade(app: str, command: str, logs: tuple[Path, ...]) -> str:
             "Type=exec",
             "Environment=BULLETPROOF_DETACHED=1",
             # It ends with 1 where nothing is to run, which is no failure; with 255 where it could not be done.
-            f"ExecCondition={ours} start --as-unit --app {app}",
+            f"ExecCondition=+{ours} start --as-unit --app {app}",
             f"ExecStart=/usr/bin/tail --quiet --lines=0 -F {' '.join(map(str, logs))}",
-            f"ExecReload={ours} restart --app {app}",
-            f"ExecStop={ours} stop --as-unit --app {app}",
+            f"ExecReload=+{ours} restart --app {app}",
+            # Afterwards, so that it is done as well when a stop meets a start that has not ended.
+            f"ExecStopPost=+{ours} stop --as-unit --app {app}",
             f"SyslogIdentifier={app}",
+            # What only shows the logs may do nothing but read them; a plus is before what is ours.
+            *_SANDBOX,
+            "CapabilityBoundingSet=CAP_DAC_READ_SEARCH",
+            "PrivateNetwork=yes",
+            "IPAddressDeny=any",
             "TimeoutStartSec=infinity",
             "TimeoutStopSec=900",
             "",
