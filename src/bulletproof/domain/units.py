@@ -129,11 +129,10 @@ def facade(app: str, command: str, logs: tuple[Path, ...]) -> str:
             # Afterwards, so that it is done as well when a stop meets a start that has not ended.
             f"ExecStopPost=+{ours} stop --as-unit --app {app}",
             f"SyslogIdentifier={app}",
-            # What only shows the logs may do nothing but read them; a plus is before what is ours.
+            # What only shows the logs may do nothing but read them; a plus is before what is ours, which no network of
+            # its own would let see whether the proxy listens.
             *_SANDBOX,
             "CapabilityBoundingSet=CAP_DAC_READ_SEARCH",
-            "PrivateNetwork=yes",
-            "IPAddressDeny=any",
             "TimeoutStartSec=infinity",
             "TimeoutStopSec=900",
             "",
