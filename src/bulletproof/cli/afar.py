@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -15,12 +15,16 @@ import click
 from click.core import ParameterSource
 
 from bulletproof import __version__
-from bulletproof.cli.client import VARIABLE
+from bulletproof.cli.actions import is_in_actions
+from bulletproof.cli.client import Client, as_word
+from bulletproof.cli.whence import account
 from bulletproof.domain.address import find_address
 from bulletproof.domain.config import AppConfig
+from bulletproof.domain.errand import CLIENT, ENGINE
+from bulletproof.domain.origin import claims
 from bulletproof.effects.interrupts import Interrupted, Interrupts
 from bulletproof.effects.project import find_project
-from bulletproof.effects.ssh import ENGINE, SshHost
+from bulletproof.effects.ssh import SshHost
 from bulletproof.errors import Refused, Unwatched, UsageError
 
 TO = "bulletproof.to"
@@ -172,8 +176,16 @@ def _root(context: click.Context) -> tuple[str, ...]:
 
 def _engine(host: SshHost) -> tuple[str, ...]:
     """The engine there, told who gives the order."""
-    client = {"version": __version__, "host": host.address.called, "is_live": sys.stderr.isatty()}
-    return ("env", f"{VARIABLE}={json.dumps(client)}", ENGINE)
+    by, run = claims(os.environ, account())
+    client = Client(
+        version=__version__,
+        host=host.address.called,
+        is_live=sys.stderr.isatty() and not is_in_actions(),
+        is_in_actions=is_in_actions(),
+        by=by,
+        run=run,
+    )
+    return ("env", f"{CLIENT}={as_word(client)}", ENGINE)
 
 
 def _config() -> AppConfig | None:

@@ -20,6 +20,8 @@ class Verb(NamedTuple):
     summary: str
     module: str = ""
     """Below bulletproof.cli; the verb's own name when empty."""
+    is_hidden: bool = False
+    """Whether no person ever types it."""
 
 
 VERBS: dict[str, Verb] = {
@@ -43,6 +45,8 @@ VERBS: dict[str, Verb] = {
     "start": Verb("Operate", "Let serve again what was live"),
     "stop": Verb("Operate", "Stop the app and keep it stopped"),
     "recover": Verb("Operate", "Finish or undo what a killed deployment left (the supervisor does it by itself)"),
+    "keys": Verb("Operate", "Let others, such as GitHub Actions, in over SSH to do little"),
+    "serve": Verb("Operate", "What a key of `keys add` is made to run", is_hidden=True),
     "destroy": Verb("Operate", "Remove the app from this host; its data is set aside, never deleted"),
 }
 
@@ -60,7 +64,7 @@ class _Verbs(click.Group):
     """A group whose verbs are imported when they are used and listed by what they are for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
-        return list(VERBS)
+        return [name for name, verb in VERBS.items() if not verb.is_hidden]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         verb = VERBS.get(cmd_name)
@@ -78,7 +82,7 @@ class _Verbs(click.Group):
         if word not in VERBS and not word.startswith("-"):
             import difflib  # noqa: PLC0415  only for a typo
 
-            near = difflib.get_close_matches(word, VERBS, n=1)
+            near = difflib.get_close_matches(word, self.list_commands(ctx), n=1)
             meant = f" Did you mean {near[0]!r}?" if near else ""
             raise click.UsageError(f"No such command {word!r}.{meant}")
         return super().resolve_command(ctx, args)
@@ -88,7 +92,11 @@ class _Verbs(click.Group):
         for group in dict.fromkeys(verb.group for verb in VERBS.values()):
             with formatter.section(group):
                 formatter.write_dl(
-                    [(name.ljust(width), verb.summary) for name, verb in VERBS.items() if verb.group == group]
+                    [
+                        (name.ljust(width), verb.summary)
+                        for name, verb in VERBS.items()
+                        if verb.group == group and not verb.is_hidden
+                    ]
                 )
 
 

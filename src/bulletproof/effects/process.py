@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from bulletproof.errors import StepFailed
 
@@ -160,6 +160,11 @@ def attend(
 def detach(argv: Sequence[str], *, given: IO[bytes], said: IO[bytes], errors: IO[bytes]) -> Running:
     """Start a program that outlives us: in a session of its own, on files of which nobody need be the reader."""
     return Running(subprocess.Popen(argv, stdin=given, stdout=said, stderr=errors, start_new_session=True))
+
+
+def become(argv: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+    """Let another program take the place of this one, with our input and output; no shell looks at its words."""
+    os.execve(argv[0], list(argv), dict(environment))  # noqa: S606
 
 
 class Running:

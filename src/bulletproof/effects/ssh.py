@@ -13,13 +13,10 @@ from pathlib import Path
 from typing import IO
 
 from bulletproof.domain.address import Address
+from bulletproof.domain.errand import ENGINE, ENGINE_HOME
 from bulletproof.effects import durable
 from bulletproof.effects.process import NOTHING, Completed, attend, last_lines
 from bulletproof.errors import Refused
-
-ENGINE_HOME = ".local/share/bulletproof/engine"
-"""Where a host has its engines, from the home folder, in which sshd begins."""
-ENGINE = f"{ENGINE_HOME}/current/bin/bulletproof"
 
 _LOST = 255
 """ssh's own failures (ssh(1), EXIT STATUS); and what `run` gives back of a command that ended so."""
