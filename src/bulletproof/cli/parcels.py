@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from bulletproof.cli.actions import is_meant
 from bulletproof.cli.afar import Parcel, host_of, in_memory, words_of
 from bulletproof.domain.keys import read_public
 from bulletproof.effects.bundle import pack
@@ -40,7 +41,14 @@ def packed_source(context: click.Context) -> Iterator[Parcel]:
     with scratch_folder(f"bulletproof-bundle-{project.config.name}-") as scratch:
         bundle = pack(source, project.config, settings, scratch, outside=(context.find_object(Path) or scratch,))
         with bundle.file.open("rb") as given:
-            yield Parcel(words=(*words_of(context, without=_SOURCE), "--bundle", bundle.digest), given=given)
+            words = (*words_of(context, without=_SOURCE), *_consent(context), "--bundle", bundle.digest)
+            yield Parcel(words=words, given=given)
+
+
+def _consent(context: click.Context) -> tuple[str, ...]:
+    """What naming a revision says, where a person did."""
+    chosen = context.params
+    return ("--allow-older",) if is_meant(chosen["revision"]) and not chosen["may_be_older"] else ()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from bulletproof.cli.deployments import Wish, ordered, origin_options, source_options
+from bulletproof.cli.deployments import Wish, older_option, ordered, origin_options, source_options
 from bulletproof.cli.parcels import packed_source
 from bulletproof.cli.plan_text import as_json as plan_as_json
 from bulletproof.cli.plan_text import in_words
@@ -43,6 +43,7 @@ Exit status: 0 when it would be deployed, 1 when it would be refused, 5 while an
 @click.command("plan", help=_HELP)
 @source_options
 @origin_options
+@older_option
 @loss_option
 @sent_with(packed_source)
 @json_option
@@ -53,6 +54,7 @@ def plan_command(
     revision: str | None,
     bundle: str | None,
     worktree: bool,
+    may_be_older: bool,
     may_lose_data: bool,
     database: Path | None,
     has_new_database: bool,
@@ -66,6 +68,7 @@ def plan_command(
         revision=revision,
         bundle=bundle,
         worktree=worktree,
+        may_be_older=may_be_older,
         may_lose_data=may_lose_data,
         database=database,
         has_new_database=has_new_database,

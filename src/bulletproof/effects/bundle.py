@@ -70,6 +70,7 @@ def pack(
         unpacked=unpacked,
         sha256=_sha256(archive),
         config=msgspec.structs.replace(config, hosts={}),  # which hosts there are is none of a host's business
+        history=source.history,
         settings=dict(settings),
     )
     line = msgspec.json.encode(manifest) + b"\n"
@@ -99,7 +100,9 @@ def unpack(bundle: IO[bytes], digest: str, scratch: Path) -> Unpacked:
     count = tree.lay_archive(plain, folder, is_wanted=lambda _: True)
     if count != manifest.files:
         raise altered(f"it has {count} files, and says {manifest.files}")
-    source = Source(folder=folder, revision=manifest.revision, title=manifest.title, is_laid=True)
+    source = Source(
+        folder=folder, revision=manifest.revision, title=manifest.title, history=manifest.history, is_laid=True
+    )
     return Unpacked(source=source, config=manifest.config, settings=manifest.settings)
 
 

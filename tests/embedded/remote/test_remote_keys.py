@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import pytest
 
+import workshop
 from bulletproof import __version__
 from bulletproof.cli.client import Client, as_word
 from bulletproof.domain.errand import ENGINE
 from bulletproof.effects.audit import audit_log
-from live_app import free_port
+from live_app import branch, free_port
 from remote_host import FarApp, RemoteHost
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("remote")]
@@ -68,7 +69,6 @@ def ci(app: FarApp) -> Iterator[KeyApp]:
 
 def test_a_key_deploys_and_it_is_told_who_it_was(app: FarApp, ci: KeyApp) -> None:
     """Known is the key and the address, claimed the rest: in releases, status, the log, and for who watches."""
-    ci.deploy("v1")
     ci.deploy("v2")
     last = ci.history()[-1]
     words = 'key "ci" from 127.0.0.1, who claims to be octocat, https://github.com/o/r/actions/runs/7'
@@ -84,10 +84,49 @@ def test_a_key_deploys_and_it_is_told_who_it_was(app: FarApp, ci: KeyApp) -> Non
     assert app.history()[-1]["known"]["key"] is None  # type: ignore[index]
 
 
+def test_an_old_job_that_is_run_again_does_not_go_backwards(app: FarApp, ci: KeyApp) -> None:
+    """Refused on the host, in words that tell what serves; unless it was meant."""
+    serving = ci.here.status()["serving"]
+    refused = ci.run("deploy", "v1")
+    planned = ci.run("plan", "v1")
+
+    assert (refused.status, planned.status) == (1, 1)
+    assert "error: older-than-live" in refused.err
+    assert f"nothing was changed; {serving} serves" in refused.err
+    assert "--allow-older" in refused.err
+    assert "older-than-live" in planned.out
+    assert ci.here.status()["serving"] == serving
+    assert "older: " in ci.deploy("v1", "--allow-older").note("preflight")
+    assert "is not in its history" not in ci.deploy("v2").note("preflight")
+    assert app.deploy("v1").status == 0, "a person who names it means it"
+    app.deploy("v2")
+
+
+def test_of_two_pushes_at_once_the_newer_one_ends_up_live(ci: KeyApp) -> None:
+    """Whoever takes the lock first: the older one is deployed before, or not at all."""
+    older = branch(ci, {"one.txt": "1"}, title="One")
+    newer = branch(ci, {"two.txt": "2"}, title="Two")
+    with ci.begun("deploy", newer, "--wait", "300") as first, ci.begun("deploy", older, "--wait", "300") as second:
+        ends = first.end(), second.end()
+
+    assert str(ci.here.status()["serving"]).endswith(newer[:7])
+    assert ends[0].status == 0
+    assert ends[1].status == 0 or ends[1].reference == "older-than-live"
+    assert ci.change("deploy", older).reference == "older-than-live"
+
+
+def test_another_branch_is_deployed_and_it_is_said(ci: KeyApp) -> None:
+    """A history that was rewritten has what is live no more; nobody can say which one is newer."""
+    workshop.git(ci.folder, "reset", "-q", "--soft", "v2")
+    branch(ci, {"three.txt": "3"}, title="Rewritten")
+
+    assert "is not in its history" in ci.deploy().note("preflight")
+
+
 def test_a_key_plans_and_changes_nothing(ci: KeyApp) -> None:
     """As its owner would with a shell."""
     before = ci.here.history()
-    done = ci.run("plan", "v1", "--json", status=0)
+    done = ci.run("plan", "--json", status=0)
 
     assert json.loads(done.out)["would"] == "deploy"
     assert ci.here.history() == before
