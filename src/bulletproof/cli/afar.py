@@ -15,12 +15,12 @@ import click
 from click.core import ParameterSource
 
 from bulletproof import __version__
-from bulletproof.cli.actions import is_in_actions
+from bulletproof.cli.actions import SUMMARISED, is_in_actions, summary_file
 from bulletproof.cli.client import Client, as_word
 from bulletproof.cli.whence import account
 from bulletproof.domain.address import find_address
 from bulletproof.domain.config import AppConfig
-from bulletproof.domain.errand import CLIENT, ENGINE
+from bulletproof.domain.errand import CLIENT, ENGINE, ERRANDS
 from bulletproof.domain.origin import claims
 from bulletproof.effects.interrupts import Interrupted, Interrupts
 from bulletproof.effects.project import find_project
@@ -74,14 +74,13 @@ def hand_over(context: click.Context, host: SshHost, packing: Packing | None) ->
 
     Raises Refused in words when the host cannot be reached, or the connection breaks.
     """
-    host.connect()
+    _connect(host)
     is_sent = False
     try:
-        with Interrupts(), (packing or as_typed)(context) as parcel:
+        with Interrupts(), (packing or as_typed)(context) as parcel, _output(context) as said:
             is_sent = True
-            status = host.run(
-                (*_engine(host), *_place(context, parcel)), given=parcel.given, in_terminal=parcel.in_terminal
-            )
+            argv = (*_engine(context, host), *_place(context, parcel))
+            status = host.run(argv, given=parcel.given, said=said, in_terminal=parcel.in_terminal)
     except Interrupted:
         if is_sent and _BELONGS_TO_HOST in context.params:
             _stopped_watching(host.address.called)
@@ -97,11 +96,21 @@ def hand_over(context: click.Context, host: SshHost, packing: Packing | None) ->
     sys.exit(status)
 
 
+def _connect(host: SshHost) -> None:
+    """Be connected. Raises Refused in words that tell that nothing was begun there."""
+    try:
+        host.connect()
+    except Refused as error:
+        words = f"{error.message}; nothing was begun there, and what serves is what served before"
+        raise Refused(error.reference, words, hint=error.hint, context=error.context) from error
+
+
 @contextmanager
 def as_typed(context: click.Context) -> Iterator[Parcel]:
-    """The verb with the words that were typed; in a terminal when we are in one and no deployment hangs on it."""
+    """The verb with the words that were typed; in a terminal when we are in one and it may talk with the person."""
     is_terminal = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
-    yield Parcel(words=words_of(context), in_terminal=is_terminal and _BELONGS_TO_HOST not in context.params)
+    is_talk = context.info_name not in ERRANDS and _BELONGS_TO_HOST not in context.params
+    yield Parcel(words=words_of(context), in_terminal=is_terminal and is_talk)
 
 
 def words_of(context: click.Context, *, without: Collection[str] = ()) -> tuple[str, ...]:
@@ -174,7 +183,24 @@ def _root(context: click.Context) -> tuple[str, ...]:
     return ("--root", str(typed)) if typed else ()
 
 
-def _engine(host: SshHost) -> tuple[str, ...]:
+def _summary_of(context: click.Context) -> Path | None:
+    """Where the standard output of the verb goes when it is a summary, and no data for whoever called us."""
+    is_data = context.info_name not in SUMMARISED or context.params.get("as_json")
+    return None if is_data else summary_file()
+
+
+@contextmanager
+def _output(context: click.Context) -> Iterator[IO[bytes] | None]:
+    """What takes the verb's standard output, None for ours."""
+    file = _summary_of(context)
+    if file is None:
+        yield None
+        return
+    with file.open("ab") as summary:
+        yield summary
+
+
+def _engine(context: click.Context, host: SshHost) -> tuple[str, ...]:
     """The engine there, told who gives the order."""
     by, run = claims(os.environ, account())
     client = Client(
@@ -182,6 +208,7 @@ def _engine(host: SshHost) -> tuple[str, ...]:
         host=host.address.called,
         is_live=sys.stderr.isatty() and not is_in_actions(),
         is_in_actions=is_in_actions(),
+        has_summary=_summary_of(context) is not None,
         by=by,
         run=run,
     )

@@ -30,7 +30,9 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
     is_live: bool = False
     """Whether its person looks at a terminal."""
     is_in_actions: bool = False
-    """Whether what we say goes into the log of GitHub Actions, and our standard output into the job's summary."""
+    """Whether what we say goes into the log of GitHub Actions."""
+    has_summary: bool = False
+    """Whether our standard output goes into the summary of a job there."""
     by: _Plain = ""
     """Whom it works for, as it says."""
     run: _Plain = ""

@@ -27,6 +27,7 @@ class Verb(NamedTuple):
 VERBS: dict[str, Verb] = {
     "init": Verb("Begin", "Look at an app and write its bulletproof.toml"),
     "setup": Verb("Begin", "Bring this Bulletproof to a host, over SSH"),
+    "ci": Verb("Begin", "Write the workflows by which GitHub Actions tests, plans and deploys"),
     "demo": Verb("Begin", "Deploy a real app under load, break it in many ways, and show that nothing was lost"),
     "prove": Verb("Begin", "Kill deployments of this app anywhere, on hosts of their own, and show that it survives"),
     "deploy": Verb("Deploy", "Make a revision of the app live, without dropping a request"),

@@ -93,6 +93,10 @@ _FORMS: Mapping[str, _Form] = {
 }
 
 
+ERRANDS = frozenset(_FORMS)
+"""Verbs that a key may be allowed. None of them needs a terminal, which such a key does not get."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Errand:
     """What is to be done."""

@@ -76,6 +76,13 @@ def resolve(folder: Path, wish: str | None = None, *, worktree: bool = False) ->
     return _commit(folder, wish)
 
 
+def repository_of(folder: Path) -> Path:
+    """The top folder of the repository that the folder is in. Raises UsageError `no-repository`."""
+    if not _is_repository(folder.resolve()):
+        raise UsageError("no-repository", f"{folder} is not in a git repository", hint="git init")
+    return Path(_git_checked(folder, "rev-parse", "--show-toplevel").output.rstrip("\n"))
+
+
 def has_changes(folder: Path) -> bool:
     """Whether the folder has tracked or new files that differ from HEAD; False where there is no git."""
     folder = folder.resolve()
