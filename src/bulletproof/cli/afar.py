@@ -79,7 +79,8 @@ def hand_over(context: click.Context, host: SshHost, packing: Packing | None) ->
     try:
         with Interrupts(), (packing or as_typed)(context) as parcel, _output(context) as said:
             is_sent = True
-            argv = (*_engine(context, host), *_place(context, parcel))
+            has_summary = _summary_of(context) is not None
+            argv = (*engine_words(host, has_summary=has_summary), *_place(context, parcel))
             status = host.run(argv, given=parcel.given, said=said, in_terminal=parcel.in_terminal)
     except Interrupted:
         if is_sent and _BELONGS_TO_HOST in context.params:
@@ -200,7 +201,7 @@ def _output(context: click.Context) -> Iterator[IO[bytes] | None]:
         yield summary
 
 
-def _engine(context: click.Context, host: SshHost) -> tuple[str, ...]:
+def engine_words(host: SshHost, *, has_summary: bool = False) -> tuple[str, ...]:
     """The engine there, told who gives the order."""
     by, run = claims(os.environ, account())
     client = Client(
@@ -208,7 +209,7 @@ def _engine(context: click.Context, host: SshHost) -> tuple[str, ...]:
         host=host.address.called,
         is_live=sys.stderr.isatty() and not is_in_actions(),
         is_in_actions=is_in_actions(),
-        has_summary=_summary_of(context) is not None,
+        has_summary=has_summary,
         by=by,
         run=run,
     )

@@ -27,6 +27,7 @@ class Verb(NamedTuple):
 VERBS: dict[str, Verb] = {
     "init": Verb("Begin", "Look at an app and write its bulletproof.toml"),
     "setup": Verb("Begin", "Bring this Bulletproof to a host, over SSH"),
+    "dev": Verb("Begin", "Run the app here as it is configured, with its workers, while you work on it"),
     "ci": Verb("Begin", "Write the workflows by which GitHub Actions tests, plans and deploys"),
     "demo": Verb("Begin", "Deploy a real app under load, break it in many ways, and show that nothing was lost"),
     "prove": Verb("Begin", "Kill deployments of this app anywhere, on hosts of their own, and show that it survives"),
@@ -47,6 +48,7 @@ VERBS: dict[str, Verb] = {
     "stop": Verb("Operate", "Stop the app and keep it stopped"),
     "recover": Verb("Operate", "Finish or undo what a killed deployment left (the supervisor does it by itself)"),
     "keys": Verb("Operate", "Let others, such as GitHub Actions, in over SSH to do little"),
+    "handout": Verb("Operate", "A copy of the data, on standard output", is_hidden=True),
     "serve": Verb("Operate", "What a key of `keys add` is made to run", is_hidden=True),
     "destroy": Verb("Operate", "Remove the app from this host; its data is set aside, never deleted"),
 }

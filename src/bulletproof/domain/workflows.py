@@ -15,6 +15,7 @@ from dataclasses import dataclass
 FOLDER = ".github/workflows"
 KEY_SECRET = "BULLETPROOF_SSH_KEY"  # noqa: S105  a name
 HOSTS_SECRET = "BULLETPROOF_KNOWN_HOSTS"  # noqa: S105  a name
+_TOKEN = {"TOKEN": "${{ github.token }}"}
 _MARK = "# Written by `bulletproof ci github`, which writes it anew unless somebody has changed it: "
 _MARKED = re.compile(re.escape(_MARK) + r"([0-9a-f]{16})\n")
 
@@ -219,7 +220,7 @@ def _checkout(wishes: Wishes, *, is_whole: bool) -> str:
         git clean --quiet -ffdx
     """
     place = "working-directory: ${{ github.workspace }}\n" if wishes.folder else ""
-    return _step("Check out", script, more=place, TOKEN="${{ github.token }}")
+    return _step("Check out", script, more=place, **_TOKEN)
 
 
 def _install(wishes: Wishes) -> str:

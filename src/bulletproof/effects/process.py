@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
@@ -195,6 +195,32 @@ class Running:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(patience_seconds)
         _kill(self._child)
+
+
+class Streamed(Running):
+    """A program of whose output each line is read as it comes."""
+
+    def __init__(self, child: subprocess.Popen[bytes], output: IO[bytes]) -> None:
+        super().__init__(child)
+        self._output = output
+
+    def lines(self) -> Iterator[str]:
+        """Each line that it and what it started prints, without its end; ends when nobody can print any more."""
+        for line in self._output:
+            yield line.decode(errors="replace").rstrip("\r\n")
+        self._output.close()
+
+
+def stream(argv: Sequence[str], *, folder: Path, environment: Mapping[str, str]) -> Streamed:
+    """Start a program in a session of its own, with no input. Raises StepFailed when it cannot be started."""
+    reading, writing = os.pipe()
+    output = os.fdopen(reading, "rb")
+    try:
+        with os.fdopen(writing, "wb") as said, Path(os.devnull).open("rb") as nothing:
+            return Streamed(_started(tuple(argv), folder, environment, (nothing, said, said)), output)
+    except BaseException:
+        output.close()
+        raise
 
 
 def spawn(

@@ -44,7 +44,7 @@ def check_history(attempt: Attempt) -> str:
     if comes_after(releases.history(previous.release), new.revision):
         words = f"{new.revision[:7]} came before {live.revision[:7]} “{live.title}”, which is live"
         if not order.may_be_older:
-            raise Refused("older-than-live", words, hint="bulletproof rollback, or deploy again with --allow-older")
+            raise Refused("older-than-live", words, hint="bulletproof rollback  (or: bulletproof deploy --allow-older)")
         return f"older: {words}"
     is_beside = is_commit(live.revision) and live.revision != new.revision and new.history
     if is_beside and not comes_after(new.history, live.revision):
