@@ -172,10 +172,10 @@ def _place(context: click.Context, parcel: Parcel) -> tuple[str, ...]:
     if not app and not parcel.app:
         config = _config()
         app = config.name if config else find_project(Path.cwd()).config.name
-    return (*_root(context), *parcel.words[:names], *(("--app", app) if app else ()), *parcel.words[names:])
+    return (*root_words(context), *parcel.words[:names], *(("--app", app) if app else ()), *parcel.words[names:])
 
 
-def _root(context: click.Context) -> tuple[str, ...]:
+def root_words(context: click.Context) -> tuple[str, ...]:
     """The root on the host, which is typed; ours from the environment is none of its business."""
     typed = context.params.get("verb_root")
     top = context.find_root()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from bulletproof.cli.afar import engine_words
+from bulletproof.cli.afar import engine_words, root_words
 from bulletproof.domain.address import find_address
 from bulletproof.domain.settings import database_url
 from bulletproof.effects import durable
@@ -61,7 +61,7 @@ def dev_command(root: Path, *, port: int | None, is_copied: bool, wish: str | No
     entry = config.app.entry or find_entry(folder, config.app.server)
     settings = {**_settings(project, environment), **(_copied(project, root, wish) if is_copied else {})}
     chosen = port or next(port for port in range(_FIRST_PORT, _LAST_PORT) if may_listen(port))
-    tasks = tasks_of(config, entry, environment / "bin" / "python", chosen)
+    tasks = tasks_of(config, entry, environment, chosen)
     click.echo(f"{config.name} at {click.style(f'http://127.0.0.1:{chosen}', bold=True)}; Ctrl-C ends it", err=True)
     try:
         with Interrupts():
@@ -98,6 +98,7 @@ def _copied(project: Project, root: Path, wish: str | None) -> dict[str, str]:
         _fetch(project, wish, copy)
     elif (layout.data / config.database.file).exists():
         copy_database(layout.data / config.database.file, copy)
+        copy.chmod(0o600)
     else:
         raise UsageError("nothing-deployed", f"{config.name} has no data on this machine", hint="--host HOST")
     url = database_url(os.environ.get(config.database.setting), str(copy))
@@ -111,7 +112,7 @@ def _fetch(project: Project, wish: str, copy: Path) -> None:
     host = SshHost(find_address(wish, project.config.hosts))
     host.connect()
     with durable.new_file(copy, 0o600) as file, os.fdopen(os.dup(file), "wb") as said:
-        words = (*engine_words(host), "handout", "--app", project.config.name)
+        words = (*engine_words(host), *root_words(click.get_current_context()), "handout", "--app", project.config.name)
         status = host.run(words, said=said)
         if status != 0:
             raise Refused(

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from bulletproof.domain.command import graceful_signal, shell_argv
 from bulletproof.domain.config import AppConfig, Server
+from bulletproof.domain.web import without_control_socket
 from bulletproof.effects.process import Streamed, stream
+from bulletproof.effects.venv import versions
 
 WEB = "web"
 _LOOK_SECONDS = 0.1
@@ -28,9 +30,9 @@ class Task:
     stop_seconds: float = _LONGEST_STOP_SECONDS
 
 
-def tasks_of(config: AppConfig, entry: str, python: Path, port: int) -> tuple[Task, ...]:
+def tasks_of(config: AppConfig, entry: str, environment: Path, port: int) -> tuple[Task, ...]:
     """The web server, which loads changed code by itself, and one of each worker. Timers wait for a deployment."""
-    web = Task(name=WEB, argv=(str(python), *_server(config, entry, port)))
+    web = Task(name=WEB, argv=(str(environment / "bin" / "python"), *_server(config, entry, environment, port)))
     workers = (
         Task(
             name=name,
@@ -97,7 +99,7 @@ def _empty(
         return
 
 
-def _server(config: AppConfig, entry: str, port: int) -> tuple[str, ...]:
+def _server(config: AppConfig, entry: str, environment: Path, port: int) -> tuple[str, ...]:
     where = ("127.0.0.1", str(port))
     if config.app.server is Server.UVICORN:
         factory = ("--factory",) if entry.endswith("()") else ()
@@ -105,5 +107,6 @@ def _server(config: AppConfig, entry: str, port: int) -> tuple[str, ...]:
     threads = ("--worker-class=gthread", f"--threads={config.app.threads}") if config.app.threads > 1 else ()
     return (
         *("-m", "gunicorn", "--reload", "--workers=1", *threads, f"--bind={':'.join(where)}"),
+        *without_control_socket(versions(environment).get("gunicorn", "")),
         *("--access-logfile=-", f"--timeout={config.app.timeout_seconds:.0f}", entry),
     )
