@@ -35,13 +35,12 @@ def serve_command(root: Path, *, name: str, app: str, rights: str) -> None:
         return
     try:
         errand = read_errand(asked, read_rights(rights), app)
-        client = client_in(errand.client)
-        _note(root, "served", name, "", asked)
-        require_fit(client)
+        require_fit(client_in(errand.client))
     except BulletproofError as error:
         _note(root, "refused", name, error.message, asked)
         tell_error(error, as_json=b" --json" in asked)
         sys.exit(error.exit_code)
+    _note(root, "served", name, "", asked)
     _do(root, name, errand)
 
 

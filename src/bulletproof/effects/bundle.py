@@ -18,6 +18,7 @@ from bulletproof.domain.bundle import FORMAT, BundleManifest, altered, bomb, rea
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.source import Source
 from bulletproof.effects import tree
+from bulletproof.effects.scratch import room_for
 from bulletproof.effects.source import lay_source
 
 LARGEST_MANIFEST = 4 << 20
@@ -94,8 +95,9 @@ def unpack(bundle: IO[bytes], digest: str, scratch: Path) -> Unpacked:
         raise altered("it is another one than was announced")
     manifest = read_manifest(line, dt.datetime.now(dt.UTC))
     packed, plain, folder = scratch / "files.tar.gz", scratch / "files.tar", scratch / "source"
-    _receive(bundle, packed, manifest)
-    _decompress(packed, plain, manifest)
+    with room_for("the files of the bundle"):
+        _receive(bundle, packed, manifest)
+        _decompress(packed, plain, manifest)
     _require_revision(plain, manifest)
     count = tree.lay_archive(plain, folder, is_wanted=lambda _: True)
     if count != manifest.files:
