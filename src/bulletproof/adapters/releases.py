@@ -88,7 +88,7 @@ class BuiltReleases:
                 entry=config.app.entry or self.find_entry(beginning / "source", config.app.server),
             )
             _write(beginning, manifest)
-            (beginning / _HISTORY).write_text(source.history)
+            durable.write_file(beginning / _HISTORY, source.history)
             # Not synced: a release that a power cut finds unsealed is undone, whatever is in it.
             durable.rename(beginning, self._unsealed(release))
         return manifest

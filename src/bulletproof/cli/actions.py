@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import click
 
@@ -48,6 +51,16 @@ def summary_file() -> Path | None:
     return Path(name) if is_in_actions() and name else None
 
 
+@contextmanager
+def summary_output(file: Path | None) -> Iterator[IO[bytes] | None]:
+    """What takes the standard output of a verb on a host, whose summary it is; None for our own standard output."""
+    if file is None:
+        yield None
+        return
+    with file.open("ab") as summary:
+        yield summary
+
+
 def summarise(markdown: str) -> None:
     """Add to the summary of the job: by our standard output when that leads there on the client's machine."""
     text = markdown.rstrip()[:_LARGEST_SUMMARY] + "\n\n"
@@ -56,8 +69,8 @@ def summarise(markdown: str) -> None:
         if client.has_summary:
             click.echo(text, nl=False)
     elif (file := summary_file()) is not None:
-        with file.open("a", encoding="utf-8") as summary:
-            summary.write(text)
+        with file.open("ab") as summary:
+            summary.write(text.encode())
 
 
 def say(text: str) -> None:

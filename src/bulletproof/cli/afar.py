@@ -15,7 +15,7 @@ import click
 from click.core import ParameterSource
 
 from bulletproof import __version__
-from bulletproof.cli.actions import SUMMARISED, is_in_actions, summary_file
+from bulletproof.cli.actions import SUMMARISED, is_in_actions, summary_file, summary_output
 from bulletproof.cli.client import Client, as_word
 from bulletproof.cli.whence import account
 from bulletproof.domain.address import find_address
@@ -77,7 +77,7 @@ def hand_over(context: click.Context, host: SshHost, packing: Packing | None) ->
     _connect(host)
     is_sent = False
     try:
-        with Interrupts(), (packing or as_typed)(context) as parcel, _output(context) as said:
+        with Interrupts(), (packing or as_typed)(context) as parcel, summary_output(_summary_of(context)) as said:
             is_sent = True
             has_summary = _summary_of(context) is not None
             argv = (*engine_words(host, has_summary=has_summary), *_place(context, parcel))
@@ -188,17 +188,6 @@ def _summary_of(context: click.Context) -> Path | None:
     """Where the standard output of the verb goes when it is a summary, and no data for whoever called us."""
     is_data = context.info_name not in SUMMARISED or context.params.get("as_json")
     return None if is_data else summary_file()
-
-
-@contextmanager
-def _output(context: click.Context) -> Iterator[IO[bytes] | None]:
-    """What takes the verb's standard output, None for ours."""
-    file = _summary_of(context)
-    if file is None:
-        yield None
-        return
-    with file.open("ab") as summary:
-        yield summary
 
 
 def engine_words(host: SshHost, *, has_summary: bool = False) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from bulletproof.effects.dotenv import read_dotenv
 from bulletproof.effects.interrupts import Interrupted, Interrupts
 from bulletproof.effects.project import Project, find_project
 from bulletproof.effects.route import may_listen
+from bulletproof.effects.scratch import scratch_folder
 from bulletproof.effects.source_tree import find_entry
 from bulletproof.effects.sqlite_copy import copy_database
 from bulletproof.effects.ssh import SshHost
@@ -97,8 +98,9 @@ def _copied(project: Project, root: Path, wish: str | None) -> dict[str, str]:
     if wish:
         _fetch(project, wish, copy)
     elif (layout.data / config.database.file).exists():
-        copy_database(layout.data / config.database.file, copy)
-        copy.chmod(0o600)
+        with scratch_folder("bulletproof-dev-copy-") as scratch:
+            copy_database(layout.data / config.database.file, scratch / "copy.db")
+            durable.copy_file(scratch / "copy.db", copy, mode=0o600)
     else:
         raise UsageError("nothing-deployed", f"{config.name} has no data on this machine", hint="--host HOST")
     url = database_url(os.environ.get(config.database.setting), str(copy))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from bulletproof.effects.scratch import scratch_folder
 from bulletproof.effects.sqlite_copy import copy_database
 from bulletproof.errors import UsageError
 from bulletproof.wiring import config_of
+
+_CHUNK_BYTES = 1 << 20
 
 
 @click.command("handout", hidden=True)
@@ -30,5 +31,6 @@ def handout_command(root: Path, *, app: str) -> None:
     with scratch_folder(f"bulletproof-handout-{app}-") as scratch:
         copy_database(target.layout.data / config.database.file, scratch / "copy.db")
         with (scratch / "copy.db").open("rb") as copy:
-            shutil.copyfileobj(copy, sys.stdout.buffer)
+            while chunk := copy.read(_CHUNK_BYTES):
+                sys.stdout.buffer.write(chunk)
     sys.stdout.buffer.flush()

@@ -44,7 +44,7 @@ def make_environment(folder: Path, server: str, downloads: Path) -> Path:
         if server not in locked(lock):
             lock = add_server(uv, python, lock, server, scratch, dependencies=dependencies)
         file = scratch / "lock.txt"
-        file.write_text(lock)
+        durable.write_file(file, lock)
         try:
             uv.run_checked("venv", "--quiet", "--python", python.path, environment, folder=folder)
             there = ("--quiet", "--python", environment / "bin" / "python")

@@ -94,7 +94,7 @@ def test_an_old_job_that_is_run_again_does_not_go_backwards(app: FarApp, ci: Key
     assert "error: older-than-live" in refused.err
     assert f"nothing was changed; {serving} serves" in refused.err
     assert "--allow-older" in refused.err
-    assert "older-than-live" in planned.out
+    assert "older-than-live" in planned.err
     assert ci.here.status()["serving"] == serving
     assert "older: " in ci.deploy("v1", "--allow-older").note("preflight")
     assert "is not in its history" not in ci.deploy("v2").note("preflight")
