@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bulletproof.cli.actions import block, command, harmless, plain
@@ -112,6 +112,7 @@ def test_no_more_annotations_than_are_shown(summary: Path, capsys: pytest.Captur
 
 
 @given(st.text())
+@example("a ##[error]x\n\t::set-output name=x::y")
 def test_no_text_gives_a_command(text: str) -> None:
     """Neither at the beginning of a line, where blanks do not count, nor in the old form anywhere."""
     shown = harmless(text)
