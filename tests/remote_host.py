@@ -95,6 +95,11 @@ class RemoteHost:
                 process.kill()
         return len(found)
 
+    def may_run(self, key: str = "user_key") -> str:
+        """The account's entry for a key of ours: a login, whose home is the machine's."""
+        public = (self.folder / f"{key}.pub").read_text()
+        return f'command="{self.folder / "login"}" {public}'
+
     def forget_connections(self) -> None:
         """End the connection that our side keeps for a while."""
         for process in self._ours("ssh"):
@@ -169,7 +174,6 @@ def _lay(host: RemoteHost) -> None:
     (host.home / ".config").mkdir(parents=True)
     for name in ("host_key", "user_key", "other_key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(host.folder / name)], check=True)
-    shutil.copy(host.folder / "user_key.pub", host.folder / "authorized_keys")
     know(host, "host_key")
     # A login has the machine's own home, which no test may touch: so each command is given another one first. The
     # other variables are ours, since some of them lead to packages.
@@ -180,18 +184,25 @@ def _lay(host: RemoteHost) -> None:
     login.write_text(
         f"#!/bin/sh\ncd {shlex.quote(str(host.home))} || exit 1\n"
         f"printf '%s\\n' \"$SSH_ORIGINAL_COMMAND\" >>{shlex.quote(str(host.folder / 'commands.log'))}\n"
-        f'exec env -i {words} TERM="${{TERM:-dumb}}" /bin/sh -c "$SSH_ORIGINAL_COMMAND"\n'
+        f'exec env -i {words} TERM="${{TERM:-dumb}}" SSH_CONNECTION="$SSH_CONNECTION"'
+        f' /bin/sh -c "$SSH_ORIGINAL_COMMAND"\n'
     )
     login.chmod(0o755)
+    # Upon the key and not upon all sessions: another key of the account may have another command.
+    (host.folder / "authorized_keys").write_text(host.may_run())
     (host.folder / "sshd_config").write_text(
         f"Port {host.port}\nListenAddress 127.0.0.1\nHostKey {host.folder}/host_key\nPidFile none\nUsePAM no\n"
-        f"AuthorizedKeysFile {host.folder}/authorized_keys\nPasswordAuthentication no\nStrictModes no\n"
+        f"AuthorizedKeysFile {host.folder}/authorized_keys {host.home}/.ssh/authorized_keys\n"
+        f'SetEnv "HOME={host.home}"\n'
+        f"PasswordAuthentication no\nStrictModes no\n"
         f"PermitRootLogin yes\nSubsystem sftp /usr/lib/openssh/sftp-server\n"
-        f"ForceCommand {login}\nMaxStartups 50:30:100\nMaxSessions 50\n"
+        f"MaxStartups 50:30:100\nMaxSessions 50\n"
     )
     (host.folder / "ssh_config").write_text(
         f"Host far\n  HostName 127.0.0.1\n  Port {host.port}\n"
-        f"Host *\n  IdentityFile {host.folder}/user_key\n  IdentitiesOnly yes\n"
+        f"Host ci\n  HostName 127.0.0.1\n  Port {host.port}\n  IdentityFile {host.folder}/ci_key\n"
+        f"Host * !ci\n  IdentityFile {host.folder}/user_key\n"
+        f"Host *\n  IdentitiesOnly yes\n"
         f"  UserKnownHostsFile {host.known_hosts}\n  GlobalKnownHostsFile /dev/null\n"
     )
     programs = host.folder / "bin"

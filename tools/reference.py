@@ -38,7 +38,7 @@ def command_line() -> str:
     # With its own settings: click keeps the help option that was made first, by whoever asked.
     context = click.Context(bulletproof, info_name="bulletproof", **bulletproof.context_settings)
     parts = ["# Command line\n", _block(bulletproof.get_help(context))]
-    for name in VERBS:
+    for name in (name for name, verb in VERBS.items() if not verb.is_hidden):
         command = bulletproof.get_command(context, name)
         assert command is not None, name
         parts += [f"\n## bulletproof {name}\n", _help(command, name, context)]

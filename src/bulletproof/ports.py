@@ -71,6 +71,9 @@ class Releases(Protocol):
     def manifest(self, release: str) -> Manifest:
         """What the release is. Raises StepFailed when it is missing or not whole."""
 
+    def history(self, release: str) -> str:
+        """The commits that its own comes after, by `domain.history`; empty when nobody knows."""
+
     def existing(self) -> tuple[str, ...]:
         """The ids of all releases that are on disk and built."""
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import workshop
-from bulletproof.cli.render import _SILENT, _SILENT_WITHOUT_WORDS
+from bulletproof.cli.render import SILENT, SILENT_WITHOUT_WORDS
 from bulletproof.operations.pipelines import DEPLOY, FIRST
 from live_app import Done, LiveApp
 
@@ -56,7 +56,7 @@ def test_each_step_is_told_on_one_line_with_its_time(first: tuple[LiveApp, Done]
 
     assert begun == f"deploying {app.name} {release} “The first release”"
     assert [found.group(1) for line in steps if (found := _STEP.fullmatch(line))] == [
-        step.name for step in (*FIRST.before, *FIRST.after) if step.name not in _SILENT | _SILENT_WITHOUT_WORDS
+        step.name for step in (*FIRST.before, *FIRST.after) if step.name not in SILENT | SILENT_WITHOUT_WORDS
     ]
     assert re.fullmatch(rf"deployed {release} in \d+\.\d s, serving at {app.address}", ended)
     assert done.out == ""

@@ -19,6 +19,7 @@ class FakeReleases:
     fetched: dict[str, Manifest] = field(default_factory=dict)
     """Laid but not yet built."""
     built: dict[str, Manifest] = field(default_factory=dict)
+    histories: dict[str, str] = field(default_factory=dict)
     current: str = ""
     missing: frozenset[str] = frozenset()
     """Programs that no release has."""
@@ -39,6 +40,7 @@ class FakeReleases:
             entry=config.app.entry or "app:app",
         )
         self.fetched[release] = manifest
+        self.histories[release] = source.history
         return manifest
 
     def build(self, release: str, settings: Mapping[str, str] = NO_SETTINGS) -> Manifest:  # noqa: ARG002  the port's
@@ -53,6 +55,10 @@ class FakeReleases:
         )
         self.built[release] = made
         return made
+
+    def history(self, release: str) -> str:
+        """The commits that its own comes after."""
+        return self.histories.get(release, "")
 
     def discard(self, release: str) -> None:
         """Forget the release, fetched or built."""

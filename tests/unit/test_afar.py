@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bulletproof.cli.afar import words_of
-from bulletproof.cli.client import Client, require_fit, typed_there
+from bulletproof.cli.client import Client, as_word, require_fit, typed_there
 from bulletproof.cli.main import VERBS, bulletproof
 from bulletproof.domain.versions import fit
 from bulletproof.effects.ssh import _for_shell
@@ -84,7 +84,7 @@ def test_a_verb_takes_a_host_or_says_that_it_does_not(name: str) -> None:
     leaves = command.commands.values() if isinstance(command, click.Group) else [command]
     for leaf in leaves:
         takes = any("--to" in parameter.opts for parameter in leaf.params)
-        assert takes or name in {"init", "demo"}
+        assert takes or name in {"init", "demo", "serve", "handout", "ci", "dev"}
 
 
 def test_a_verb_of_this_machine_refuses_a_host() -> None:
@@ -130,6 +130,6 @@ def test_a_client_that_does_not_fit_is_told_what_helps(version: str, reference: 
 def test_hints_name_the_host_where_the_client_calls_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """What an engine says is typed on another machine."""
     assert typed_there("bulletproof status") == "bulletproof status"
-    monkeypatch.setenv("BULLETPROOF_CLIENT", '{"version": "0.1.0", "host": "prod"}')
+    monkeypatch.setenv("BULLETPROOF_CLIENT", as_word(Client(version="0.1.0", host="prod")))
     assert typed_there("correct that, then: bulletproof deploy") == "correct that, then: bulletproof --to prod deploy"
     assert typed_there(f"look at {Path('/x')}") == "look at /x"

@@ -8,7 +8,7 @@ import click
 import msgspec
 import pytest
 
-from bulletproof.cli.plan_text import as_json, in_words
+from bulletproof.cli.plan_text import as_json, in_markdown, in_words
 from bulletproof.domain.durability import Durability
 from bulletproof.domain.report import PackageChange, Report, Times, Way, package_changes
 from bulletproof.domain.schema import Change, Count
@@ -184,3 +184,23 @@ def test_what_a_power_cut_may_cost_has_a_section() -> None:
     facts = msgspec.json.decode(msgspec.json.encode(as_json("shop", plan)))
     assert facts["report"]["durability"]["sentence"] == found.sentence
     assert msgspec.convert(facts["report"], Report) == plan.report
+
+
+def test_a_summary_has_the_same_facts_as_lists() -> None:
+    """No table, which a small screen cuts off; what would be refused says why, what serves, and what to type."""
+    told = in_markdown("shop", PLAN)
+    error = StepFailed("migration-failed", "no such column: a|b", hint="bulletproof plan", context=("Traceback", "```"))
+    refused = in_markdown("shop", replace(PLAN, step="rehearse", error=error))
+
+    assert told.startswith("### ✅ shop: would deploy 5-abc1234: a migration, requests would wait about")
+    assert "**schema**\n\n- adds column chart.points INTEGER" in told
+    assert "**data**\n\n- chart: 1,200 → 1,202 rows\n- tag: no → 0 rows" in told
+    assert "**rollback**\n\n- to 4-def5678: code alone, rehearsed" in told
+    assert told.endswith("4-def5678 serves; a plan changes nothing")
+    assert "\n|" not in told
+    assert refused.startswith("### ❌ shop: would be refused at its step rehearse: migration-failed")
+    assert (
+        "**migration-failed**: no such column: a\\|b\n\n````text\nTraceback\n```\n````\n\nNext: `bulletproof plan`"
+        in refused
+    )
+    assert in_markdown("shop", replace(PLAN, report=replace(MIGRATION, changes=(LOSS,)))).startswith("### ⚠️ shop")

@@ -50,6 +50,7 @@ from bulletproof.ports import NO_SETTINGS, Manifest
 
 LOCK = "requirements.lock"
 _MANIFEST = "release.json"
+_HISTORY = "history"
 _HEADER = "# made from "
 _INPUTS = re.compile(rf"{_HEADER}([0-9a-f]{{64}})\n")
 """The first line of a release's lock: the digest of what it was made from."""
@@ -94,6 +95,7 @@ class BuiltReleases:
                 entry=config.app.entry or self.find_entry(beginning / "source", config.app.server),
             )
             _write(beginning, manifest)
+            durable.write_file(beginning / _HISTORY, source.history)
             # Not synced: a release that a power cut finds unsealed is undone, whatever is in it.
             durable.rename(beginning, self._unsealed(release))
         return manifest
@@ -139,6 +141,13 @@ class BuiltReleases:
         if not (self.layout.venv(release) / "bin" / "python").exists():
             raise _damaged(release, f"the Python {manifest.python} that it was built with is gone from this machine")
         return manifest
+
+    def history(self, release: str) -> str:
+        """The commits that its own comes after; empty when nobody knows, as for a release of an older Bulletproof."""
+        try:
+            return (self.layout.release(release) / _HISTORY).read_text()
+        except (OSError, UnicodeDecodeError):
+            return ""
 
     def existing(self) -> tuple[str, ...]:
         """The ids of all releases that are on disk and built, by their numbers."""

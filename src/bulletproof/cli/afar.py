@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -15,12 +15,16 @@ import click
 from click.core import ParameterSource
 
 from bulletproof import __version__
-from bulletproof.cli.client import VARIABLE
+from bulletproof.cli.actions import SUMMARISED, is_in_actions, summary_file, summary_output
+from bulletproof.cli.client import Client, as_word
+from bulletproof.cli.whence import account
 from bulletproof.domain.address import find_address
 from bulletproof.domain.config import AppConfig
+from bulletproof.domain.errand import CLIENT, ENGINE, ERRANDS
+from bulletproof.domain.origin import claims
 from bulletproof.effects.interrupts import Interrupted, Interrupts
 from bulletproof.effects.project import find_project
-from bulletproof.effects.ssh import ENGINE, SshHost
+from bulletproof.effects.ssh import SshHost
 from bulletproof.errors import Refused, Unwatched, UsageError
 
 TO = "bulletproof.to"
@@ -70,14 +74,14 @@ def hand_over(context: click.Context, host: SshHost, packing: Packing | None) ->
 
     Raises Refused in words when the host cannot be reached, or the connection breaks.
     """
-    host.connect()
+    _connect(host)
     is_sent = False
     try:
-        with Interrupts(), (packing or as_typed)(context) as parcel:
+        with Interrupts(), (packing or as_typed)(context) as parcel, summary_output(_summary_of(context)) as said:
             is_sent = True
-            status = host.run(
-                (*_engine(host), *_place(context, parcel)), given=parcel.given, in_terminal=parcel.in_terminal
-            )
+            has_summary = _summary_of(context) is not None
+            argv = (*engine_words(host, has_summary=has_summary), *_place(context, parcel))
+            status = host.run(argv, given=parcel.given, said=said, in_terminal=parcel.in_terminal)
     except Interrupted:
         if is_sent and _BELONGS_TO_HOST in context.params:
             _stopped_watching(host.address.called)
@@ -93,11 +97,21 @@ def hand_over(context: click.Context, host: SshHost, packing: Packing | None) ->
     sys.exit(status)
 
 
+def _connect(host: SshHost) -> None:
+    """Be connected. Raises Refused in words that tell that nothing was begun there."""
+    try:
+        host.connect()
+    except Refused as error:
+        words = f"{error.message}; nothing was begun there, and what serves is what served before"
+        raise Refused(error.reference, words, hint=error.hint, context=error.context) from error
+
+
 @contextmanager
 def as_typed(context: click.Context) -> Iterator[Parcel]:
-    """The verb with the words that were typed; in a terminal when we are in one and no deployment hangs on it."""
+    """The verb with the words that were typed; in a terminal when we are in one and it may talk with the person."""
     is_terminal = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
-    yield Parcel(words=words_of(context), in_terminal=is_terminal and _BELONGS_TO_HOST not in context.params)
+    is_talk = context.info_name not in ERRANDS and _BELONGS_TO_HOST not in context.params
+    yield Parcel(words=words_of(context), in_terminal=is_terminal and is_talk)
 
 
 def words_of(context: click.Context, *, without: Collection[str] = ()) -> tuple[str, ...]:
@@ -158,10 +172,10 @@ def _place(context: click.Context, parcel: Parcel) -> tuple[str, ...]:
     if not app and not parcel.app:
         config = _config()
         app = config.name if config else find_project(Path.cwd()).config.name
-    return (*_root(context), *parcel.words[:names], *(("--app", app) if app else ()), *parcel.words[names:])
+    return (*root_words(context), *parcel.words[:names], *(("--app", app) if app else ()), *parcel.words[names:])
 
 
-def _root(context: click.Context) -> tuple[str, ...]:
+def root_words(context: click.Context) -> tuple[str, ...]:
     """The root on the host, which is typed; ours from the environment is none of its business."""
     typed = context.params.get("verb_root")
     top = context.find_root()
@@ -170,10 +184,25 @@ def _root(context: click.Context) -> tuple[str, ...]:
     return ("--root", str(typed)) if typed else ()
 
 
-def _engine(host: SshHost) -> tuple[str, ...]:
+def _summary_of(context: click.Context) -> Path | None:
+    """Where the standard output of the verb goes when it is a summary, and no data for whoever called us."""
+    is_data = context.info_name not in SUMMARISED or context.params.get("as_json")
+    return None if is_data else summary_file()
+
+
+def engine_words(host: SshHost, *, has_summary: bool = False) -> tuple[str, ...]:
     """The engine there, told who gives the order."""
-    client = {"version": __version__, "host": host.address.called, "is_live": sys.stderr.isatty()}
-    return ("env", f"{VARIABLE}={json.dumps(client)}", ENGINE)
+    by, run = claims(os.environ, account())
+    client = Client(
+        version=__version__,
+        host=host.address.called,
+        is_live=sys.stderr.isatty() and not is_in_actions(),
+        is_in_actions=is_in_actions(),
+        has_summary=has_summary,
+        by=by,
+        run=run,
+    )
+    return ("env", f"{CLIENT}={as_word(client)}", ENGINE)
 
 
 def _config() -> AppConfig | None:

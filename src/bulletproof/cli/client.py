@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
+from typing import Annotated
 
 import click
 import msgspec
+from msgspec import Meta
 
 from bulletproof import __version__
+from bulletproof.domain.errand import CLIENT
 from bulletproof.domain.versions import fit, is_older
 from bulletproof.errors import UsageError
 
-VARIABLE = "BULLETPROOF_CLIENT"
-"""The environment variable that tells an engine of its client, as JSON."""
+_Plain = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)", max_length=300)]
 
 _COMMAND = re.compile(r"\bbulletproof (?=[a-z])")
 
@@ -21,11 +24,19 @@ _COMMAND = re.compile(r"\bbulletproof (?=[a-z])")
 class Client(msgspec.Struct, frozen=True, kw_only=True):
     """A command line on another machine."""
 
-    version: str
-    host: str
+    version: Annotated[str, Meta(pattern=r"^[0-9][0-9A-Za-z.+]{0,60}$(?!\n)")]
+    host: _Plain
     """How it calls this host."""
     is_live: bool = False
     """Whether its person looks at a terminal."""
+    is_in_actions: bool = False
+    """Whether what we say goes into the log of GitHub Actions."""
+    has_summary: bool = False
+    """Whether our standard output goes into the summary of a job there."""
+    by: _Plain = ""
+    """Whom it works for, as it says."""
+    run: _Plain = ""
+    """The address of the run that it is part of, as it says."""
 
 
 def our_client() -> Client | None:
@@ -33,12 +44,21 @@ def our_client() -> Client | None:
 
     Raises UsageError `client-odd` when what it says of itself cannot be understood.
     """
-    told = os.environ.get(VARIABLE)
-    if not told:
-        return None
+    told = os.environ.get(CLIENT)
+    return client_in(told) if told else None
+
+
+def as_word(client: Client) -> str:
+    """What a client says of itself, as a word in which no shell finds anything to change."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(client)).decode().rstrip("=")
+
+
+def client_in(word: str) -> Client:
+    """The client that a word of `as_word` tells of. Raises UsageError `client-odd`."""
     try:
+        told = base64.urlsafe_b64decode(word + "=" * (-len(word) % 4))
         return msgspec.json.decode(told, type=Client)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         raise UsageError("client-odd", f"the other machine's command line cannot be understood: {error}") from error
 
 

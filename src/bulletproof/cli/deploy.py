@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bulletproof.cli.deployments import Wish, carry_out, ordered, origin_options, source_options
+from bulletproof.cli.deployments import Wish, carry_out, older_option, ordered, origin_options, source_options
 from bulletproof.cli.parcels import packed_source
 from bulletproof.cli.target import detach_option, json_option, loss_option, sent_with, wait_option
 from bulletproof.operations.activate import activate
@@ -26,6 +26,7 @@ When anything goes wrong before the commit point, all of it is undone and what s
 @click.command("deploy", help=_HELP)
 @source_options
 @origin_options
+@older_option
 @loss_option
 @sent_with(packed_source)
 @detach_option
@@ -38,6 +39,7 @@ def deploy_command(
     revision: str | None,
     bundle: str | None,
     worktree: bool,
+    may_be_older: bool,
     may_lose_data: bool,
     database: Path | None,
     has_new_database: bool,
@@ -52,6 +54,7 @@ def deploy_command(
         revision=revision,
         bundle=bundle,
         worktree=worktree,
+        may_be_older=may_be_older,
         may_lose_data=may_lose_data,
         database=database,
         has_new_database=has_new_database,

@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import click
 
+from bulletproof.cli.actions import is_meant
 from bulletproof.cli.recording import Recording
 from bulletproof.cli.render import choose_renderer, exit_code_of
 from bulletproof.cli.target import Target, find_target, open_session
@@ -42,6 +43,16 @@ def source_options(function: F) -> F:
     )(function)
     function = click.option("--bundle", metavar="DIGEST", hidden=True)(function)
     return click.argument("revision", required=False)(function)
+
+
+def older_option(function: F) -> F:
+    """Leave to go backwards."""
+    return click.option(
+        "--allow-older",
+        "may_be_older",
+        is_flag=True,
+        help="Take a commit that what is live came after. A person who names REVISION means it; a CI job must say so.",
+    )(function)
 
 
 def origin_options(function: F) -> F:
@@ -76,6 +87,7 @@ class Wish:
     may_lose_data: bool
     database: Path | None
     has_new_database: bool
+    may_be_older: bool = False
     backup: str = ""
 
 
@@ -108,6 +120,7 @@ def _from_here(root: Path, verb_root: Path | None, app_name: str | None, wish: W
         click.secho("note: uncommitted changes are not deployed (--worktree would take them)", dim=True, err=True)
     dotenv = project.folder / ".env"
     settings = read_dotenv(dotenv) if dotenv.exists() else {}
+    wish = replace(wish, may_be_older=wish.may_be_older or is_meant(wish.revision))
     return target, _order(wish, source, project.config, settings)
 
 
@@ -118,6 +131,7 @@ def _order(wish: Wish, source: Source, config: AppConfig, first_settings: Mappin
         config=config,
         first_settings=first_settings,
         may_lose_data=wish.may_lose_data,
+        may_be_older=wish.may_be_older,
         database=wish.database.absolute() if wish.database else None,
         has_new_database=wish.has_new_database,
         backup=wish.backup,

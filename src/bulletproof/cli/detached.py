@@ -18,6 +18,7 @@ from bulletproof.effects import lock
 from bulletproof.effects.bundle import LARGEST_BUNDLE
 from bulletproof.effects.process import Running, detach
 from bulletproof.effects.reader import is_gone
+from bulletproof.effects.scratch import room_for
 from bulletproof.effects.transient import TransientUnit, begin_unit
 from bulletproof.errors import RecoveryNeeded
 
@@ -98,12 +99,13 @@ def _receive(given: IO[bytes]) -> None:
     if our_client() is None:
         return
     size = 0
-    while chunk := sys.stdin.buffer.read(_CHUNK_BYTES):
-        size += len(chunk)
-        if size > LARGEST_BUNDLE:
-            raise bomb(f"it has more than {LARGEST_BUNDLE >> 20} MiB")
-        given.write(chunk)
-    given.seek(0)
+    with room_for("what was sent"):
+        while chunk := sys.stdin.buffer.read(_CHUNK_BYTES):
+            size += len(chunk)
+            if size > LARGEST_BUNDLE:
+                raise bomb(f"it has more than {LARGEST_BUNDLE >> 20} MiB")
+            given.write(chunk)
+        given.seek(0)
 
 
 def _begin(given: IO[bytes], said: IO[bytes], errors: IO[bytes]) -> Running:

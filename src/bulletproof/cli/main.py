@@ -20,11 +20,15 @@ class Verb(NamedTuple):
     summary: str
     module: str = ""
     """Below bulletproof.cli; the verb's own name when empty."""
+    is_hidden: bool = False
+    """Whether no person ever types it."""
 
 
 VERBS: dict[str, Verb] = {
     "init": Verb("Begin", "Look at an app and write its bulletproof.toml"),
     "setup": Verb("Begin", "Bring this Bulletproof to a host, over SSH"),
+    "dev": Verb("Begin", "Run the app here as it is configured, with its workers, while you work on it"),
+    "ci": Verb("Begin", "Write the workflows by which GitHub Actions tests, plans and deploys"),
     "demo": Verb("Begin", "Deploy a real app under load, break it in many ways, and show that nothing was lost"),
     "prove": Verb("Begin", "Kill deployments of this app anywhere, on hosts of their own, and show that it survives"),
     "deploy": Verb("Deploy", "Make a revision of the app live, without dropping a request"),
@@ -46,6 +50,9 @@ VERBS: dict[str, Verb] = {
     "stop": Verb("Operate", "Stop the app and keep it stopped"),
     "maintenance": Verb("Operate", "Close the app to the public, who get a page instead, and open it again"),
     "recover": Verb("Operate", "Finish or undo what a killed deployment left (the supervisor does it by itself)"),
+    "keys": Verb("Operate", "Let others, such as GitHub Actions, in over SSH to do little"),
+    "handout": Verb("Operate", "A copy of the data, on standard output", is_hidden=True),
+    "serve": Verb("Operate", "What a key of `keys add` is made to run", is_hidden=True),
     "destroy": Verb("Operate", "Remove the app from this host; its data is set aside, never deleted"),
 }
 
@@ -63,7 +70,7 @@ class _Verbs(click.Group):
     """A group whose verbs are imported when they are used and listed by what they are for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
-        return list(VERBS)
+        return [name for name, verb in VERBS.items() if not verb.is_hidden]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         verb = VERBS.get(cmd_name)
@@ -81,7 +88,7 @@ class _Verbs(click.Group):
         if word not in VERBS and not word.startswith("-"):
             import difflib  # noqa: PLC0415  only for a typo
 
-            near = difflib.get_close_matches(word, VERBS, n=1)
+            near = difflib.get_close_matches(word, self.list_commands(ctx), n=1)
             meant = f" Did you mean {near[0]!r}?" if near else ""
             raise click.UsageError(f"No such command {word!r}.{meant}")
         return super().resolve_command(ctx, args)
@@ -91,7 +98,11 @@ class _Verbs(click.Group):
         for group in dict.fromkeys(verb.group for verb in VERBS.values()):
             with formatter.section(group):
                 formatter.write_dl(
-                    [(name.ljust(width), verb.summary) for name, verb in VERBS.items() if verb.group == group]
+                    [
+                        (name.ljust(width), verb.summary)
+                        for name, verb in VERBS.items()
+                        if verb.group == group and not verb.is_hidden
+                    ]
                 )
 
 

@@ -10,14 +10,18 @@ from pathlib import Path
 
 import click
 
+from bulletproof.cli.actions import is_meant
 from bulletproof.cli.afar import Parcel, host_of, in_memory, words_of
+from bulletproof.domain.keys import read_public
 from bulletproof.effects.bundle import pack
 from bulletproof.effects.dotenv import read_dotenv
 from bulletproof.effects.project import find_project
 from bulletproof.effects.scratch import scratch_folder
 from bulletproof.effects.source import has_changes, resolve
+from bulletproof.errors import UsageError
 from bulletproof.operations.change_settings import read_assignments
 
+_NO_APP = "-"
 _SOURCE = ("revision", "worktree")
 """Parameters that have their meaning where the source is, and not on the host."""
 
@@ -37,7 +41,14 @@ def packed_source(context: click.Context) -> Iterator[Parcel]:
     with scratch_folder(f"bulletproof-bundle-{project.config.name}-") as scratch:
         bundle = pack(source, project.config, settings, scratch, outside=(context.find_object(Path) or scratch,))
         with bundle.file.open("rb") as given:
-            yield Parcel(words=(*words_of(context, without=_SOURCE), "--bundle", bundle.digest), given=given)
+            words = (*words_of(context, without=_SOURCE), *_consent(context), "--bundle", bundle.digest)
+            yield Parcel(words=words, given=given)
+
+
+def _consent(context: click.Context) -> tuple[str, ...]:
+    """What naming a revision says, where a person did."""
+    chosen = context.params
+    return ("--allow-older",) if is_meant(chosen["revision"]) and not chosen["may_be_older"] else ()
 
 
 @contextmanager
@@ -46,6 +57,33 @@ def values_by_stdin(context: click.Context) -> Iterator[Parcel]:
     values = read_assignments(context.params["assignments"], sys.stdin)
     with in_memory(json.dumps(values).encode()) as given:
         yield Parcel(words=(*words_of(context, without=("assignments",)), "--from-stdin"), given=given)
+
+
+@contextmanager
+def nameless(context: click.Context) -> Iterator[Parcel]:
+    """A verb that is about no app."""
+    yield Parcel(words=words_of(context), app=_NO_APP)
+
+
+@contextmanager
+def public_key(context: click.Context) -> Iterator[Parcel]:
+    """The public key that is in a file here, or is typed or piped in; never a private one."""
+    words = words_of(context, without=("file",))
+    if context.params["is_new"]:
+        yield Parcel(words=words)
+        return
+    key = read_public(read_key_file(context.params["file"]))
+    with in_memory(f"{key.kind} {key.blob}\n".encode()) as given:
+        names = len(context.command_path.split()) - 1
+        yield Parcel(words=(*words[:names], "--key", "-", *words[names:]), given=given)
+
+
+def read_key_file(file: str) -> str:
+    """What is in the file of a key, `-` for standard input. Raises UsageError `key-not-readable`."""
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).expanduser().read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError("key-not-readable", f"{file} cannot be read: {error}") from error
 
 
 @contextmanager

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import click
 
-from bulletproof.cli.deployments import Wish, ordered, origin_options, source_options
+from bulletproof.cli.actions import harmless, is_read_in_actions, summarise
+from bulletproof.cli.deployments import Wish, older_option, ordered, origin_options, source_options
 from bulletproof.cli.parcels import packed_source
 from bulletproof.cli.plan_text import as_json as plan_as_json
-from bulletproof.cli.plan_text import in_words
+from bulletproof.cli.plan_text import in_markdown, in_words
 from bulletproof.cli.target import Target, json_option, loss_option, sent_with
 from bulletproof.cli.words import show_error
 from bulletproof.domain.layout import PlannedLayout, runtime_folder
@@ -43,6 +44,7 @@ Exit status: 0 when it would be deployed, 1 when it would be refused, 5 while an
 @click.command("plan", help=_HELP)
 @source_options
 @origin_options
+@older_option
 @loss_option
 @sent_with(packed_source)
 @json_option
@@ -53,6 +55,7 @@ def plan_command(
     revision: str | None,
     bundle: str | None,
     worktree: bool,
+    may_be_older: bool,
     may_lose_data: bool,
     database: Path | None,
     has_new_database: bool,
@@ -66,6 +69,7 @@ def plan_command(
         revision=revision,
         bundle=bundle,
         worktree=worktree,
+        may_be_older=may_be_older,
         may_lose_data=may_lose_data,
         database=database,
         has_new_database=has_new_database,
@@ -85,9 +89,12 @@ def plan_command(
     if as_json:
         click.echo(json.dumps(plan_as_json(target.app, plan)))
     else:
-        click.echo(in_words(plan))
+        is_log = is_read_in_actions()
+        click.echo(harmless(in_words(plan)) if is_log else in_words(plan), err=is_log)
+        summarise(in_markdown(target.app, plan))
         if plan.error is not None:
-            show_error(plan.error)
+            serves = f"{plan.serving} serves; " if plan.serving else ""
+            show_error(plan.error, after=f"{serves}a plan changes nothing")
     sys.exit(plan.error.exit_code if plan.error else 0)
 
 

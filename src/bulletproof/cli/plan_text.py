@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 import click
 import msgspec
 
+from bulletproof.cli.actions import block, code, plain
+from bulletproof.cli.client import typed_there
 from bulletproof.cli.render import error_as_json
 from bulletproof.cli.wording import size
 from bulletproof.domain.report import Report, Way
@@ -23,8 +25,28 @@ _LOST = "lost"
 
 def in_words(plan: Plan) -> str:
     """The headline, and a section for each thing to know."""
+    lines = [line for label, words in _sections(plan) for line in _section(label, words)]
+    return "\n".join((*_headline(plan), *lines))
+
+
+def in_markdown(app: str, plan: Plan) -> str:
+    """The same for the summary of a job, which may be read on a small screen."""
+    mark = "❌" if plan.error else "⚠️" if plan.report.losses else "✅"
+    lines = [f"### {mark} {plain(app)}: {plain(_verdict(plan))}"]
+    if plan.error is not None:
+        lines += [f"**{plain(plan.error.reference)}**: {plain(plan.error.message)}"]
+        lines += [block(plan.error.context)] if plan.error.context else []
+        lines += [f"Next: {code(typed_there(plan.error.hint))}"] if plan.error.hint else []
+    for label, words in _sections(plan):
+        if words:
+            lines.append("\n".join((f"**{label}**", "", *(f"- {plain(text)}" for text in words))))
+    serving = f"{plan.serving} serves; " if plan.serving else ""
+    return "\n\n".join((*lines, plain(f"{serving}a plan changes nothing")))
+
+
+def _sections(plan: Plan) -> tuple[tuple[str, list[str]], ...]:
     report = plan.report
-    sections = (
+    return (
         ("release", _release(plan)),
         ("settings", _settings(report)),
         ("packages", _packages(report)),
@@ -39,8 +61,6 @@ def in_words(plan: Plan) -> str:
         ("rollback", _rollback(report)),
         ("rehearsed", _rehearsed(report)),
     )
-    lines = [line for label, words in sections for line in _section(label, words)]
-    return "\n".join((*_headline(plan), *lines))
 
 
 def as_json(app: str, plan: Plan) -> dict[str, object]:
@@ -63,13 +83,15 @@ def as_json(app: str, plan: Plan) -> dict[str, object]:
 
 
 def _headline(plan: Plan) -> Iterator[str]:
-    if plan.error is not None:
-        words, colour = f"would be refused at its step {plan.step}: {plan.error.reference}", "red"
-    else:
-        words = f"would deploy {plan.report.release}: {', '.join(_consequences(plan))}"
-        colour = "yellow" if plan.report.losses else "green"
-    for line in textwrap.wrap(words, _WIDTH, subsequent_indent="  "):
+    colour = "red" if plan.error else "yellow" if plan.report.losses else "green"
+    for line in textwrap.wrap(_verdict(plan), _WIDTH, subsequent_indent="  "):
         yield click.style(line, fg=colour, bold=True)
+
+
+def _verdict(plan: Plan) -> str:
+    if plan.error is not None:
+        return f"would be refused at its step {plan.step}: {plan.error.reference}"
+    return f"would deploy {plan.report.release}: {', '.join(_consequences(plan))}"
 
 
 def _consequences(plan: Plan) -> Iterator[str]:

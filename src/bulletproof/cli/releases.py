@@ -10,6 +10,7 @@ import click
 from bulletproof.cli.target import find_target, host_options, json_option
 from bulletproof.cli.wording import moment
 from bulletproof.domain.deployment import Live
+from bulletproof.domain.origin import Origin
 from bulletproof.engine.journal import Entry
 
 _SHOWN = 20
@@ -45,9 +46,11 @@ def _line(entry: Entry, live: Live | None, width: int) -> str:
     outcome = str(entry.outcome or "not ended")
     colour = {"deployed": "green", "undone": "yellow", "refused": "yellow"}.get(outcome, "red")
     why = entry.message if outcome != "deployed" else entry.title
+    who = f"  by {entry.origin.short}" if entry.origin and (entry.origin.key or entry.origin.address) else ""
     return (
         f"{mark} {deployment.number:>4}  {deployment.release.ljust(width)}  {moment(deployment.started_at)}"
         f"  {deployment.kind.ljust(8)}  {click.style(outcome.ljust(9), fg=colour)} {why}"
+        f"{click.style(who, dim=True)}"
     ).rstrip()
 
 
@@ -64,5 +67,16 @@ def _as_json(entry: Entry, live: Live | None) -> dict[str, object]:
         "started_at": deployment.started_at,
         "ended_at": entry.ended_at or None,
         "started_by": entry.started_by,
+        "known": _known(entry.origin),
+        "claimed": {"by": entry.origin.claimed_by or None, "run": entry.origin.claimed_run or None}
+        if entry.origin
+        else None,
         "live": bool(live and live.number == deployment.number),
     }
+
+
+def _known(origin: Origin | None) -> dict[str, str | None] | None:
+    """What this host itself knows of whom a deployment comes from; None in an older entry."""
+    if origin is None:
+        return None
+    return {"account": origin.account, "key": origin.key or None, "address": origin.address or None}

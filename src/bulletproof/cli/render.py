@@ -10,6 +10,7 @@ from typing import Protocol
 
 import click
 
+from bulletproof.cli.actions import is_read_in_actions
 from bulletproof.cli.client import our_client, typed_there
 from bulletproof.cli.words import show_error
 from bulletproof.domain.deployment import Kind, Live, Outcome
@@ -18,7 +19,7 @@ from bulletproof.engine.journal import Entry
 from bulletproof.errors import BulletproofError, NeedsPerson, Refused, Undone, Unwatched, UsageError
 from bulletproof.operations.activate import Result, words_of
 
-_DOING = {
+DOING = {
     Kind.DEPLOY: "deploying",
     Kind.ROLLBACK: "rolling back to",
     Kind.RESTART: "restarting",
@@ -28,7 +29,7 @@ _DOING = {
     Kind.STOP: "stopping",
     Kind.DESTROY: "removing",
 }
-_DONE = {
+DONE = {
     Kind.DEPLOY: "deployed",
     Kind.ROLLBACK: "rolled back to",
     Kind.RESTART: "restarted",
@@ -38,7 +39,7 @@ _DONE = {
     Kind.STOP: "stopped",
     Kind.DESTROY: "removed",
 }
-_AGAIN = {
+AGAIN = {
     Kind.DEPLOY: "deploy",
     Kind.ROLLBACK: "rollback",
     Kind.RESTART: "restart",
@@ -62,9 +63,9 @@ EXIT_CODES = {
     Outcome.FAILED: NeedsPerson.exit_code,
 }
 _NAME_WIDTH = 12
-_SILENT = {"adopt", "vacant"}
+SILENT = {"adopt", "vacant"}
 """Steps that no person needs to read of when they went well."""
-_SILENT_WITHOUT_WORDS = {"pause", "workers", "replica", "backups", "keep", "folders"}
+SILENT_WITHOUT_WORDS = {"pause", "workers", "replica", "backups", "keep", "folders"}
 """Steps that do nothing in most apps, which have neither workers nor timers."""
 
 
@@ -104,7 +105,7 @@ class Lines:
         title = f" “{entry.title}”" if entry.title else ""
         serves = f" ({deployment.previous.release} is live)" if deployment.previous else ""
         what = deployment.release or "everything"
-        click.echo(f"{_DOING[self._kind]} {self._app} {click.style(what, bold=True)}{title}{serves}", err=True)
+        click.echo(f"{DOING[self._kind]} {self._app} {click.style(what, bold=True)}{title}{serves}", err=True)
 
     def taken_up(self, entry: Entry) -> None:
         """Say which deployment a crash left, and whether it is finished or undone."""
@@ -120,7 +121,7 @@ class Lines:
                     click.secho(f"  {step.ljust(_NAME_WIDTH)}  …", dim=True, err=True, nl=False)
             case StepDone(step=step, seconds=seconds, note=note):
                 self._replace_line()
-                if step not in _SILENT and (note or step not in _SILENT_WITHOUT_WORDS):
+                if step not in SILENT and (note or step not in SILENT_WITHOUT_WORDS):
                     self._step(step, seconds, note)
             case StepFailed(step=step, seconds=seconds):
                 self._replace_line()
@@ -141,19 +142,19 @@ class Lines:
             return
         if result.outcome is Outcome.DEPLOYED:
             where = f", serving at {click.style(address, bold=True)}" if result.serving else ""
-            click.secho(f"{_DONE[self._kind]} {result.release or self._app}", fg="green", nl=False, err=True)
+            click.secho(f"{DONE[self._kind]} {result.release or self._app}", fg="green", nl=False, err=True)
             click.echo(f" in {result.seconds:.1f} s{where}", err=True)
             return
         after = {
             Outcome.UNDONE: "everything was undone; ",
             Outcome.REFUSED: "nothing was changed; ",
         }.get(result.outcome, "")
-        show_error(_error_of(result, self._kind), after=after + _serves(result.serving, address))
+        show_error(error_of(result, self._kind), after=after + serves(result.serving, address))
 
     def failed(self, error: BulletproofError, serving: Live | None) -> None:
         """Show the error."""
         self._replace_line()
-        show_error(error, after=_serves(serving, "") if serving else "")
+        show_error(error, after=serves(serving, "") if serving else "")
 
     def _step(self, name: str, seconds: float, note: str) -> None:
         first, *more = note.splitlines() or [""]
@@ -202,7 +203,7 @@ class JsonEvents:
             result.outcome,
             result.release,
             result.serving,
-            _error_of(result, self._kind) if result.cause else None,
+            error_of(result, self._kind) if result.cause else None,
             address,
             result.troubles,
             result.seconds,
@@ -245,20 +246,27 @@ def exit_code_of(result: Result) -> int:
 
 def choose_renderer(app: str, *, as_json: bool) -> Renderer:
     """The renderer for where the output goes."""
+    if as_json:
+        return JsonEvents(app)
+    if is_read_in_actions():
+        from bulletproof.cli.render_actions import ActionsLog  # noqa: PLC0415  it needs what is here
+
+        return ActionsLog(app)
     client = our_client()
-    return JsonEvents(app) if as_json else Lines(app, is_live=sys.stderr.isatty() or bool(client and client.is_live))
+    return Lines(app, is_live=sys.stderr.isatty() or bool(client and client.is_live))
 
 
-def _serves(serving: Live | None, address: str) -> str:
+def serves(serving: Live | None, address: str) -> str:
+    """What serves now, in words."""
     if serving is None:
         return "nothing serves"
     return f"{serving.release} serves" + (f" at {address}" if address else "")
 
 
-def _error_of(result: Result, kind: Kind) -> BulletproofError:
+def error_of(result: Result, kind: Kind) -> BulletproofError:
     """Why it failed; what nobody has a better hint for is tried again once it is corrected."""
     error = words_of(result.cause)
-    error.hint = error.hint or f"correct that, then: bulletproof {_AGAIN[kind]}"
+    error.hint = error.hint or f"correct that, then: bulletproof {AGAIN[kind]}"
     return error
 
 

@@ -10,10 +10,11 @@ import click
 from bulletproof.cli.afar import host_of
 from bulletproof.cli.client import our_client
 from bulletproof.cli.target import to_option
+from bulletproof.domain.errand import ENGINE
 from bulletproof.effects.here import HereHost
 from bulletproof.effects.interrupts import Interrupts
 from bulletproof.effects.project import find_project
-from bulletproof.effects.ssh import ENGINE, SshHost
+from bulletproof.effects.ssh import SshHost
 from bulletproof.errors import UsageError
 from bulletproof.operations.engines import Change, Seen, engine_for, look, ship
 from bulletproof.operations.server import Lack, changes

@@ -128,6 +128,7 @@ def _deployments(found: Status, backups: tuple[Backup | Damaged, ...]) -> list[s
             f"  last        deployment {found.last.deployment.number}"
             f" ({found.last.deployment.kind} {found.last.deployment.release}): {how}"
         )
+        lines.append(f"              by {found.last.started_by}")
     if backups and (words := _backups(backups)):
         lines.append(f"  backup      {words}")
     if found.holder is not None:
@@ -172,6 +173,7 @@ def _as_json(found: Status) -> dict[str, object]:
             for name, states in found.background.items()
         },
         "last_outcome": found.last.outcome if found.last else None,
+        "last_by": found.last.started_by if found.last else None,
         "unfinished": found.unfinished.deployment.number if found.unfinished else None,
         "lock": found.holder.in_words() if found.holder else None,
     }

@@ -16,6 +16,7 @@ import click
 from bulletproof.cli.afar import Packing, hand_over, host_of, remember_host
 from bulletproof.cli.detached import detach_and_watch, is_to_be_detached
 from bulletproof.cli.render import Renderer
+from bulletproof.cli.whence import our_origin
 from bulletproof.domain import toml
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.events import Event, StepStarted
@@ -45,13 +46,22 @@ def sent_with(packing: Packing | None) -> Callable[[F], F]:
     """The same for a verb of which the host needs more than the words: what `packing` makes."""
 
     def decorate(function: F) -> F:
+        return handed(packing)(_place_options(function))
+
+    return decorate
+
+
+def handed(packing: Packing | None) -> Callable[[F], F]:
+    """For a verb that is about a host and no app of it: with `--to` its words are handed there."""
+
+    def decorate(function: F) -> F:
         @functools.wraps(function)
         def here_or_there(*args: object, **kwargs: object) -> object:
             context = click.get_current_context()
             host = host_of(context)
             return function(*args, **kwargs) if host is None else hand_over(context, host, packing)
 
-        return to_option(_place_options(cast("F", here_or_there)))
+        return to_option(cast("F", here_or_there))
 
     return decorate
 
@@ -186,6 +196,7 @@ def open_session(target: Target, verb: str, renderer: Renderer, *, wait_seconds:
     """
     layout = target.layout
     durable.make_folder(layout.state, mode=0o700)
+    origin = our_origin()
     with Interrupts() as interrupts:
         held = _lock(layout, lock.Holder.of_this_process(verb, step="begin"), wait_seconds)
         journal = Journal.open(layout.journal)
@@ -223,7 +234,8 @@ def open_session(target: Target, verb: str, renderer: Renderer, *, wait_seconds:
                 ),
                 begun=begun,
                 taken_up=taken_up,
-                started_by=f"{lock.user_name()}@{os.uname().nodename}",
+                started_by=origin.words,
+                origin=origin,
             )
         finally:
             interrupts.shield()

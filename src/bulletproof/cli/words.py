@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from bulletproof.cli.actions import command, harmless, is_read_in_actions, say
 from bulletproof.cli.client import typed_there
 from bulletproof.errors import BulletproofError
 
@@ -19,12 +20,15 @@ def tell_error(error: BulletproofError, *, as_json: bool) -> None:
 
 
 def show_error(error: BulletproofError, *, after: str = "") -> None:
-    """Print an error on stderr; `after` says what serves now."""
+    """Print an error on stderr; `after` says what serves now. In GitHub Actions it is an annotation besides."""
     click.secho(f"error: {error.reference}", fg="red", bold=True, err=True)
-    click.echo(f"  {error.message}", err=True)
+    say(f"  {error.message}")
     for line in error.context:
-        click.secho(f"  | {line}", dim=True, err=True)
+        click.secho(f"  | {harmless(line)}", dim=True, err=True)
     if after:
-        click.echo(f"  {after}", err=True)
+        say(f"  {after}")
+    if is_read_in_actions():
+        words = "\n".join(filter(None, (error.message, after)))
+        click.echo(command("error", words, title=error.reference), err=True)
     if error.hint:
         click.echo(f"{click.style('hint:', fg='cyan')} {typed_there(error.hint)}", err=True)

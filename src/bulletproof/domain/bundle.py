@@ -36,6 +36,8 @@ class BundleManifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
     """Of the bytes that follow."""
     config: AppConfig
+    history: Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/=]*$(?!\n)", max_length=200_000)] = ""
+    """The commits that it comes after, by `domain.history`."""
     settings: dict[str, str]
     """For a first deployment: the project's .env."""
 

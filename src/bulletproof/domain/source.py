@@ -15,6 +15,8 @@ class Source:
     """A full commit id, or `worktree` (tracked and untracked files as they are), or `files` (a folder without git)."""
     title: str = ""
     """The commit's subject."""
+    history: str = ""
+    """The commits that it comes after, by `domain.history`; empty when that is not known."""
     is_laid: bool = False
     """Whether the folder holds exactly what is to be deployed, as a bundle does, and no history."""
 

@@ -69,8 +69,13 @@ def database_setting(settings: Mapping[str, str], layout: Layout, config: AppCon
     return {setting: url} if url else {}
 
 
-def _gunicorn(layout: Layout, number: int, config: AppConfig, entry: str, version: str) -> tuple[str, ...]:
+def without_control_socket(version: str) -> tuple[str, ...]:
+    """What keeps a gunicorn of that version from opening one."""
     known = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    return ("--no-control-socket",) if known >= _CONTROL_SOCKET_SINCE else ()
+
+
+def _gunicorn(layout: Layout, number: int, config: AppConfig, entry: str, version: str) -> tuple[str, ...]:
     return (
         "-m",
         "gunicorn",
@@ -82,7 +87,7 @@ def _gunicorn(layout: Layout, number: int, config: AppConfig, entry: str, versio
         # Only the proxy reaches the socket, so its word on address, scheme and host is taken.
         "--forwarded-allow-ips=*",
         "--worker-tmp-dir=/dev/shm",
-        *(("--no-control-socket",) if known >= _CONTROL_SOCKET_SINCE else ()),
+        *without_control_socket(version),
         entry,
     )
 

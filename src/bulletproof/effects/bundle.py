@@ -18,6 +18,7 @@ from bulletproof.domain.bundle import FORMAT, BundleManifest, altered, bomb, rea
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.source import Source
 from bulletproof.effects import tree
+from bulletproof.effects.scratch import room_for
 from bulletproof.effects.source import lay_source
 
 LARGEST_MANIFEST = 4 << 20
@@ -70,6 +71,7 @@ def pack(
         unpacked=unpacked,
         sha256=_sha256(archive),
         config=msgspec.structs.replace(config, hosts={}),  # which hosts there are is none of a host's business
+        history=source.history,
         settings=dict(settings),
     )
     line = msgspec.json.encode(manifest) + b"\n"
@@ -93,13 +95,16 @@ def unpack(bundle: IO[bytes], digest: str, scratch: Path) -> Unpacked:
         raise altered("it is another one than was announced")
     manifest = read_manifest(line, dt.datetime.now(dt.UTC))
     packed, plain, folder = scratch / "files.tar.gz", scratch / "files.tar", scratch / "source"
-    _receive(bundle, packed, manifest)
-    _decompress(packed, plain, manifest)
+    with room_for("the files of the bundle"):
+        _receive(bundle, packed, manifest)
+        _decompress(packed, plain, manifest)
     _require_revision(plain, manifest)
     count = tree.lay_archive(plain, folder, is_wanted=lambda _: True)
     if count != manifest.files:
         raise altered(f"it has {count} files, and says {manifest.files}")
-    source = Source(folder=folder, revision=manifest.revision, title=manifest.title, is_laid=True)
+    source = Source(
+        folder=folder, revision=manifest.revision, title=manifest.title, history=manifest.history, is_laid=True
+    )
     return Unpacked(source=source, config=manifest.config, settings=manifest.settings)
 
 

@@ -8,10 +8,10 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from bulletproof.errors import StepFailed
 
@@ -162,6 +162,11 @@ def detach(argv: Sequence[str], *, given: IO[bytes], said: IO[bytes], errors: IO
     return Running(subprocess.Popen(argv, stdin=given, stdout=said, stderr=errors, start_new_session=True))
 
 
+def become(argv: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+    """Let another program take the place of this one, with our input and output; no shell looks at its words."""
+    os.execve(argv[0], list(argv), dict(environment))  # noqa: S606
+
+
 class Running:
     """A program that was started and is watched; ended with everything in its session."""
 
@@ -190,6 +195,32 @@ class Running:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(patience_seconds)
         _kill(self._child)
+
+
+class Streamed(Running):
+    """A program of whose output each line is read as it comes."""
+
+    def __init__(self, child: subprocess.Popen[bytes], output: IO[bytes]) -> None:
+        super().__init__(child)
+        self._output = output
+
+    def lines(self) -> Iterator[str]:
+        """Each line that it and what it started prints, without its end; ends when nobody can print any more."""
+        for line in self._output:
+            yield line.decode(errors="replace").rstrip("\r\n")
+        self._output.close()
+
+
+def stream(argv: Sequence[str], *, folder: Path, environment: Mapping[str, str]) -> Streamed:
+    """Start a program in a session of its own, with no input. Raises StepFailed when it cannot be started."""
+    reading, writing = os.pipe()
+    output = os.fdopen(reading, "rb")
+    try:
+        with os.fdopen(writing, "wb") as said, Path(os.devnull).open("rb") as nothing:
+            return Streamed(_started(tuple(argv), folder, environment, (nothing, said, said)), output)
+    except BaseException:
+        output.close()
+        raise
 
 
 def spawn(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import tempfile
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bulletproof.effects import durable
-from bulletproof.errors import StepFailed
+from bulletproof.errors import Refused, StepFailed
 
 _ON_DISK = "/var/tmp"  # noqa: S108  the folder made in it is private; /tmp often lies in memory, where no database fits
 
@@ -72,3 +73,15 @@ def _is_left(folder: Path) -> bool:
         return False
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def room_for(what: str) -> Iterator[None]:
+    """While something that was sent is kept on disk. Raises Refused `disk-full`, which tells that nothing was begun."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        words = f"the disk is full: {what} could not be kept; nothing was begun, and what serves is what served before"
+        raise Refused("disk-full", words, hint="df -h") from error

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
+from bulletproof.domain.history import LONGEST, packed
 from bulletproof.domain.source import Source
 from bulletproof.effects import durable, tree
 from bulletproof.effects.process import Completed, last_lines, run
@@ -73,6 +74,13 @@ def resolve(folder: Path, wish: str | None = None, *, worktree: bool = False) ->
     if worktree:
         return Source(folder=folder, revision="worktree")
     return _commit(folder, wish)
+
+
+def repository_of(folder: Path) -> Path:
+    """The top folder of the repository that the folder is in. Raises UsageError `no-repository`."""
+    if not _is_repository(folder.resolve()):
+        raise UsageError("no-repository", f"{folder} is not in a git repository", hint="git init")
+    return Path(_git_checked(folder, "rev-parse", "--show-toplevel").output.rstrip("\n"))
 
 
 def has_changes(folder: Path) -> bool:
@@ -144,7 +152,14 @@ def _commit(folder: Path, wish: str | None) -> Source:
             hint="git add the folder and commit it, or: bulletproof deploy --worktree",
         )
     title = _git_checked(folder, "log", "-1", "--no-show-signature", "--format=%s", commit, "--").output.strip()
-    return Source(folder=folder, revision=commit, title="".join(filter(str.isprintable, title)))
+    plain = "".join(filter(str.isprintable, title))
+    return Source(folder=folder, revision=commit, title=plain, history=_history(folder, commit))
+
+
+def _history(folder: Path, commit: str) -> str:
+    """The commits that this one comes after; in a shallow clone those that are there."""
+    listed = _git_checked(folder, "rev-list", f"--max-count={LONGEST}", commit, "--").output.split()
+    return packed(one for one in listed if one != commit)
 
 
 def _unknown(wish: str | None, asked: Completed) -> UsageError:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import IO
 
 from bulletproof.domain.address import Address
+from bulletproof.domain.errand import ENGINE, ENGINE_HOME
 from bulletproof.effects import durable
 from bulletproof.effects.process import NOTHING, Completed, attend, last_lines
 from bulletproof.errors import Refused
 
-ENGINE_HOME = ".local/share/bulletproof/engine"
-"""Where a host has its engines, from the home folder, in which sshd begins."""
-ENGINE = f"{ENGINE_HOME}/current/bin/bulletproof"
+CONFIG_VARIABLE = "BULLETPROOF_SSH_CONFIG"
+"""The environment variable that names another configuration for ssh than the person's, such as that of a CI job."""
 
 _LOST = 255
 """ssh's own failures (ssh(1), EXIT STATUS); and what `run` gives back of a command that ended so."""
@@ -46,6 +46,8 @@ _OURS = {
     "ServerAliveInterval": "5",  # a laptop that was closed finds within 15 seconds that nobody is there any more
     "ServerAliveCountMax": "3",
 }
+_ALONE = {"ControlMaster": "no", "ControlPath": "none"}
+"""With a configuration of its own: its key must not go over another one's connection, nor leave one behind."""
 _UNREACHABLE = re.compile(
     r"Could not resolve|Connection refused|timed out|No route to host|unreachable|Connection (?:closed|reset) by|"
     r"kex_exchange_identification|banner exchange"
@@ -80,14 +82,22 @@ class SshHost:
             raise self.lost(done.errors)
         return done
 
-    def run(self, command: Sequence[str], *, given: IO[bytes] | None = None, in_terminal: bool = False) -> int:
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        given: IO[bytes] | None = None,
+        said: IO[bytes] | None = None,
+        in_terminal: bool = False,
+    ) -> int:
         """Run a program on the host, its output ours as it comes; returns its exit status.
 
-        `given` is its standard input; with `in_terminal` it has a terminal, which is ours. Raises Refused
-        `connection-lost` when that is what ended it, and `engine-missing` when the host has no such program.
+        `given` is its standard input, `said` takes its standard output instead of ours; with `in_terminal` it has a
+        terminal, which is ours. Raises Refused `connection-lost` when that is what ended it, and `engine-missing` when
+        the host has no such program.
         """
         argv = (*self._argv("-t" if in_terminal else "-T"), "--", _for_shell(command))
-        status = attend(argv, given=None if in_terminal else given or NOTHING)
+        status = attend(argv, given=None if in_terminal else given or NOTHING, said=said)
         if status == _LOST and not self._is_connected():
             raise self.lost("")
         if status == _NOT_THERE and not self.has_engine():
@@ -149,8 +159,10 @@ class SshHost:
 
 def options_of_ours() -> tuple[str, ...]:
     """How each program that goes by ssh is told to: no key taken unseen, one connection for all."""
-    settings = {**_STRICT, **_OURS, **_shared()}
-    return tuple(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))
+    file = os.environ.get(CONFIG_VARIABLE, "")
+    settings = {**_STRICT, **_OURS, **(_ALONE if file else _shared())}
+    words = (word for name, value in settings.items() for word in ("-o", f"{name}={value}"))
+    return (*(("-F", file) if file else ()), *words)
 
 
 def _for_shell(command: Sequence[str]) -> str:
@@ -168,7 +180,7 @@ def _shared() -> dict[str, str]:
     for folder in _socket_folders():
         if len(bytes(folder)) < _SOCKET_BYTES and _is_private(folder):
             return {"ControlMaster": "auto", "ControlPath": f"{folder}/%C", "ControlPersist": str(_KEPT_SECONDS)}
-    return {"ControlMaster": "no", "ControlPath": "none"}
+    return _ALONE
 
 
 def _socket_folders() -> Iterator[Path]:

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from bulletproof.domain.deployment import Deployment, Kind, Live, Outcome
+from bulletproof.domain.origin import Origin
 from bulletproof.effects import durable
 from bulletproof.engine.pipeline import Phase
 from bulletproof.errors import NeedsPerson
@@ -43,6 +46,9 @@ class Entry:
     """The one whose way it goes, or went by the time it was killed."""
     title: str
     started_by: str
+    """In words."""
+    origin: Origin | None = None
+    """The same as facts; None in what an older Bulletproof wrote."""
     ended_at: str = ""
     outcome: Outcome | None = None
     """None while it is not closed."""
@@ -60,6 +66,7 @@ class Beginning:
     revision: str
     title: str
     started_by: str
+    origin: Origin | None = None
 
 
 def utc_now() -> str:
@@ -136,6 +143,13 @@ class Journal:
                     self._now(),
                 ),
             )
+            if beginning.origin is not None:
+                # A record and no column: so a journal that an older Bulletproof began is as good, and it reads ours.
+                words = msgspec.json.encode(beginning.origin).decode()
+                self._connection.execute(
+                    "INSERT INTO record (deployment, kind, step, at, seconds, words) VALUES (?, 'origin', '', ?, 0, ?)",
+                    (number, self._now(), words),
+                )
         return self.entry(number)
 
     def entry(self, number: int) -> Entry:
@@ -239,7 +253,8 @@ class Journal:
             " (SELECT at FROM record WHERE deployment = number AND kind = 'close'),"
             " (SELECT step FROM record WHERE deployment = number AND kind = 'close'),"
             " (SELECT words FROM record WHERE deployment = number AND kind = 'close'),"
-            " EXISTS (SELECT 1 FROM record WHERE deployment = number AND kind = 'commit')"
+            " EXISTS (SELECT 1 FROM record WHERE deployment = number AND kind = 'commit'),"
+            " (SELECT words FROM record WHERE deployment = number AND kind = 'origin')"
             f" FROM deployment {ordered}",
             values,
         ).fetchall()
@@ -323,7 +338,7 @@ def stops(entries: Iterable[Entry]) -> tuple[tuple[float, float | None], ...]:
 
 def _entry(row: tuple[object, ...]) -> Entry:
     number, kind, pipeline, release, revision, title, previous_number, previous_release = row[:8]
-    started_by, started_at, ended_at, outcome, message, is_committed = row[8:]
+    started_by, started_at, ended_at, outcome, message, is_committed, origin = row[8:]
     previous = Live(number=previous_number, release=str(previous_release)) if isinstance(previous_number, int) else None
     return Entry(
         deployment=Deployment(
@@ -337,6 +352,7 @@ def _entry(row: tuple[object, ...]) -> Entry:
         pipeline=str(pipeline),
         title=str(title),
         started_by=str(started_by),
+        origin=msgspec.json.decode(str(origin), type=Origin) if origin else None,
         ended_at=str(ended_at or ""),
         outcome=Outcome(str(outcome)) if outcome else None,
         message=str(message or ""),

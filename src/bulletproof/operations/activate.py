@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from bulletproof.domain.deployment import Kind, Live, Outcome, built_by, earlier_release, release_id
+from bulletproof.domain.origin import Origin
 from bulletproof.domain.process import PROXY, Phase, web_name
 from bulletproof.effects.interrupts import Interrupted
 from bulletproof.engine import pipeline as engine
@@ -35,6 +36,8 @@ class Session:
     taken_up: Callable[[Entry], None]
     """Told of a deployment that a crash left, before it is finished or undone."""
     started_by: str
+    origin: Origin | None = None
+    """The same, with what is known of it apart from what is claimed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +221,7 @@ def _beginning(session: Session, order: Order, pipeline: Pipeline[Attempt]) -> B
         revision=source.revision if source else (known.deployment.revision if known else ""),
         title=source.title if source else (known.title if known else ""),
         started_by=session.started_by,
+        origin=session.origin,
     )
 
 

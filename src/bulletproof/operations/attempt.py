@@ -43,6 +43,8 @@ class Order:
     """Whether a restore may bring views and triggers that today's database does not have."""
     confirm: Callable[[Restoration], None] = _nobody_asks
     """Asked before a restore touches anything; raises for a no."""
+    may_be_older: bool = False
+    """Whether a commit may be deployed although what is live came after it."""
     may_lose_data: bool = False
     """Whether a migration may drop what users made."""
     database: Path | None = None

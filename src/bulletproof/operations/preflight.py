@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bulletproof.domain.config import AppConfig
+from bulletproof.domain.history import comes_after, is_commit
 from bulletproof.domain.settings import changed, missing
 from bulletproof.effects.isolation import require_readable
 from bulletproof.errors import Refused, StepFailed
@@ -16,6 +17,7 @@ _COPIES = 3
 def check_host(attempt: Attempt) -> str:
     """Refuse, in words, what could not end well: space, memory, port, settings, database, a damaged release."""
     config = _config(attempt)
+    branched = check_history(attempt)
     check_space(attempt, config)
     require_readable(config.rehearsal.allow)
     attempt.host.proxy.check()
@@ -23,7 +25,32 @@ def check_host(attempt: Attempt) -> str:
     check_settings(attempt)
     check_database_file(attempt, config)
     database = attempt.host.database
-    return database.check() if database.exists() else "no database yet"
+    found = database.check() if database.exists() else "no database yet"
+    return "\n".join(filter(None, (found, branched)))
+
+
+def check_history(attempt: Attempt) -> str:
+    """Refuse to go backwards, from what is live to a commit that it came after; a word on what is beside it.
+
+    What cannot be told, because a history was not sent or is of another kind, is let pass.
+    """
+    order, previous = attempt.ordered, attempt.deployment.previous
+    if order.source is None or previous is None or not is_commit(order.source.revision):
+        return ""
+    new, releases = order.source, attempt.host.releases
+    try:
+        live = releases.manifest(previous.release)
+    except StepFailed:
+        return ""  # a damaged release cannot say, and must not keep its successor from being deployed
+    if comes_after(releases.history(previous.release), new.revision):
+        words = f"{new.revision[:7]} came before {live.revision[:7]} “{live.title}”, which is live"
+        if not order.may_be_older:
+            raise Refused("older-than-live", words, hint="bulletproof rollback  (or: bulletproof deploy --allow-older)")
+        return f"older: {words}"
+    is_beside = is_commit(live.revision) and live.revision != new.revision and new.history
+    if is_beside and not comes_after(new.history, live.revision):
+        return f"{live.revision[:7]}, which is live, is not in its history: another branch, or one that was rewritten"
+    return ""
 
 
 def check_space(attempt: Attempt, config: AppConfig) -> None:

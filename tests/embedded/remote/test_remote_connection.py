@@ -8,7 +8,8 @@ import subprocess
 
 import pytest
 
-from bulletproof.cli.client import VARIABLE
+from bulletproof.cli.client import Client, as_word
+from bulletproof.domain.errand import CLIENT
 from live_app import free_port
 from remote_host import ENGINE, FarApp, know
 
@@ -96,8 +97,8 @@ def test_a_host_without_an_engine_says_what_helps(app: FarApp) -> None:
 def test_a_client_that_does_not_fit_is_sent_back(app: FarApp) -> None:
     """An engine does nothing for a command line of another generation."""
     assert app.host is not None
-    client = json.dumps({"version": "99.0.0", "host": "far"})
-    argv = [*app.host.prefix, "ssh", "far", f"env {VARIABLE}='{client}' {ENGINE}/current/bin/bulletproof restart"]
+    client = as_word(Client(version="99.0.0", host="far"))
+    argv = [*app.host.prefix, "ssh", "far", f"env {CLIENT}={client} {ENGINE}/current/bin/bulletproof restart"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, stdin=subprocess.DEVNULL)
 
     assert done.returncode == 2

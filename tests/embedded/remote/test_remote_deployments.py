@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from bulletproof.cli.client import VARIABLE
+from bulletproof.cli.client import Client, as_word
 from bulletproof.demo.traffic import Traffic
 from bulletproof.domain.config import AppConfig
+from bulletproof.domain.errand import CLIENT
 from bulletproof.effects import lock
 from bulletproof.effects.bundle import Bundle, pack
 from bulletproof.effects.source import resolve
@@ -99,8 +100,8 @@ def test_a_bundle_that_is_cut_off_begins_nothing(app: FarApp, tmp_path: Path) ->
     assert app.host is not None
     before, releases = _last(app), app.releases()
     bundle, half = _half_a_bundle(app, tmp_path)
-    client = json.dumps({"version": "0.1.0", "host": "far"})
-    line = f"env {VARIABLE}='{client}' {ENGINE}/current/bin/bulletproof --root {app.root} deploy --app {app.name}"
+    client = as_word(Client(version="0.1.0", host="far"))
+    line = f"env {CLIENT}={client} {ENGINE}/current/bin/bulletproof --root {app.root} deploy --app {app.name}"
     argv = [*app.host.prefix, "ssh", "far", f"{line} --bundle {bundle.digest}"]
     done = subprocess.run(argv, input=half, capture_output=True, check=False, timeout=60)
 
