@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
-.PHONY: demo test prove prove-all lint unit contract crash embedded hosts gallery bench-deploy bench-database bench-backup bench-check clean
+.PHONY: demo test prove prove-all lint unit contract crash embedded hosts gallery test-hosts power-cuts bench-deploy bench-database bench-backup bench-check clean
 
 demo: $(VENV)/.ready
 	$(BIN)/bulletproof demo $(ARGS)
@@ -29,6 +29,12 @@ lint: $(VENV)/.ready-dev
 # Each ring of tests alone. The gallery downloads published apps and takes minutes, so it is not part of `make test`.
 unit contract crash embedded hosts gallery: $(VENV)/.ready-dev
 	$(RUN) pytest tests/$@ $(ARGS)
+
+test-hosts: hosts
+
+# Fifty times the power is cut in the middle of a deployment on a server: a quarter of an hour.
+power-cuts: $(VENV)/.ready-dev
+	BULLETPROOF_POWER_CUTS=50 $(RUN) pytest tests/hosts/test_boot.py -k power $(ARGS)
 
 bench-deploy: $(VENV)/.ready-dev
 	$(RUN) bench.deploy $(ARGS)

@@ -167,6 +167,8 @@ class Host:
         """Start a process as a supervisor would."""
         kept = (self.listener.fileno(),) if launcher else ()
         environment = spec.environment | {"PLACE": str(self._place.root)}
+        if spec.runtime is not None:
+            spec.runtime.mkdir(mode=0o700, exist_ok=True)
         with spec.log.open("ab") as log:
             process = subprocess.Popen(
                 (*launcher, *spec.argv), cwd=spec.folder, env=environment, stdout=log, stderr=log, pass_fds=kept

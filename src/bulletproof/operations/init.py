@@ -31,6 +31,7 @@ _COMMENTS = {
     "app.workers": "processes that answer requests",
     "app.threads": "in each of them",
     "app.timeout_seconds": "a worker that is silent for longer is restarted",
+    "app.user": "as whom it runs on a server that root set up",
     "app.persistent": 'folders that users fill, such as ["uploads"]',
     "health.paths": "must answer before a release serves; none means /up, or / if there is no /up",
     "health.passes": "good answers in a row",
