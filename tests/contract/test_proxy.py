@@ -472,8 +472,8 @@ def test_nothing_is_written_outside_the_root(site: Site, place: Place) -> None:
     site.ask()
     environment = Path(f"/proc/{site.pid}/environ").read_text().split("\0")[:-1]
     assert {value.split("=", 1)[1] for value in environment} == {str(site.layout.proxy_storage), "multipathtcp=0"}
-    assert (site.layout.proxy_storage).stat().st_mode & 0o777 == 0o700
-    assert (site.layout.state / "Caddyfile").stat().st_mode & 0o777 == 0o600
+    assert site.layout.proxy_storage.stat().st_mode & 0o777 == 0o700
+    assert (site.layout.proxy_home / "Caddyfile").stat().st_mode & 0o777 == 0o600
     assert place.root in site.layout.access_log.parents
 
 
