@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 
-.PHONY: demo test prove prove-all lint unit contract crash embedded hosts gallery test-hosts power-cuts bench-deploy bench-database bench-backup bench-check clean
+.PHONY: demo test prove prove-all lint unit contract crash embedded hosts gallery test-hosts power-cuts bench-deploy bench-servers bench-database bench-backup bench-check clean
 
 demo: $(VENV)/.ready
 	$(BIN)/bulletproof demo $(ARGS)
@@ -38,6 +38,10 @@ power-cuts: $(VENV)/.ready-dev
 
 bench-deploy: $(VENV)/.ready-dev
 	$(RUN) bench.deploy $(ARGS)
+
+# On a booted systemd; needs root and what tools/debian.sh installs.
+bench-servers: $(VENV)/.ready-dev
+	PYTHONPATH=tests $(RUN) bench.servers $(ARGS)
 
 bench-database: $(VENV)/.ready-dev
 	$(RUN) bench.database $(ARGS)

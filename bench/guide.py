@@ -17,7 +17,7 @@ from bulletproof.effects.probe import ask_port
 from bulletproof.effects.process import run_checked
 from bulletproof.errors import BulletproofError, UsageError
 
-_BEFORE_THE_RESTART = r"""
+BEFORE_THE_RESTART = r"""
 # Backup database before changes; keep only the last three.
 cp app_dev.db app_dev.db.backup.$(date +%Y%m%d_%H%M%S)
 ls -t app_dev.db.backup.* | tail -n +4 | xargs -r rm -f
@@ -39,7 +39,7 @@ pip install -r requirements.txt
 python3 -c "from app import create_app, db; app = create_app(); app.app_context().push(); db.create_all()"
 flask db upgrade || (flask db stamp head && flask db upgrade)
 """
-_AFTER_THE_RESTART = r"""
+AFTER_THE_RESTART = r"""
 # Test database connection. The guide's own line lacks the application context and would always fail.
 python3 -c "from app import create_app; create_app().app_context().push()
 from app.models import User; User.query.count()"
@@ -135,13 +135,13 @@ class Guide:
         With `rebuild` the virtual environment is removed and made anew, as the guide says in one place and not in
         the other.
         """
-        first = self._script(_BEFORE_THE_RESTART, release, rebuild=rebuild)
+        first = self._script(BEFORE_THE_RESTART, release, rebuild=rebuild)
         if first.status != 0:
             return first
         begun = time.monotonic()
         self._service.restart()
         restart = Finished(status=0, seconds=time.monotonic() - begun, cpu_seconds=0.0, output="", errors="")
-        last = self._script(_AFTER_THE_RESTART, release)
+        last = self._script(AFTER_THE_RESTART, release)
         if last.status == 0 and not self._service.is_active:
             last = last.then(Finished(status=_NOT_ACTIVE, seconds=0.0, cpu_seconds=0.0, output="", errors=""))
         return first.then(restart).then(last)

@@ -16,7 +16,8 @@ import pytest
 from bulletproof.demo.ledger import duplicated_writes, lost_writes
 from bulletproof.demo.traffic import Traffic
 from hosts import lab
-from hosts.conftest import Access, NewServer, ServerApp, laid
+from hosts.conftest import NewServer
+from hosts.servers import Access, ServerApp, laid
 from live_app import LASTING, Done
 
 pytestmark = [pytest.mark.skipif(bool(lab.why_not()), reason=lab.why_not()), pytest.mark.xdist_group("hosts")]

@@ -13,7 +13,8 @@ import pytest
 
 from embedded.places import until
 from hosts import lab
-from hosts.conftest import Access, NewServer, ServerApp, living, set_up_by_ssh
+from hosts.conftest import NewServer
+from hosts.servers import Access, ServerApp, living, set_up_by_ssh
 from live_app import branch
 
 pytestmark = [pytest.mark.skipif(bool(lab.why_not()), reason=lab.why_not()), pytest.mark.xdist_group("hosts")]
