@@ -265,6 +265,7 @@ class World:
             prune_logs=lambda _number: None,
             keep_report=lambda _number, _content: None,
             claim_data=lambda: None,
+            as_app=lambda argv: argv,
             trespasses=lambda: (),
             clock=lambda: self.seconds,
             sleep=self.sleep,

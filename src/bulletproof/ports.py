@@ -601,6 +601,8 @@ class Host:
 
     Raises Refused for a link in the place of something of ours. Idempotent.
     """
+    as_app: Callable[[tuple[str, ...]], tuple[str, ...]]
+    """The command line by which a program of the app's is run: as its own user, where we are another."""
     trespasses: Callable[[], tuple[Trespass, ...]]
     """What belongs to others than it should, or can be read or written by them; none where all is one user's.
 

@@ -14,6 +14,7 @@ from contextlib import closing
 
 import pytest
 
+from bulletproof.domain.public import Public
 from bulletproof.effects.visit import Visitor
 from embedded.places import until
 from live_app import Event, LiveApp, branch
@@ -77,7 +78,8 @@ def app(make_lasting_app: Callable[[str], LiveApp]) -> LiveApp:
     branch(made, {"checks.py": INSIDE})
     made.deploy()
     made.run("backup", "create", status=0)
-    visitor = Visitor(int(made.layout.port.read_text()))
+    port = int(made.layout.port.read_text())
+    visitor = Visitor(port, Public(host=f"127.0.0.1:{port}"))
     visitor.get("/auth/register", timeout_seconds=30)
     visitor.send("/auth/register", {"username": "checker", "password": "correct horse"}, timeout_seconds=30)
     return made

@@ -18,6 +18,7 @@ from bulletproof.domain.check import Severity, Unseen
 from bulletproof.domain.config import OwnCheck, Step
 from bulletproof.domain.own import filled, seen_of_command, trouble_with_step, trouble_with_url
 from bulletproof.domain.page import Page, forms_in
+from bulletproof.domain.public import Public
 from bulletproof.domain.toml import parse
 from bulletproof.effects.visit import Visitor, fetch
 from bulletproof.errors import StepFailed, UsageError
@@ -248,7 +249,7 @@ def serving(context: ssl.SSLContext | None = None) -> Iterator[int]:
 def test_a_visit_with_cookies_and_a_token() -> None:
     """The form's hidden token and the cookie are sent along; who types something else, or has no form, stays out."""
     with serving() as port:
-        visitor = Visitor(port)
+        visitor = Visitor(port, Public(host=f"127.0.0.1:{port}"))
         page = visitor.get("/account", timeout_seconds=5)
         assert (page.status, page.location, page.leads_to) == (302, "/login?next=1", "/login")
         with pytest.raises(StepFailed, match="/account has no form with user that is sent to /login"):

@@ -16,6 +16,8 @@ class Public:
 
     host: str
     scheme: str = "http"
+    has_tls: bool = False
+    """Whether the proxy itself does HTTPS, and not somebody in front of it."""
 
     @property
     def name(self) -> str:
@@ -34,7 +36,8 @@ def public_of(proxy: Proxy, port: int) -> Public:
         return Public(host=f"127.0.0.1:{port}")
     # What does HTTPS in front of this machine is asked on the usual port, wherever it asks us.
     is_usual = port == _HTTPS_PORT or proxy.certificates is Certificates.NONE
-    return Public(host=proxy.domain if is_usual else f"{proxy.domain}:{port}", scheme="https")
+    host = proxy.domain if is_usual else f"{proxy.domain}:{port}"
+    return Public(host=host, scheme="https", has_tls=has_tls(proxy))
 
 
 def wished_port(proxy: Proxy) -> int | None:

@@ -74,9 +74,15 @@ def differences(table: Iterable[Owned]) -> tuple[tuple[Owned, str], ...]:
 
 def give(place: Path, account: Account | None) -> None:
     """Let an account write to a file or folder of ours, which it cannot exchange for another; nothing without one."""
-    if account is not None:
-        os.chown(place, 0, account.group, follow_symlinks=False)
-        place.chmod(0o1770 if place.is_dir() else 0o660)
+    if account is None:
+        return
+    opened = os.open(place, _PLACE)
+    try:
+        is_folder = stat.S_ISDIR(os.fstat(opened).st_mode)
+        os.chown(f"/proc/self/fd/{opened}", 0, account.group)
+        Path(f"/proc/self/fd/{opened}").chmod(0o1770 if is_folder else 0o660)
+    finally:
+        os.close(opened)
 
 
 def hand_tree(folder: Path, account: Account) -> None:

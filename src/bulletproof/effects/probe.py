@@ -52,6 +52,13 @@ def ask_tls(port: int, target: str, public: Public, *, timeout_seconds: float) -
     return _ask(_TlsConnection(public.name, port, timeout_seconds), target, {"Host": public.host})
 
 
+def connection_to(port: int, public: Public, timeout_seconds: float) -> http.client.HTTPConnection:
+    """A connection to the proxy on this machine, for what the public would ask; the Host is the caller's to say."""
+    if public.has_tls:
+        return _TlsConnection(public.name, port, timeout_seconds)
+    return http.client.HTTPConnection(_US, port, timeout=timeout_seconds)
+
+
 class _TlsConnection(http.client.HTTPConnection):
     """TLS to this machine, by a public name."""
 

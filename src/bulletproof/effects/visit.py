@@ -10,6 +10,8 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from bulletproof.domain.page import Form, Page, forms_in
+from bulletproof.domain.public import Public
+from bulletproof.effects.probe import connection_to
 from bulletproof.errors import StepFailed
 
 _READ_AT_MOST = 1 << 20
@@ -29,11 +31,17 @@ def fetch(url: str, *, timeout_seconds: float) -> Page:
     return _asked(connection, "GET", target, {}, None)[0]
 
 
-class Visitor:
-    """Somebody who asks a port of this machine for one page after the other, and keeps what cookies say."""
+def look_at(path: str, port: int, public: Public, *, timeout_seconds: float) -> Page:
+    """GET a path of the app, by its proxy on this machine."""
+    return _asked(connection_to(port, public, timeout_seconds), "GET", path, {"Host": public.host}, None)[0]
 
-    def __init__(self, port: int) -> None:
+
+class Visitor:
+    """Somebody who asks the proxy on this machine for one page after the other, and keeps what cookies say."""
+
+    def __init__(self, port: int, public: Public) -> None:
         self._port = port
+        self._public = public
         self._cookies: dict[str, str] = {}
         self._at, self._page = "/", Page(status=0)
 
@@ -52,8 +60,8 @@ class Visitor:
         content = urlencode({**form.hidden, **fields}).encode()
         headers = {
             "Content-Type": "application/x-www-form-urlencoded",
-            "Origin": f"http://127.0.0.1:{self._port}",
-            "Referer": f"http://127.0.0.1:{self._port}{self._at}",
+            "Origin": self._public.address,
+            "Referer": f"{self._public.address}{self._at}",
         }
         return self._ask("POST", path, headers, content, timeout_seconds)
 
@@ -65,9 +73,10 @@ class Visitor:
     def _ask(
         self, method: str, path: str, headers: Mapping[str, str], content: bytes | None, timeout_seconds: float
     ) -> Page:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout_seconds)
+        connection = connection_to(self._port, self._public, timeout_seconds)
         cookies = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
-        page, told = _asked(connection, method, path, {**headers, **({"Cookie": cookies} if cookies else {})}, content)
+        ours = {"Host": self._public.host, **({"Cookie": cookies} if cookies else {})}
+        page, told = _asked(connection, method, path, {**headers, **ours}, content)
         for line in told:
             self._keep(line)
         self._at, self._page = path, page

@@ -222,6 +222,7 @@ def _connect(layout: Layout, config: AppConfig, accounts: Accounts | None) -> Ho
         engine=(sys.executable, "-P", "-m", "bulletproof", "--root", str(layout.root)),
         adoption=CheckoutAdoption(layout, file, user),
         claim_data=lambda: None,
+        as_app=lambda argv: user.argv(argv) if user else argv,
         trespasses=lambda: (),
         keep_report=lambda number, content: _keep_report(layout, number, content),
         resources=lambda: _resources(layout.home),

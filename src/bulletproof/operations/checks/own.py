@@ -14,7 +14,7 @@ from bulletproof.domain.command import shell_argv
 from bulletproof.domain.config import AppConfig, OwnCheck, Step
 from bulletproof.domain.own import filled, seen_of_command, trouble_with_step, trouble_with_url
 from bulletproof.effects.process import last_lines, run
-from bulletproof.effects.visit import Visitor, fetch
+from bulletproof.effects.visit import Visitor, fetch, look_at
 from bulletproof.errors import StepFailed
 from bulletproof.operations.checks.ground import STOPPED, Check, Ground
 
@@ -61,8 +61,11 @@ def _look(check: OwnCheck) -> Callable[[Ground], Seen]:
 
 def _ask(ground: Ground, check: OwnCheck) -> Seen:
     url = check.url or ""
-    address = f"http://127.0.0.1:{ground.host.proxy.port()}{url}" if url.startswith("/") else url
-    page = fetch(address, timeout_seconds=check.timeout_seconds)
+    if url.startswith("/"):
+        proxy = ground.host.proxy
+        page = look_at(url, proxy.port(), proxy.public(), timeout_seconds=check.timeout_seconds)
+    else:
+        page = fetch(url, timeout_seconds=check.timeout_seconds)
     words = trouble_with_url(check, page)
     if words:
         return Seen(words=f"{url}: {words}", is_good=False, hint="bulletproof logs")
@@ -72,7 +75,7 @@ def _ask(ground: Ground, check: OwnCheck) -> Seen:
 
 def _run(ground: Ground, check: OwnCheck) -> Seen:
     done = run(
-        shell_argv(check.command or ""),
+        ground.host.as_app(shell_argv(check.command or "")),
         folder=ground.host.layout.source(ground.manifest.release),
         environment=ground.environment,
         timeout_seconds=check.timeout_seconds,
@@ -83,7 +86,7 @@ def _run(ground: Ground, check: OwnCheck) -> Seen:
 def _call(ground: Ground, check: OwnCheck) -> Seen:
     release = ground.manifest.release
     done = run(
-        (ground.host.layout.venv(release) / "bin" / "python", _CALLER, check.entry or ""),
+        ground.host.as_app((str(ground.host.layout.venv(release) / "bin" / "python"), str(_CALLER), check.entry or "")),
         folder=ground.host.layout.source(release),
         environment=ground.environment,
         timeout_seconds=check.timeout_seconds,
@@ -102,7 +105,8 @@ def _visit(steps: tuple[Step, ...]) -> Callable[[Ground], Seen]:
     def look(ground: Ground) -> Seen:
         if not ground.status.wants_running:
             return STOPPED
-        visitor, until = Visitor(ground.host.proxy.port()), time.monotonic() + _VISIT_SECONDS
+        proxy = ground.host.proxy
+        visitor, until = Visitor(proxy.port(), proxy.public()), time.monotonic() + _VISIT_SECONDS
         for number, step in enumerate(steps, 1):
             left = max(_LEAST_SECONDS, until - time.monotonic())
             if step.send:
