@@ -110,9 +110,14 @@ class Host:
         return self.layout.data / "ill"
 
     def supervise(self) -> None:
-        """Replace the supervisor by one that looks more often, and whose recoveries can be met by a fault."""
+        """Replace the supervisor by one whose recoveries can be met by a fault, unless it is one.
+
+        After a fault that killed it, the command line has started one that knows of no orders.
+        """
         for pid, command, _ in processes(self.layout.root):
             if "embedded.supervisor" in command:
+                if str(self._recover) in command:
+                    return
                 os.kill(pid, signal.SIGKILL)
         program = (
             "from bulletproof.prove.host import supervise_from_here; from pathlib import Path; "
@@ -209,10 +214,14 @@ class Host:
                     os.kill(pid, 9)
             time.sleep(0.1)
 
+    @property
+    def _recover(self) -> Path:
+        return self.base / "recover"
+
     def _make_project(self) -> None:
         durable.make_folder(self.base)
         self.subject.lay(self.project, _free_port(), self.marker)
-        recover = self.base / "recover"
+        recover = self._recover
         root, app = self.layout.root, self.subject.name
         recover.write_text(_RECOVER.format(base=self.base, python=self.python, root=root, app=app))
         recover.chmod(0o755)
@@ -230,7 +239,7 @@ exec $run
 def supervise_from_here(base: Path, app: str) -> None:
     """Start the supervisor of a host's app, with the code of this process."""
     root = base / "r"
-    policy = Policy(look_seconds=0.1, recover_first_pause_seconds=0.2, recover_argv=(str(base / "recover"),))
+    policy = Policy(recover_argv=(str(base / "recover"),))  # as patient as everybody's, since its time is measured
     EmbeddedSupervisor(Layout(root, app, runtime_folder(root, os.getuid())), policy).ensure_running()
 
 
