@@ -11,9 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.adapters.embedded.policy import Policy
@@ -22,7 +23,7 @@ from bulletproof.domain.layout import Layout, runtime_folder
 from bulletproof.effects import durable
 from bulletproof.effects.route import may_listen
 from bulletproof.errors import BulletproofError
-from bulletproof.prove import strace
+from bulletproof.prove import strace, warm
 from bulletproof.prove.load import LIGHT, Ledgered, Load, Visitor
 from bulletproof.prove.subject import TINY, Subject
 
@@ -61,12 +62,15 @@ class Host:
     subject: Subject = TINY
     python: str = sys.executable
     """The interpreter that has the Bulletproof under test; a test plants its bugs in one of its own."""
+    _server: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    """What the commands are forked from, once it is there."""
 
     @classmethod
     def lay(cls, base: Path, subject: Subject = TINY, python: str = sys.executable) -> Host:
         """Lay the project, and deploy it until there is something to prune."""
         host = cls(base, subject, python)
         host._make_project()
+        host._server.append(warm.start_server(host._place, python))
         host.must(*subject.first)
         for _ in range(2):
             host.must(*subject.again)
@@ -127,23 +131,39 @@ class Host:
 
     def run(self, *words: str, injection: strace.Injection | None = None, is_traced: bool = False) -> Ended:
         """Run a verb to its end, its system calls recorded, one of them met by a fault."""
-        is_traced = is_traced or injection is not None
-        argv = (*(strace.prefix(self.trace, injection) if is_traced else ()), *self.argv(*words))
+        tracer = strace.prefix(self.trace, injection) if is_traced or injection is not None else ()
         begun = time.monotonic()
-        ended = subprocess.run(
-            argv,
-            cwd=self.project,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
-        return Ended(status=ended.returncode, out=ended.stdout, err=ended.stderr, seconds=time.monotonic() - begun)
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            status = self._begin_warm(words, out.fileno(), err.fileno(), tracer).wait(COMMAND_SECONDS)
+            told = [_text(file) for file in (out, err)]
+        return Ended(status=status, out=told[0], err=told[1], seconds=time.monotonic() - begun)
 
     def run_and_kill(self, *words: str, step: str) -> Ended:
         """Run a verb, and kill -9 it when that step begins."""
-        return self.run_and(lambda command: command.kill(), *words, step=step)
+        begun = time.monotonic()
+        reading, writing = os.pipe()
+        with tempfile.TemporaryFile() as err, os.fdopen(reading) as out:
+            command = self._begin_warm(words, writing, err.fileno())
+            os.close(writing)
+            lines = []
+            for line in out:
+                lines.append(line)
+                told = json.loads(line)
+                if (told["event"], told.get("step")) == ("step-started", step):
+                    command.kill()
+            status, said = command.wait(COMMAND_SECONDS), _text(err)
+        return Ended(status=status, out="".join(lines), err=said, seconds=time.monotonic() - begun)
+
+    def _begin_warm(self, words: Sequence[str], out: int, err: int, tracer: Sequence[str] = ()) -> warm.Child:
+        with Path(os.devnull).open() as nothing:
+            return warm.begin(
+                self._place,
+                self.argv(*words)[4:],
+                folder=self.project,
+                environment=os.environ,
+                descriptors=(nothing.fileno(), out, err),
+                tracer=tracer,
+            )
 
     def run_and(self, act: Act, *words: str, step: str) -> Ended:
         """Run a verb to its end; `act` is called when that step begins."""
@@ -213,27 +233,46 @@ class Host:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, 9)
             time.sleep(0.1)
+        for server in self._server:
+            server.kill()
+            server.wait()
 
     @property
     def _recover(self) -> Path:
         return self.base / "recover"
+
+    @property
+    def _place(self) -> Path:
+        return self.base / "warm"
 
     def _make_project(self) -> None:
         durable.make_folder(self.base)
         self.subject.lay(self.project, _free_port(), self.marker)
         recover = self._recover
         root, app = self.layout.root, self.subject.name
-        recover.write_text(_RECOVER.format(base=self.base, python=self.python, root=root, app=app))
+        recover.write_text(
+            _RECOVER.format(
+                python=self.python,
+                warm=warm.__file__,
+                order=self.base / "order",
+                place=self._place,
+                root=root,
+                app=app,
+            )
+        )
         recover.chmod(0o755)
 
 
 _RECOVER = """\
 #!/bin/sh
 # What the supervisor runs after a dead deployer: `bulletproof recover`, met by the fault that was ordered.
-run="{python} -P -m bulletproof --root {root} recover --app {app}"
-if mv {base}/order {base}/obeyed 2>/dev/null; then exec $(cat {base}/obeyed) $run; fi
-exec $run
+exec {python} -I -S {warm} --recover {order} {place} --root {root} recover --app {app}
 """
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
 
 
 def supervise_from_here(base: Path, app: str) -> None:

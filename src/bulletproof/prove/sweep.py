@@ -164,9 +164,7 @@ class Sweep:
         problems = dict.fromkeys((*verdict.problems, *odd, *traces, *single))
         return replace(verdict, name=f"hostile/{case.name}", step=case.name, problems=tuple(problems))
 
-    def judge(
-        self, before: oracle.World, since: float, *, hit: float | None = None, is_seen: bool = False
-    ) -> Verdict:
+    def judge(self, before: oracle.World, since: float, *, hit: float | None = None, is_seen: bool = False) -> Verdict:
         """What is still wrong when the host has had its time to recover, which began at `hit`, else now."""
         has_recovered = hit is not None or not oracle.is_quiet(self._host.layout)
         hit = time.monotonic() if hit is None else hit
