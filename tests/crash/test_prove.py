@@ -73,7 +73,7 @@ def test_what_broke_once_is_kept_whole(laid: Laid, step: str, call: str, positio
     """Each bug that the proof has found, in a deployment that changes code alone."""
     wanted = (step, call, fault)
     found = [one for one in laid.known["deploy"] if (one.step, one.injection.call, one.injection.fault) == wanted]
-    verdict = laid.faults.meet(found[position])
+    verdict = laid.faults.meet(found[position])[0]
     assert verdict.has_fired
     assert not verdict.problems
 
@@ -87,6 +87,6 @@ def test_a_start_after_all_was_killed_in_a_hold_needs_no_person(laid: Laid) -> N
 def test_a_cross_section_of_all_faults_breaks_no_promise(laid: Laid) -> None:
     """Kills, full and broken disks, evenly over the steps of a deployment with and without a migration."""
     chosen = sweep.sample([point for found in laid.known.values() for point in found], 24, seed=1)
-    verdicts = [laid.faults.meet(point) for point in chosen]
+    verdicts = [laid.faults.meet(point)[0] for point in chosen]
     assert [(verdict.name, verdict.problems) for verdict in verdicts if verdict.problems] == []
     assert sum(verdict.has_fired for verdict in verdicts) >= 20

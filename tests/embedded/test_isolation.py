@@ -225,7 +225,8 @@ from pathlib import Path
 from bulletproof.effects.isolation import Cell, is_remapped, start_in_cell
 folder = Path(sys.argv[1])
 assert is_remapped()
-plan = Cell(mount_point=folder / "root", read_only=(), writable={folder / "copy": folder / "live"}, memory_bytes=1 << 30)
+there = {folder / "copy": folder / "live"}
+plan = Cell(mount_point=folder / "root", read_only=(), writable=there, memory_bytes=1 << 30)
 argv = ("/usr/bin/sleep", sys.argv[2])
 start_in_cell(plan, argv, folder=Path("/"), environment={}, log=folder / "log")
 time.sleep(float(sys.argv[3]))
@@ -235,7 +236,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_a_starter_that_dies_before_the_cell_is_made_leaves_nothing(stage: Stage) -> None:
     """A found bug: what asks to die with its parent must see that the parent still lives."""
-    seconds = f"{600 + random.random() * 100:.6f}"  # noqa: S311  to find it again
+    seconds = f"{600 + random.random() * 100:.6f}"
     for wait in (0.0, 0.01, 0.03):
         argv = (sys.executable, "-c", _KILLED_AT_ONCE, str(stage.folder), seconds, str(wait))
         assert subprocess.run(argv, check=False).returncode == -signal.SIGKILL

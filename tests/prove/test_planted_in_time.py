@@ -29,6 +29,12 @@ _NOT_SYNCED = Bug(
     '        connection.execute("PRAGMA synchronous=FULL")\n',
     '        connection.execute("PRAGMA synchronous=OFF")\n',
 )
+_NO_FOLDER_SYNCED = Bug(
+    "missing folder fsync",
+    "bulletproof.effects.durable",
+    "SYNC",
+    "SYNC",
+)
 _RESUMED_EARLY = Bug(
     "resume before commit",
     "bulletproof.operations.pipelines",
@@ -75,7 +81,7 @@ def test_a_resume_before_the_commit_is_caught(base: Path) -> None:
         found = [point for point in known if point.step == "verify"][:_MOST]
         with host.load() as load:
             faults = sweep.Sweep(host, load)
-            problems = next(filter(None, (faults.meet(point).problems for point in found)), ())
+            problems = next(filter(None, (faults.meet(point)[0].problems for point in found)), ())
         assert "lost" in " ".join(problems) or "gone" in " ".join(problems), problems
     finally:
         host.end()

@@ -43,9 +43,7 @@ def main() -> int:
 
     with scratch() as base:
         known = runner.record_all(base / "record", names) if names else []
-        chosen = sweep.sample(
-            [point for point in known if str(point).startswith(options.only)], options.faults, options.seed
-        )
+        chosen = sweep.choose(known, options.only, options.faults, options.seed)
         sys.stdout.write(f"{len(known)} faults are known; {len(chosen)} are injected, seed {options.seed}\n")
         sys.stdout.flush()
         works = runner.works(chosen, cases, options.seed)

@@ -25,7 +25,7 @@ from bulletproof.effects.route import may_listen
 from bulletproof.errors import BulletproofError
 from bulletproof.prove import strace, warm
 from bulletproof.prove.load import LIGHT, Ledgered, Load, Visitor
-from bulletproof.prove.subject import TINY, Subject
+from bulletproof.prove.subject import TINY, Subject, former_folder
 
 COMMAND_SECONDS = 120.0
 Act = Callable[[subprocess.Popen[str]], None]
@@ -71,9 +71,12 @@ class Host:
         host = cls(base, subject, python)
         host._make_project()
         host._server.append(warm.start_server(host._place, python))
-        host.must(*subject.first)
-        for _ in range(2):
-            host.must(*subject.again)
+        if subject.has_former:
+            host._deploy_former()
+        else:
+            host.must(*subject.first)
+            for _ in range(2):
+                host.must(*subject.again)
         host.supervise()
         return host
 
@@ -104,11 +107,6 @@ class Host:
         return self.base / "trace"
 
     @property
-    def recovery_trace(self) -> Path:
-        """What strace wrote of the last recovery."""
-        return self.base / "recovery-trace"
-
-    @property
     def marker(self) -> Path:
         """While this file is there, an app of the revision `ill` does not boot on the live data."""
         return self.layout.data / "ill"
@@ -129,12 +127,44 @@ class Host:
         )
         subprocess.run([self.python, "-P", "-c", program], check=True, cwd="/")
 
-    def run(self, *words: str, injection: strace.Injection | None = None, is_traced: bool = False) -> Ended:
-        """Run a verb to its end, its system calls recorded, one of them met by a fault."""
+    def go_back(self) -> None:
+        """Let the earlier revision serve again, on its data, if the app has one that does not: as if nothing had been.
+
+        Raises BulletproofError when it does not start.
+        """
+        if not self.subject.has_former or self.layout.current.readlink() == self._seed.joinpath("current").readlink():
+            return
+        self._kill_all()
+        shutil.rmtree(self.layout.root)
+        shutil.copytree(self._seed / "root", self.layout.root, symlinks=True)
+        self.must("start", "--wait", "20")
+        self.supervise()
+
+    def _deploy_former(self) -> None:
+        """Twice, so that a release is kept beside the live one; and keep a copy of all of it."""
+        folder = former_folder(self.project)
+        for words in (self.subject.first, self.subject.again):
+            self.must(*words, folder=folder)
+        current = self.layout.current.readlink()
+        self.must("stop", "--wait", "20")
+        self._kill_all()
+        self._seed.mkdir()
+        shutil.copytree(self.layout.root, self._seed / "root", symlinks=True)
+        self._seed.joinpath("current").symlink_to(current)
+        self.must("start", "--wait", "20")
+
+    def run(
+        self,
+        *words: str,
+        injection: strace.Injection | None = None,
+        is_traced: bool = False,
+        folder: Path | None = None,
+    ) -> Ended:
+        """Run a verb to its end, its system calls recorded, one of them met by a fault; in the project's folder."""
         tracer = strace.prefix(self.trace, injection) if is_traced or injection is not None else ()
         begun = time.monotonic()
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            status = self._begin_warm(words, out.fileno(), err.fileno(), tracer).wait(COMMAND_SECONDS)
+            status = self._begin_warm(words, out.fileno(), err.fileno(), tracer, folder).wait(COMMAND_SECONDS)
             told = [_text(file) for file in (out, err)]
         return Ended(status=status, out=told[0], err=told[1], seconds=time.monotonic() - begun)
 
@@ -154,12 +184,14 @@ class Host:
             status, said = command.wait(COMMAND_SECONDS), _text(err)
         return Ended(status=status, out="".join(lines), err=said, seconds=time.monotonic() - begun)
 
-    def _begin_warm(self, words: Sequence[str], out: int, err: int, tracer: Sequence[str] = ()) -> warm.Child:
+    def _begin_warm(
+        self, words: Sequence[str], out: int, err: int, tracer: Sequence[str] = (), folder: Path | None = None
+    ) -> warm.Child:
         with Path(os.devnull).open() as nothing:
             return warm.begin(
                 self._place,
                 self.argv(*words)[4:],
-                folder=self.project,
+                folder=folder or self.project,
                 environment=os.environ,
                 descriptors=(nothing.fileno(), out, err),
                 tracer=tracer,
@@ -197,9 +229,9 @@ class Host:
         """The command line of a verb that tells events."""
         return (self.python, "-P", "-m", "bulletproof", "--root", str(self.layout.root), *words, "--json")
 
-    def must(self, *words: str) -> Ended:
+    def must(self, *words: str, folder: Path | None = None) -> Ended:
         """Run a verb with success. Raises BulletproofError with what it said."""
-        ended = self.run(*words)
+        ended = self.run(*words, folder=folder)
         if ended.status:
             words_said = tuple((ended.out + ended.err).splitlines()[-12:])
             raise BulletproofError(
@@ -207,16 +239,24 @@ class Host:
             )
         return ended
 
-    def meet_recovery(self, injection: strace.Injection | None) -> None:
-        """Let the next recovery be recorded, and met by this fault."""
-        self.recovery_trace.unlink(missing_ok=True)
-        order = " ".join(strace.prefix(self.recovery_trace, injection))
-        (self.base / "order.new").write_text(order)
-        (self.base / "order.new").rename(self.base / "order")
+    def meet_recoveries(self, injections: Sequence[strace.Injection | None]) -> None:
+        """Let the next recoveries be recorded, and each be met by its fault."""
+        for trace in self.recovery_traces():
+            trace.unlink()
+        orders = (strace.prefix(self._recovery_trace(number), one) for number, one in enumerate(injections))
+        if injections:
+            durable.write_file(self.base / "orders", "\n".join(map(" ".join, orders)))
 
-    def forget_recovery(self) -> None:
-        """Take that order back."""
-        (self.base / "order").unlink(missing_ok=True)
+    def forget_recoveries(self) -> None:
+        """Take back the orders that none has obeyed."""
+        (self.base / "orders").unlink(missing_ok=True)
+
+    def recovery_traces(self) -> list[Path]:
+        """What strace wrote of the recoveries that came since, in their order."""
+        return [place for number in range(9) if (place := self._recovery_trace(number)).exists()]
+
+    def _recovery_trace(self, number: int) -> Path:
+        return self.base / f"recovery-trace-{number}"
 
     def load(self) -> Load:
         """Light traffic on it."""
@@ -228,14 +268,21 @@ class Host:
         """Stop everything; what does not stop is killed."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.run("stop", "--wait", "20")
-        for _ in range(2):
-            for pid in pids(self.layout.root):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, 9)
-            time.sleep(0.1)
+        self._kill_all()
         for server in self._server:
             server.kill()
             server.wait()
+
+    def _kill_all(self) -> None:
+        for _ in range(2):
+            for pid in pids(self.layout.root):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
+
+    @property
+    def _seed(self) -> Path:
+        return self.base / "seed"
 
     @property
     def _recover(self) -> Path:
@@ -254,7 +301,7 @@ class Host:
             _RECOVER.format(
                 python=self.python,
                 warm=warm.__file__,
-                order=self.base / "order",
+                order=self.base / "orders",
                 place=self._place,
                 root=root,
                 app=app,

@@ -34,7 +34,7 @@ _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE
 _GROWN = re.compile(r"grown_\d+_")
 _NUMBER = re.compile(r"\d+")
 _COMMITTED = """
-SELECT number, release, CASE kind WHEN 'restore' THEN '' ELSE title END FROM deployment
+SELECT number, release, title, kind FROM deployment
 WHERE number IN (SELECT deployment FROM record WHERE kind = 'commit')
 ORDER BY number
 """
@@ -57,7 +57,8 @@ class Commit(NamedTuple):
     number: int
     release: str
     title: str
-    """Of the revision whose migrations ran, if there were any; empty for a restore, which runs none."""
+    """Of the revision."""
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,10 @@ def problems(host: Host, before: World, load: Load) -> list[str]:
         found.append("a deployment is not closed")
     if now.number != (new[-1].number if new else before.number):
         found.append(f"deployment {now.number} is live, committed since were {list(new) or 'none'}")
-    found += _schema(before, now, new)
+    if new and host.subject.schema:
+        found += _same_schema(host.subject.schema, now.schema)
+    elif not (new and host.subject.has_former):
+        found += _schema(before, now, new)
     if now.restored == before.restored:
         found += [f"rows are gone from {name}" for name, count in before.rows.items() if now.rows.get(name, 0) < count]
     return found + _leftovers(before, now, len(new))
@@ -171,7 +175,7 @@ def files(layout: Layout) -> list[str]:
 
 def is_recovering(host: Host) -> bool:
     """Whether the recovery that was met by an order still runs under strace."""
-    trace = str(host.recovery_trace)
+    trace = str(host.base / "recovery-trace")
     return any(trace in command for _, command, _ in processes(host.layout.root))
 
 
@@ -311,14 +315,22 @@ def _backups(layout: Layout, restored: int) -> list[str]:
 
 def _schema(before: World, now: World, new: Iterable[Commit]) -> list[str]:
     """The data fit the release that serves: each time that one became live that grows, its own table came, no other."""
-    grown = Counter(commit.release for commit in new if commit.title.startswith(GROWS))
+    grown: Counter[str] = Counter()
+    for commit in new:
+        if commit.kind == "restore":  # of a backup that was made just before, and runs no migration
+            grown.clear()
+        elif commit.title.startswith(GROWS):
+            grown[commit.release] += 1
     wanted, there = _grown(before) + grown, _grown(now)
     if there != wanted:
         few, many = sorted((wanted - there).elements()), sorted((there - wanted).elements())
         return [f"the schema is not what the serving release needs: tables of {few} are missing, of {many} too many"]
-    if not grown and now.schema != before.schema:
-        return [f"the schema is not what the serving release needs: {set(now.schema) ^ set(before.schema)}"]
-    return []
+    return _same_schema(before.schema, now.schema) if not grown else []
+
+
+def _same_schema(wanted: tuple[str, ...], there: tuple[str, ...]) -> list[str]:
+    differs = sorted(set(there) ^ set(wanted))
+    return [f"the schema is not what the serving release needs: {differs}"] if there != wanted else []
 
 
 def _grown(world: World) -> Counter[str]:

@@ -27,8 +27,8 @@ _LONGEST_LIFE = 200
 """Faults that one host meets before a fresh one is laid: its journal is no longer than that of an app."""
 
 Watch = Callable[[sweep.Verdict], None]
-Work = Callable[[sweep.Sweep], sweep.Verdict]
-"""One fault, on whatever host is free."""
+Work = Callable[[sweep.Sweep], Sequence[sweep.Verdict]]
+"""One fault and what follows it, on whatever host is free."""
 
 
 def record_all(base: Path, names: Sequence[str], subject: Subject = TINY) -> list[sweep.Point]:
@@ -53,12 +53,12 @@ def works(points: Sequence[sweep.Point], cases: Sequence[Case], seed: int) -> li
     return found
 
 
-def _meet(point: sweep.Point, faults: sweep.Sweep) -> sweep.Verdict:
+def _meet(point: sweep.Point, faults: sweep.Sweep) -> Sequence[sweep.Verdict]:
     return faults.meet(point)
 
 
-def _play(case: Case, chance: random.Random, faults: sweep.Sweep) -> sweep.Verdict:
-    return faults.play(case, chance)
+def _play(case: Case, chance: random.Random, faults: sweep.Sweep) -> Sequence[sweep.Verdict]:
+    return [faults.play(case, chance)]
 
 
 def prove(
@@ -143,10 +143,11 @@ class _Crew:
             return False
 
     def _do(self, work: Work, faults: sweep.Sweep) -> bool:
-        verdict = work(faults)
-        self.verdicts.append(verdict)
-        self._watch(verdict)
-        return verdict.is_good
+        verdicts = work(faults)
+        for verdict in verdicts:
+            self.verdicts.append(verdict)
+            self._watch(verdict)
+        return all(verdict.is_good for verdict in verdicts)
 
     def _is_over(self) -> bool:
         return self.left.empty() or bool(self.broken) or time.monotonic() > self._until

@@ -6,9 +6,9 @@ import os
 import random
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 
 from bulletproof.errors import BulletproofError
 from bulletproof.prove import oracle, scenarios, strace
@@ -21,7 +21,7 @@ RECOVERY_SECONDS = 10.0
 """A killed deployer's host is whole again within this time, without a command: a promise."""
 _LONGEST_SECONDS = 30.0
 """So long it is watched beyond that, to learn how late it is."""
-_OVERLOAD = 3.0
+OVERLOAD = 3.0
 """A load average of the last minute per processor at which the machine is overloaded, which nobody promised for: the
 hosts of a proof keep it at one or two. What is late then is counted, and breaks no promise."""
 _POLL_SECONDS = 0.05
@@ -36,10 +36,11 @@ class Point:
     scenario: str
     step: str
     injection: strace.Injection
+    then: tuple[strace.Injection, ...] = ()
+    """Faults for the recoveries that follow, one for each."""
 
     def __str__(self) -> str:
-        found = self.injection
-        return f"{self.scenario}/{self.step}/{found.fault}:{found.call}:{found.index}"
+        return f"{self.scenario}/{self.step}/{'+'.join(map(str, (self.injection, *self.then)))}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +88,11 @@ def record(host: Host, scenario: Scenario) -> tuple[strace.Call, ...]:
         if ended.status != scenario.status:
             raise BulletproofError("scenario-odd", f"{scenario.name} ended with {ended.status}: {ended.out}{ended.err}")
         return strace.read(host.trace, "begin").calls
-    host.meet_recovery(None)
+    host.meet_recoveries([None])
     host.run_and_kill(*scenario.command(host), step=scenario.killed_in)
     if not _has_recovered(host):
         raise BulletproofError("recovery-missing", f"nothing recovered after {scenario.name} was killed")
-    return strace.read(host.recovery_trace, scenario.killed_in).calls
+    return strace.read(host.recovery_traces()[0], scenario.killed_in).calls
 
 
 def points(scenario: str, calls: Iterable[strace.Call], kinds: Iterable[str] = strace.FAULTS) -> list[Point]:
@@ -119,6 +120,35 @@ def sample(found: list[Point], count: int, seed: int) -> list[Point]:
     return [point for point, _ in zip(turns, range(count), strict=False)]
 
 
+def choose(known: Sequence[Point], only: str, count: int, seed: int) -> list[Point]:
+    """About so many faults, evenly, those in recoveries among them; `only` is the left part of a name, or all of it."""
+    first, *then = only.split("+")
+    found = [point for point in known if str(point).startswith(first)]
+    if then:
+        return [replace(point, then=tuple(map(strace.Injection.parse, then))) for point in found if str(point) == first]
+    chained = chain(sample(found, count, seed), known, seed)
+    sizes = accumulate(1 + len(point.then) for point in chained)
+    return [point for point, size in zip(chained, sizes, strict=True) if size <= count + len(point.then)]
+
+
+def chain(points: Iterable[Point], known: Iterable[Point], seed: int) -> list[Point]:
+    """Let each kill of these be followed by a fault in its recovery, and every other one by one more in the next.
+
+    They are chosen among what is known of recoveries, early calls more often, since most are short.
+    """
+    chance = random.Random(seed)  # noqa: S311  chosen, not secret
+    pool = sorted(
+        (point.injection for point in known if SCENARIOS[point.scenario].killed_in),
+        key=lambda one: (one.index, one.call, one.fault),
+    )
+    found = []
+    for point in points:
+        count = chance.choice((1, 2)) if pool and point.injection.fault == strace.KILL else 0
+        then = tuple(pool[int(len(pool) * chance.random() ** 3)] for _ in range(count))
+        found.append(replace(point, then=then))
+    return found
+
+
 class Sweep:
     """A host, its load, and one fault after the other."""
 
@@ -126,23 +156,34 @@ class Sweep:
         self._host = host
         self._load = load
 
-    def meet(self, point: Point) -> Verdict:
-        """Inject one fault into a scenario, and tell what came of it."""
-        scenario = SCENARIOS[point.scenario]
-        if scenario.killed_in:
-            self._host.supervise()
-        scenario.prepare(self._host)
-        before, since = oracle.World.of(self._host), time.monotonic()
-        ended, trace, hit = self._inject(scenario, point)
+    def meet(self, point: Point) -> list[Verdict]:
+        """Inject a fault into a scenario, and those that follow; tell what came of it, one verdict for each that fired.
+
+        What is broken stands in the first of them, which is there in any case.
+        """
+        host, scenario = self._host, SCENARIOS[point.scenario]
+        orders = (*([point.injection] if scenario.killed_in else []), *point.then)
+        if orders:
+            host.supervise()
+        scenario.prepare(host)
+        before, since = oracle.World.of(host), time.monotonic()
+        host.meet_recoveries(orders)
+        ended, hit = self._inject(scenario, point)
         verdict = self.judge(before, since, hit=hit)
-        is_new = verdict.outcome == "new"
-        found = _said(ended, is_new=is_new)
-        if trace is None:
+        host.forget_recoveries()
+        traces = [strace.read(file, scenario.killed_in or "recovery") for file in host.recovery_traces()]
+        found = _said(ended, is_new=verdict.outcome == "new")
+        if not scenario.killed_in:
+            trace = strace.read(host.trace, "begin")
+            if not trace.has_fired and ended.status != scenario.status:
+                found.append(f"nothing was injected, and it ended with {_end(ended)}")
+        elif traces:
+            trace, *traces = traces
+        else:
             trace = strace.Trace((), scenario.killed_in, has_fired=False, last="")
-            found.append("nothing recovered by itself after a killed deployer")
-        if not trace.has_fired and not scenario.killed_in and ended.status != scenario.status:
-            found.append(f"nothing was injected, and it ended with {_end(ended)}")
-        return replace(
+            if ended.status < 0:  # otherwise it was quicker than the kill, and there was nothing to recover
+                found.append("nothing recovered by itself after a killed deployer")
+        first = replace(
             verdict,
             name=str(point),
             scenario=point.scenario,
@@ -150,6 +191,20 @@ class Sweep:
             fault=point.injection.fault,
             has_fired=trace.has_fired,
             problems=(*verdict.problems, *found),
+        )
+        return [first, *(self._following(first, met, one) for met, one in zip(point.then, traces, strict=False))]
+
+    def _following(self, first: Verdict, met: strace.Injection, trace: strace.Trace) -> Verdict:
+        """What came of a fault in a recovery: what came of the one before it as well, and is told there."""
+        return replace(
+            first,
+            scenario=f"recovery of {first.scenario}",
+            step=trace.step,
+            fault=met.fault,
+            has_fired=trace.has_fired,
+            problems=(),
+            failed_requests=0,
+            has_recovered=False,
         )
 
     def play(self, case: Case, chance: random.Random) -> Verdict:
@@ -171,7 +226,7 @@ class Sweep:
         found = self._settle(before, hit)
         settled = time.monotonic()
         load = os.getloadavg()[0] / (os.cpu_count() or 1)
-        if not found and settled - hit > RECOVERY_SECONDS and load < _OVERLOAD:
+        if not found and settled - hit > RECOVERY_SECONDS and load < OVERLOAD:
             found.append(f"whole after {settled - hit:.1f} s, not within {RECOVERY_SECONDS:.0f} s")
         found += oracle.secrets_told(self._host)
         failed = self._load.failed(since)
@@ -193,20 +248,16 @@ class Sweep:
             load=load,
         )
 
-    def _inject(self, scenario: Scenario, point: Point) -> tuple[Ended, strace.Trace | None, float | None]:
-        """How it ended, what was traced, None if there was nothing; and when what is to be recovered was killed."""
+    def _inject(self, scenario: Scenario, point: Point) -> tuple[Ended, float | None]:
+        """How it ended; and when what is to be recovered was killed, where the recovery is what the fault meets."""
         host = self._host
         if not scenario.killed_in:
-            ended = host.run(*scenario.command(host), injection=point.injection)
-            return ended, strace.read(host.trace, "begin"), None
-        host.meet_recovery(point.injection)
+            return host.run(*scenario.command(host), injection=point.injection), None
         ended = host.run_and_kill(*scenario.command(host), step=scenario.killed_in)
-        if ended.status >= 0:  # it was quicker than the kill, and there is nothing to recover
-            host.forget_recovery()
-            return ended, strace.Trace((), scenario.killed_in, has_fired=False, last=""), None
         hit = time.monotonic()
-        is_traced = _has_recovered(host)
-        return ended, strace.read(host.recovery_trace, scenario.killed_in) if is_traced else None, hit
+        if ended.status < 0:
+            _has_recovered(host)
+        return ended, hit
 
     def _settle(self, before: oracle.World, hit: float) -> list[str]:
         """What is still wrong when the time for a recovery is over."""
@@ -244,10 +295,10 @@ def _end(ended: Ended) -> str:
 
 
 def _has_recovered(host: Host) -> bool:
-    """Whether the recovery that was to meet a fault came, and has ended by now, well or not."""
+    """Whether a recovery that was to meet a fault came, and has ended by now, well or not."""
     until = time.monotonic() + _LONGEST_SECONDS
-    while not host.recovery_trace.exists() or oracle.is_recovering(host):
+    while not host.recovery_traces() or oracle.is_recovering(host):
         if time.monotonic() > until:
-            return host.recovery_trace.exists()
+            return bool(host.recovery_traces())
         time.sleep(_POLL_SECONDS)
     return True

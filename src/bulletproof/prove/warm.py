@@ -172,16 +172,25 @@ def _show(argv: Sequence[str]) -> None:
     ctypes.memmove(begins, shown.ljust(ends - begins, b"\0"), ends - begins)
 
 
-def _obey(order: Path, place: Path, words: Sequence[str]) -> int:
-    """Recover after a dead deployer, in place of `bulletproof recover`; met by a fault where that was ordered."""
-    tracer: Sequence[str] = ()
-    with contextlib.suppress(FileNotFoundError):
-        obeyed = order.rename(order.with_name("obeyed"))
-        tracer = obeyed.read_text().split(" ")
+def _obey(orders: Path, place: Path, words: Sequence[str]) -> int:
+    """Recover after a dead deployer, in place of `bulletproof recover`; met by the next fault that was ordered."""
+    tracer = _next(orders)
     lock = int(os.environ.pop(_LOCK))
     child = begin(place, words, folder=Path("/"), environment=os.environ, descriptors=(0, 1, 2, lock), tracer=tracer)
     os.close(lock)  # the recovery alone holds it, and gives it back by its end
     return child.wait() & 0xFF
+
+
+def _next(orders: Path) -> list[str]:
+    """The first order, which is taken off the list; the supervisor runs one recovery at a time."""
+    if not orders.exists():
+        return []
+    first, _, rest = orders.read_text().partition("\n")
+    if rest:
+        orders.write_text(rest)
+    else:
+        orders.unlink()
+    return first.split(" ")
 
 
 def _serve_commands(place: Path) -> None:
