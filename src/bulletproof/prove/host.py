@@ -80,6 +80,18 @@ class Host:
         host.supervise()
         return host
 
+    def with_python(self, python: str) -> Host:
+        """The same host with the Bulletproof of another interpreter from now on; this one is not to be used any more."""
+        self._end_server()
+        host = Host(self.base, self.subject, python)
+        host._write_recover()
+        host._server.append(warm.start_server(host._place, python))
+        for pid, command, _ in processes(host.layout.root):
+            if "embedded.supervisor" in command:
+                os.kill(pid, signal.SIGKILL)
+        host.supervise()
+        return host
+
     @property
     def layout(self) -> Layout:
         """Where everything of the app lies."""
@@ -269,9 +281,13 @@ class Host:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.run("stop", "--wait", "20")
         self._kill_all()
+        self._end_server()
+
+    def _end_server(self) -> None:
         for server in self._server:
             server.kill()
             server.wait()
+        self._place.unlink(missing_ok=True)
 
     def _kill_all(self) -> None:
         for _ in range(2):
@@ -295,6 +311,9 @@ class Host:
     def _make_project(self) -> None:
         durable.make_folder(self.base)
         self.subject.lay(self.project, _free_port(), self.marker)
+        self._write_recover()
+
+    def _write_recover(self) -> None:
         recover = self._recover
         root, app = self.layout.root, self.subject.name
         recover.write_text(

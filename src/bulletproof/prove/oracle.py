@@ -175,8 +175,8 @@ def files(layout: Layout) -> list[str]:
 
 def is_recovering(host: Host) -> bool:
     """Whether the recovery that was met by an order still runs under strace."""
-    trace = str(host.base / "recovery-trace")
-    return any(trace in command for _, command, _ in processes(host.layout.root))
+    trace = str(host.base / "recovery-trace-")
+    return any(trace in command for _, command, _ in processes(host.base))
 
 
 @contextlib.contextmanager

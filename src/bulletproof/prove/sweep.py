@@ -24,6 +24,7 @@ _LONGEST_SECONDS = 30.0
 OVERLOAD = 3.0
 """A load average of the last minute per processor at which the machine is overloaded, which nobody promised for: the
 hosts of a proof keep it at one or two. What is late then is counted, and breaks no promise."""
+_LONGEST_TRACE_SECONDS = 120.0
 _POLL_SECONDS = 0.05
 _UNDERSTOOD = {0, 1, 3, 4, 130, 141}
 """Exit codes that say how a deployment ended."""
@@ -171,6 +172,8 @@ class Sweep:
         ended, hit = self._inject(scenario, point)
         verdict = self.judge(before, since, hit=hit)
         host.forget_recoveries()
+        while oracle.is_recovering(host) and time.monotonic() < since + _LONGEST_TRACE_SECONDS:
+            time.sleep(_POLL_SECONDS)  # all is whole, and strace has its last line to write
         traces = [strace.read(file, scenario.killed_in or "recovery") for file in host.recovery_traces()]
         found = _said(ended, is_new=verdict.outcome == "new")
         if not scenario.killed_in:
