@@ -55,12 +55,12 @@ def _bugs() -> list[object]:
                 "        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
                 "        pass\n",
             ),
-            ".",
+            "is live",
         ),
         (
             "deploy/drain/KILL",
             Bug("no commit record", _PIPELINE, "        record.commit()\n", "        pass\n"),
-            "is live|said that it is done|leads to",
+            "processes of the live deployment",
         ),
         (
             "deploy/gate/KILL",
@@ -166,7 +166,7 @@ def _bugs() -> list[object]:
                 "    dated = sorted(host.releases.existing(), key=lambda name: (folder / name).stat().st_mtime)\n"
                 "    for release in dated[:-1]:\n",
             ),
-            ".",
+            "leads nowhere",
         ),
     ]
     return [pytest.param(*one, id=one[1].name.replace(" ", "-")) for one in found]
@@ -183,7 +183,6 @@ def base() -> Iterator[Path]:
 def test_a_planted_bug_is_caught(base: Path, where: str, bug: Bug, words: str) -> None:
     """Within a dozen faults where it can show, for what it is; one that survives them would survive in Bulletproof."""
     problems = _faults(base / "host", interpreter_with(bug, base / "planted"), where)
-    print("PLANTED", bug, problems)
     assert re.search(words, "\n".join(problems)), f"{bug}: {problems or 'survived'}"
 
 

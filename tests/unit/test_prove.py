@@ -112,6 +112,7 @@ def test_a_kill_is_followed_by_faults_in_its_recoveries() -> None:
     inner = Point("recover-undo", "verify", Injection("unlinkat", 2, "EIO"))
     known = [first, full, inner]
     chosen = sweep.choose(known, "deploy/", 10, seed=1)
+    assert sweep.choose(known, "gate/", 10, seed=1) == chosen
     assert {point.injection for point in chosen} == {first.injection, full.injection}
     for point in chosen:
         assert set(point.then) == ({inner.injection} if point.injection.fault == "KILL" else set())

@@ -81,7 +81,7 @@ class Host:
         return host
 
     def with_python(self, python: str) -> Host:
-        """The same host with the Bulletproof of another interpreter from now on; this one is not to be used any more."""
+        """The same host, from now on with the Bulletproof of that interpreter; this object is of no use any more."""
         self._end_server()
         host = Host(self.base, self.subject, python)
         host._write_recover()

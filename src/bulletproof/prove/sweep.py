@@ -122,14 +122,22 @@ def sample(found: list[Point], count: int, seed: int) -> list[Point]:
 
 
 def choose(known: Sequence[Point], only: str, count: int, seed: int) -> list[Point]:
-    """About so many faults, evenly, those in recoveries among them; `only` is the left part of a name, or all of it."""
+    """About so many faults, evenly, those in recoveries among them.
+
+    `only` is the left part of a name, or all of it, with its scenario or without.
+    """
     first, *then = only.split("+")
-    found = [point for point in known if str(point).startswith(first)]
+    found = [point for point in known if is_meant(str(point), first)]
     if then:
         return [replace(point, then=tuple(map(strace.Injection.parse, then))) for point in found if str(point) == first]
     chained = chain(sample(found, count, seed), known, seed)
     sizes = accumulate(1 + len(point.then) for point in chained)
     return [point for point, size in zip(chained, sizes, strict=True) if size <= count + len(point.then)]
+
+
+def is_meant(name: str, only: str) -> bool:
+    """Whether this is the left part of that name, which may be without its scenario."""
+    return name.startswith(only) or name.partition("/")[2].startswith(only)
 
 
 def chain(points: Iterable[Point], known: Iterable[Point], seed: int) -> list[Point]:
