@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -218,9 +219,41 @@ def test_all_of_it_dies_with_its_starter(stage: Stage) -> None:
     assert beat.stat().st_size == size
 
 
+_KILLED_AT_ONCE = """\
+import os, signal, sys, time
+from pathlib import Path
+from bulletproof.effects.isolation import Cell, is_remapped, start_in_cell
+folder = Path(sys.argv[1])
+assert is_remapped()
+there = {folder / "copy": folder / "live"}
+plan = Cell(mount_point=folder / "root", read_only=(), writable=there, memory_bytes=1 << 30)
+argv = ("/usr/bin/sleep", sys.argv[2])
+start_in_cell(plan, argv, folder=Path("/"), environment={}, log=folder / "log")
+time.sleep(float(sys.argv[3]))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_starter_that_dies_before_the_cell_is_made_leaves_nothing(stage: Stage) -> None:
+    """A found bug: what asks to die with its parent must see that the parent still lives."""
+    seconds = f"{600 + random.random() * 100:.6f}"
+    for wait in (0.0, 0.01, 0.03):
+        argv = (sys.executable, "-c", _KILLED_AT_ONCE, str(stage.folder), seconds, str(wait))
+        assert subprocess.run(argv, check=False).returncode == -signal.SIGKILL
+    time.sleep(0.5)  # it would have begun by now
+    _wait_until(lambda: not any(seconds in words for one in psutil.process_iter() for words in _words(one)))
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
 def test_what_the_kernel_forbids_is_told() -> None:
     """Where a user may make no namespaces, the trial says so in the system's words, and nothing was run."""
-    plan = '{"namespaces": true, "account": null, "root": "/nowhere", "read_only": [], "writable": [], "memory": 1, "folder": "/", "argv": ["/usr/bin/touch", "/tmp/bp-ran"], "environment": {}}'  # noqa: E501
+    plan = f'{{"parent": {os.getpid()}, "namespaces": true, "account": null, "root": "/nowhere", "read_only": [], "writable": [], "memory": 1, "folder": "/", "argv": ["/usr/bin/touch", "/tmp/bp-ran"], "environment": {{}}}}'  # noqa: E501
 
     tried = run((sys.executable, "-I", "-S", cell_script.__file__), folder=Path("/"), input_text=plan)
 
@@ -288,6 +321,7 @@ def _wait_until(condition: object) -> None:
 def test_a_cell_that_a_broken_disk_prevents_is_told_without_a_traceback() -> None:
     """Found by an EIO at a mkdir of its root: people were shown where in our code it happened."""
     plan: cell_script.Plan = {
+        "parent": os.getpid(),
         "namespaces": False,
         "account": None,
         "root": "/",

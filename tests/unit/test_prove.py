@@ -68,7 +68,7 @@ def test_a_sample_gives_each_kind_its_turn_and_depends_on_the_seed_alone() -> No
     assert str(points[-1]) == "deploy/cutover/KILL:symlink:1"
 
 
-def _verdict(*problems: str, failed: int = 0, is_seen: bool = False) -> Verdict:
+def _verdict(*problems: str, failed: int = 0, is_seen: bool = False, recovery: float = 0.5) -> Verdict:
     return Verdict(
         name="deploy/gate/KILL:write:1",
         scenario="deploy",
@@ -77,7 +77,8 @@ def _verdict(*problems: str, failed: int = 0, is_seen: bool = False) -> Verdict:
         has_fired=True,
         outcome="old",
         problems=problems,
-        recovery_seconds=0.5,
+        recovery_seconds=recovery,
+        has_recovered=recovery > 0,
         seconds=2.0,
         failed_requests=failed,
         is_seen=is_seen,
@@ -88,11 +89,37 @@ def test_the_page_names_what_broke_a_promise() -> None:
     """Counts by step and kind, and requests that users lost to a fault in what serves them counted apart."""
     verdicts = [_verdict(), _verdict("a file is left", failed=2), _verdict(failed=7, is_seen=True)]
     page = report.page(verdicts, 60.0, seed=9, known=5000)
-    assert "| deploy | gate | 3 | 0 | 0 | 0 | 3 | 0 | 1 | 0.5 s |" in page
+    assert "| deploy | gate | 3 | 0 | 0 | 0 | 3 | 0 | 1 | 0.5 s | 0.5 s | 0.5 s |" in page
     assert "1 broke a promise, 2 requests failed (7 more" in page
     assert "- `deploy/gate/KILL:write:1`: a file is left" in page
     assert "seed 9" in page
     assert "No promise was broken." in report.page([_verdict()], 60.0, seed=9, known=1)
+
+
+def test_the_times_of_recoveries_are_told() -> None:
+    """Median, 99th percentile and worst of those that were needed; what was late under overload is counted."""
+    verdicts = [_verdict(recovery=number / 10) for number in range(200)]
+    words = report.verdict_line(verdicts, 60.0)
+    assert "199 recoveries by itself: half within 10.0 s, 99 % within 19.8 s, the slowest 19.9 s; 99 later" in words
+    assert report.rows(verdicts)[0][-3:] == ("10.0 s", "19.8 s", "19.9 s")
+    assert report.rows([_verdict(recovery=0)])[0][-3:] == ("-", "-", "-")
+
+
+def test_a_kill_is_followed_by_faults_in_its_recoveries() -> None:
+    """By the seed alone, and named so that the whole can be had again."""
+    first = Point("deploy", "gate", Injection("rename", 3, "KILL"))
+    full = Point("deploy", "gate", Injection("rename", 3, "ENOSPC"))
+    inner = Point("recover-undo", "verify", Injection("unlinkat", 2, "EIO"))
+    known = [first, full, inner]
+    chosen = sweep.choose(known, "deploy/", 10, seed=1)
+    assert sweep.choose(known, "gate/", 10, seed=1) == chosen
+    assert {point.injection for point in chosen} == {first.injection, full.injection}
+    for point in chosen:
+        assert set(point.then) == ({inner.injection} if point.injection.fault == "KILL" else set())
+        assert sweep.choose(known, str(point), 1, seed=2)[0].injection == point.injection
+    (kill,) = (point for point in chosen if point.then)
+    assert sweep.choose(known, str(kill), 1, seed=2) == [kill]
+    assert str(kill).startswith("deploy/gate/KILL:rename:3+EIO:unlinkat:2")
 
 
 def test_a_fault_whose_load_broke_is_met_on_another_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -112,17 +139,17 @@ def test_a_fault_whose_load_broke_is_met_on_another_host(monkeypatch: pytest.Mon
 
     tries: list[int] = []
 
-    def works_twice(_: object) -> Verdict:
+    def works_twice(_: object) -> list[Verdict]:
         tries.append(1)
         if len(tries) == 1:
             raise BulletproofError("traffic-ended", "the load is gone")
-        return _verdict()
+        return [_verdict()]
 
     monkeypatch.setattr(runner, "Host", FakeHost)
     assert runner.prove(tmp_path, [works_twice], lambda _: None, hosts=1) == [_verdict()]
     assert len(laid) == 2
 
-    def never(_: object) -> Verdict:
+    def never(_: object) -> list[Verdict]:
         raise BulletproofError("traffic-ended", "the load is gone")
 
     with pytest.raises(BulletproofError, match="the load broke 21 times"):

@@ -33,14 +33,15 @@ def prove_command(
 
     The files that lie here and a copy of the live data, if there are any, are deployed on hosts in a folder of their
     own; nothing live is touched. The faults are SIGKILL, a full and a broken disk, each at one system call of deploy,
-    rollback or recovery. Exit status 1 when a promise was broken.
+    rollback or recovery. A migration is met when the live release, or the revision in git before the last migration,
+    has other data than what lies here. Exit status 1 when a promise was broken.
     """
     from rich.console import Console  # noqa: PLC0415  heavy, and `prove --help` needs none of it
     from rich.table import Table  # noqa: PLC0415
 
-    from bulletproof.prove import report, runner, strace, subject, sweep  # noqa: PLC0415
+    from bulletproof.prove import own, report, runner, strace, subject, sweep  # noqa: PLC0415
     from bulletproof.prove.host import scratch  # noqa: PLC0415
-    from bulletproof.prove.scenarios import OF_ANY_APP  # noqa: PLC0415
+    from bulletproof.prove.scenarios import MIGRATING, OF_ANY_APP  # noqa: PLC0415
 
     if not strace.is_there():
         raise UsageError(
@@ -64,13 +65,20 @@ def prove_command(
         app = subject.own(project, data, settings)
         talk.print(f"recording what a deployment of {app.name} does", style="dim")
         known = runner.record_all(base / "record", OF_ANY_APP, app)
-        chosen = sweep.sample([point for point in known if str(point).startswith(only)], faults, seed)
-        talk.print(f"injecting {len(chosen)} of {len(known)} faults", style="dim")
-        begun = time.monotonic()
-        verdicts = runner.prove(base, runner.works(chosen, (), seed), watch, hosts=hosts, subject=app)
+        migration = own.find_migration(base, project, target.layout, data, settings)
+        talk.print(f"a migration is {migration.words}", style="dim", markup=False)
+        chosen = sweep.choose([*known, *migration.points], only, faults, seed)
+        talk.print(f"injecting {sum(1 + len(point.then) for point in chosen)} faults", style="dim")
+        begun, verdicts = time.monotonic(), []
+        for what, names in ((app, OF_ANY_APP), (migration.app, MIGRATING)):
+            points = [point for point in chosen if point.scenario in names]
+            if what is not None and points:
+                place = base / names[0]
+                verdicts += runner.prove(place, runner.works(points, (), seed), watch, hosts=hosts, subject=what)
     table = Table(*report.HEADINGS)
     for row in report.rows(verdicts):
         table.add_row(*row)
     console.print(table)
     console.print(f"{report.verdict_line(verdicts, time.monotonic() - begun)}; seed {seed}")
+    console.print(f"A migration of the data was {migration.words}.", markup=False)
     sys.exit(0 if all(verdict.is_good for verdict in verdicts) else 1)

@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import stat
@@ -66,6 +67,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Plan(TypedDict):
     """What the program in the cell can reach, and what it is."""
 
+    parent: int
+    """The process that starts the cell, and without which it may not be."""
     namespaces: bool
     """Whether the kernel gives the cell a root, a network and processes of its own."""
     account: tuple[int, int] | None
@@ -89,14 +92,18 @@ def main() -> NoReturn:
     plan: Plan = json.load(sys.stdin)
     signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
+    if os.getppid() != plan["parent"]:
+        os._exit(CANNOT)  # it died before we would have been told
     if plan["namespaces"]:
         _unshare(is_root_enough=plan["account"] is not None)
     starter = os.getpid()
+    ended, alive = os.pipe()
     inner = os.fork()
     if inner:
         _stand_for(inner)
+    os.close(alive)
     if plan["namespaces"]:
-        _enter(plan)
+        _enter(plan, ended)
     else:
         _stay_outside(starter)
     _limit(plan)
@@ -117,9 +124,14 @@ def _stand_for(inner: int) -> NoReturn:
             os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
-def _enter(plan: Plan) -> None:
-    """Become the first process of the namespaces, with which all others in them end."""
+def _enter(plan: Plan, ended: int) -> None:
+    """Become the first process of the namespaces, with which all others in them end.
+
+    Nobody outside has a number here: that our starter has died is told by the end of what it would write on `ended`.
+    """
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
+    if select.select([ended], [], [], 0)[0]:
+        os._exit(CANNOT)  # it died before we would have been told
     _build_root(plan)
     _loopback_up()
     _drop_rights()

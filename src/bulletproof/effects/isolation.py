@@ -231,6 +231,7 @@ def _plan(plan: Cell, argv: Sequence[str], folder: Path, environment: Mapping[st
     read_only = plan.read_only if namespaces else (*plan.read_only, _site(plan))
     return json.dumps(
         {
+            "parent": os.getpid(),
             "namespaces": namespaces,
             "account": (plan.account.user, plan.account.group) if plan.account else None,
             "root": str(plan.mount_point),

@@ -54,7 +54,7 @@ class Fault:
         return f"children/{self.program}/{met.fault}:{met.call}:{met.index}:{self.turn}"
 
 
-def works(base: Path, count: int, seed: int) -> list[Callable[[Sweep], Verdict]]:
+def works(base: Path, count: int, seed: int) -> list[Callable[[Sweep], list[Verdict]]]:
     """So many faults, chosen among the calls that were recorded on a host of its own."""
     host = Host.lay(base)
     try:
@@ -102,7 +102,7 @@ def sample(known: Mapping[str, Counts], turns: Counts, count: int, seed: int) ->
     return found
 
 
-def meet(fault: Fault, chance: random.Random, faults: Sweep) -> Verdict:
+def meet(fault: Fault, chance: random.Random, faults: Sweep) -> list[Verdict]:
     """Inject one into a migrating deployment, and tell what came of it; what was not reached has not fired."""
     fired: list[bool] = []
 
@@ -122,7 +122,7 @@ def meet(fault: Fault, chance: random.Random, faults: Sweep) -> Verdict:
     problems = verdict.problems
     if fault.program in _OF_THE_APP:
         problems = tuple(problem for problem in problems if not problem.startswith("a traceback"))
-    return replace(
+    told = replace(
         verdict,
         name=str(fault),
         scenario="children",
@@ -130,6 +130,7 @@ def meet(fault: Fault, chance: random.Random, faults: Sweep) -> Verdict:
         has_fired=fired == [True],
         problems=problems,
     )
+    return [told]
 
 
 def _deploy(host: Host, program: str, turn: int, injection: strace.Injection | None) -> Ended:

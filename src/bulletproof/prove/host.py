@@ -11,9 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.adapters.embedded.policy import Policy
@@ -22,9 +23,9 @@ from bulletproof.domain.layout import Layout, runtime_folder
 from bulletproof.effects import durable
 from bulletproof.effects.route import may_listen
 from bulletproof.errors import BulletproofError
-from bulletproof.prove import strace
+from bulletproof.prove import strace, warm
 from bulletproof.prove.load import LIGHT, Ledgered, Load, Visitor
-from bulletproof.prove.subject import TINY, Subject
+from bulletproof.prove.subject import TINY, Subject, former_folder
 
 COMMAND_SECONDS = 120.0
 Act = Callable[[subprocess.Popen[str]], None]
@@ -61,15 +62,33 @@ class Host:
     subject: Subject = TINY
     python: str = sys.executable
     """The interpreter that has the Bulletproof under test; a test plants its bugs in one of its own."""
+    _server: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    """What the commands are forked from, once it is there."""
 
     @classmethod
     def lay(cls, base: Path, subject: Subject = TINY, python: str = sys.executable) -> Host:
         """Lay the project, and deploy it until there is something to prune."""
         host = cls(base, subject, python)
         host._make_project()
-        host.must(*subject.first)
-        for _ in range(2):
-            host.must(*subject.again)
+        host._server.append(warm.start_server(host._place, python))
+        if subject.has_former:
+            host._deploy_former()
+        else:
+            host.must(*subject.first)
+            for _ in range(2):
+                host.must(*subject.again)
+        host.supervise()
+        return host
+
+    def with_python(self, python: str) -> Host:
+        """The same host, from now on with the Bulletproof of that interpreter; this object is of no use any more."""
+        self._end_server()
+        host = Host(self.base, self.subject, python)
+        host._write_recover()
+        host._server.append(warm.start_server(host._place, python))
+        for pid, command, _ in processes(host.layout.root):
+            if "embedded.supervisor" in command:
+                os.kill(pid, signal.SIGKILL)
         host.supervise()
         return host
 
@@ -100,19 +119,19 @@ class Host:
         return self.base / "trace"
 
     @property
-    def recovery_trace(self) -> Path:
-        """What strace wrote of the last recovery."""
-        return self.base / "recovery-trace"
-
-    @property
     def marker(self) -> Path:
         """While this file is there, an app of the revision `ill` does not boot on the live data."""
         return self.layout.data / "ill"
 
     def supervise(self) -> None:
-        """Replace the supervisor by one that looks more often, and whose recoveries can be met by a fault."""
+        """Replace the supervisor by one whose recoveries can be met by a fault, unless it is one.
+
+        After a fault that killed it, the command line has started one that knows of no orders.
+        """
         for pid, command, _ in processes(self.layout.root):
             if "embedded.supervisor" in command:
+                if str(self._recover) in command:
+                    return
                 os.kill(pid, signal.SIGKILL)
         program = (
             "from bulletproof.prove.host import supervise_from_here; from pathlib import Path; "
@@ -120,25 +139,75 @@ class Host:
         )
         subprocess.run([self.python, "-P", "-c", program], check=True, cwd="/")
 
-    def run(self, *words: str, injection: strace.Injection | None = None, is_traced: bool = False) -> Ended:
-        """Run a verb to its end, its system calls recorded, one of them met by a fault."""
-        is_traced = is_traced or injection is not None
-        argv = (*(strace.prefix(self.trace, injection) if is_traced else ()), *self.argv(*words))
+    def go_back(self) -> None:
+        """Let the earlier revision serve again, on its data, if the app has one that does not: as if nothing had been.
+
+        Raises BulletproofError when it does not start.
+        """
+        if not self.subject.has_former or self.layout.current.readlink() == self._seed.joinpath("current").readlink():
+            return
+        self._kill_all()
+        shutil.rmtree(self.layout.root)
+        shutil.copytree(self._seed / "root", self.layout.root, symlinks=True)
+        self.must("start", "--wait", "20")
+        self.supervise()
+
+    def _deploy_former(self) -> None:
+        """Twice, so that a release is kept beside the live one; and keep a copy of all of it."""
+        folder = former_folder(self.project)
+        for words in (self.subject.first, self.subject.again):
+            self.must(*words, folder=folder)
+        current = self.layout.current.readlink()
+        self.must("stop", "--wait", "20")
+        self._kill_all()
+        self._seed.mkdir()
+        shutil.copytree(self.layout.root, self._seed / "root", symlinks=True)
+        self._seed.joinpath("current").symlink_to(current)
+        self.must("start", "--wait", "20")
+
+    def run(
+        self,
+        *words: str,
+        injection: strace.Injection | None = None,
+        is_traced: bool = False,
+        folder: Path | None = None,
+    ) -> Ended:
+        """Run a verb to its end, its system calls recorded, one of them met by a fault; in the project's folder."""
+        tracer = strace.prefix(self.trace, injection) if is_traced or injection is not None else ()
         begun = time.monotonic()
-        ended = subprocess.run(
-            argv,
-            cwd=self.project,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
-        return Ended(status=ended.returncode, out=ended.stdout, err=ended.stderr, seconds=time.monotonic() - begun)
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            status = self._begin_warm(words, out.fileno(), err.fileno(), tracer, folder).wait(COMMAND_SECONDS)
+            told = [_text(file) for file in (out, err)]
+        return Ended(status=status, out=told[0], err=told[1], seconds=time.monotonic() - begun)
 
     def run_and_kill(self, *words: str, step: str) -> Ended:
         """Run a verb, and kill -9 it when that step begins."""
-        return self.run_and(lambda command: command.kill(), *words, step=step)
+        begun = time.monotonic()
+        reading, writing = os.pipe()
+        with tempfile.TemporaryFile() as err, os.fdopen(reading) as out:
+            command = self._begin_warm(words, writing, err.fileno())
+            os.close(writing)
+            lines = []
+            for line in out:
+                lines.append(line)
+                told = json.loads(line)
+                if (told["event"], told.get("step")) == ("step-started", step):
+                    command.kill()
+            status, said = command.wait(COMMAND_SECONDS), _text(err)
+        return Ended(status=status, out="".join(lines), err=said, seconds=time.monotonic() - begun)
+
+    def _begin_warm(
+        self, words: Sequence[str], out: int, err: int, tracer: Sequence[str] = (), folder: Path | None = None
+    ) -> warm.Child:
+        with Path(os.devnull).open() as nothing:
+            return warm.begin(
+                self._place,
+                self.argv(*words)[4:],
+                folder=folder or self.project,
+                environment=os.environ,
+                descriptors=(nothing.fileno(), out, err),
+                tracer=tracer,
+            )
 
     def run_and(self, act: Act, *words: str, step: str) -> Ended:
         """Run a verb to its end; `act` is called when that step begins."""
@@ -172,9 +241,9 @@ class Host:
         """The command line of a verb that tells events."""
         return (self.python, "-P", "-m", "bulletproof", "--root", str(self.layout.root), *words, "--json")
 
-    def must(self, *words: str) -> Ended:
+    def must(self, *words: str, folder: Path | None = None) -> Ended:
         """Run a verb with success. Raises BulletproofError with what it said."""
-        ended = self.run(*words)
+        ended = self.run(*words, folder=folder)
         if ended.status:
             words_said = tuple((ended.out + ended.err).splitlines()[-12:])
             raise BulletproofError(
@@ -182,16 +251,24 @@ class Host:
             )
         return ended
 
-    def meet_recovery(self, injection: strace.Injection | None) -> None:
-        """Let the next recovery be recorded, and met by this fault."""
-        self.recovery_trace.unlink(missing_ok=True)
-        order = " ".join(strace.prefix(self.recovery_trace, injection))
-        (self.base / "order.new").write_text(order)
-        (self.base / "order.new").rename(self.base / "order")
+    def meet_recoveries(self, injections: Sequence[strace.Injection | None]) -> None:
+        """Let the next recoveries be recorded, and each be met by its fault."""
+        for trace in self.recovery_traces():
+            trace.unlink()
+        orders = (strace.prefix(self._recovery_trace(number), one) for number, one in enumerate(injections))
+        if injections:
+            durable.write_file(self.base / "orders", "\n".join(map(" ".join, orders)))
 
-    def forget_recovery(self) -> None:
-        """Take that order back."""
-        (self.base / "order").unlink(missing_ok=True)
+    def forget_recoveries(self) -> None:
+        """Take back the orders that none has obeyed."""
+        (self.base / "orders").unlink(missing_ok=True)
+
+    def recovery_traces(self) -> list[Path]:
+        """What strace wrote of the recoveries that came since, in their order."""
+        return [place for number in range(9) if (place := self._recovery_trace(number)).exists()]
+
+    def _recovery_trace(self, number: int) -> Path:
+        return self.base / f"recovery-trace-{number}"
 
     def load(self) -> Load:
         """Light traffic on it."""
@@ -203,34 +280,71 @@ class Host:
         """Stop everything; what does not stop is killed."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.run("stop", "--wait", "20")
+        self._kill_all()
+        self._end_server()
+
+    def _end_server(self) -> None:
+        for server in self._server:
+            server.kill()
+            server.wait()
+        self._place.unlink(missing_ok=True)
+
+    def _kill_all(self) -> None:
         for _ in range(2):
             for pid in pids(self.layout.root):
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, 9)
+                    os.kill(pid, signal.SIGKILL)
             time.sleep(0.1)
+
+    @property
+    def _seed(self) -> Path:
+        return self.base / "seed"
+
+    @property
+    def _recover(self) -> Path:
+        return self.base / "recover"
+
+    @property
+    def _place(self) -> Path:
+        return self.base / "warm"
 
     def _make_project(self) -> None:
         durable.make_folder(self.base)
         self.subject.lay(self.project, _free_port(), self.marker)
-        recover = self.base / "recover"
+        self._write_recover()
+
+    def _write_recover(self) -> None:
+        recover = self._recover
         root, app = self.layout.root, self.subject.name
-        recover.write_text(_RECOVER.format(base=self.base, python=self.python, root=root, app=app))
+        recover.write_text(
+            _RECOVER.format(
+                python=self.python,
+                warm=warm.__file__,
+                order=self.base / "orders",
+                place=self._place,
+                root=root,
+                app=app,
+            )
+        )
         recover.chmod(0o755)
 
 
 _RECOVER = """\
 #!/bin/sh
 # What the supervisor runs after a dead deployer: `bulletproof recover`, met by the fault that was ordered.
-run="{python} -P -m bulletproof --root {root} recover --app {app}"
-if mv {base}/order {base}/obeyed 2>/dev/null; then exec $(cat {base}/obeyed) $run; fi
-exec $run
+exec {python} -I -S {warm} --recover {order} {place} --root {root} recover --app {app}
 """
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
 
 
 def supervise_from_here(base: Path, app: str) -> None:
     """Start the supervisor of a host's app, with the code of this process."""
     root = base / "r"
-    policy = Policy(look_seconds=0.1, recover_first_pause_seconds=0.2, recover_argv=(str(base / "recover"),))
+    policy = Policy(recover_argv=(str(base / "recover"),))  # as patient as everybody's, since its time is measured
     EmbeddedSupervisor(Layout(root, app, runtime_folder(root, os.getuid())), policy).ensure_running()
 
 

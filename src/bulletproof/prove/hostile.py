@@ -16,6 +16,7 @@ from functools import partial
 
 import psutil
 
+from bulletproof.prove import scenarios
 from bulletproof.prove.host import COMMAND_SECONDS, Ended, Host, pids, processes
 
 DONE, REFUSED, USAGE, UNDONE, NEEDS_PERSON, LOCKED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
@@ -56,6 +57,15 @@ def _signal(number: signal.Signals, stage: Stage) -> list[Ended]:
     time.sleep(stage.chance.uniform(0.0, _DEPLOYMENT_SECONDS))
     with contextlib.suppress(ProcessLookupError):
         command.send_signal(number)
+    return [_ended(command)]
+
+
+def _interrupted(stage: Stage) -> list[Ended]:
+    """Ctrl-C at a random moment: the deployer and all that it has started get it, as at a terminal."""
+    command = stage.host.begin("deploy", "grows")
+    time.sleep(stage.chance.uniform(0.0, _DEPLOYMENT_SECONDS))
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(command.pid, signal.SIGINT)
     return [_ended(command)]
 
 
@@ -106,16 +116,28 @@ def _at_once(words: tuple[tuple[str, ...], ...], stage: Stage) -> list[Ended]:
     return [_ended(command) for command in commands]
 
 
+def _all_sorts_at_once(wait: str, stage: Stage) -> list[Ended]:
+    """A deployment, a backup, a rollback and a restore in the same instant."""
+    scenarios.back_up(stage.host)
+    restore = scenarios.SCENARIOS["restore"].command(stage.host)
+    words = (("deploy", "plain"), ("backup", "create"), ("rollback",), restore)
+    return _at_once(tuple((*one, "--wait", wait) for one in words), stage)
+
+
+def _hit_neighbour(word: str, step: str, number: signal.Signals, stage: Stage) -> list[Ended]:
+    """A signal to a process of the host while a migrating deployment is at a step."""
+    return [stage.host.run_and(lambda _: _hit(stage.host, word, number), "deploy", "grows", step=step)]
+
+
 def _kill_neighbour(word: str, step: str, stage: Stage) -> list[Ended]:
-    """Kill -9 of a process of the host while a migrating deployment is at a step."""
-    return [stage.host.run_and(lambda _: _kill(stage.host, word), "deploy", "grows", step=step)]
+    return _hit_neighbour(word, step, signal.SIGKILL, stage)
 
 
-def _kill(host: Host, word: str) -> None:
+def _hit(host: Host, word: str, number: signal.Signals) -> None:
     for pid, command, _ in processes(host.layout.root):
         if word in command:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
             return
 
 
@@ -177,7 +199,7 @@ def _kill_all(host: Host, command: subprocess.Popen[str]) -> None:
     while host.layout.app_socket.readlink().name != host.layout.hold_socket.name and time.monotonic() < until:
         pass
     command.kill()
-    _kill(host, "embedded.supervisor")
+    _hit(host, "embedded.supervisor", signal.SIGKILL)
     for pid in pids(host.layout.root):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -214,15 +236,24 @@ CASES = (
     Case("SIGTERM at random", partial(_signal, signal.SIGTERM), _SIGNALLED, times=6),
     Case("SIGINT at random", partial(_signal, signal.SIGINT), _SIGNALLED, times=6),
     Case("SIGHUP at random", partial(_signal, signal.SIGHUP), _SIGNALLED, times=6),
+    Case("Ctrl-C at random", _interrupted, _SIGNALLED, times=3),
     Case("output closed", _stdout_closed, _SIGNALLED | {141}, times=2),
     Case("terminal gone at random", _terminal_gone, _SIGNALLED | {141}, times=4),
     Case("ten deployments at once", partial(_at_once, (_DEPLOY,) * 10), _RIVALS),
     Case("deployment against rollback", partial(_at_once, (_DEPLOY, _BACK)), _RIVALS, times=2),
+    Case("deployment, backup, rollback and restore at once", partial(_all_sorts_at_once, "0.2"), _RIVALS, times=2),
+    Case("the same four, one waiting for the other", partial(_all_sorts_at_once, "60"), _RIVALS),
     Case("a child killed at random", _kill_child, frozenset({DONE, REFUSED, USAGE, UNDONE}), times=8),
     Case("relay killed in a hold", partial(_kill_neighbour, "adapters.relay", "migrate"), times=2),
     Case("proxy killed in a hold", partial(_kill_neighbour, "caddy run", "migrate"), is_seen=True, times=2),
     Case("supervisor killed in a hold", partial(_kill_neighbour, "embedded.supervisor", "migrate"), times=2),
     Case("supervisor killed at the start", partial(_kill_neighbour, "embedded.supervisor", "start")),
+    Case("proxy told to reload in a hold", partial(_hit_neighbour, "caddy run", "migrate", signal.SIGUSR1)),
+    Case("relay told to reload in a hold", partial(_hit_neighbour, "adapters.relay", "migrate", signal.SIGHUP)),
+    Case(
+        "supervisor told to reload in a hold",
+        partial(_hit_neighbour, "embedded.supervisor", "migrate", signal.SIGHUP),
+    ),
     Case("live app killed in a rehearsal", partial(_kill_neighbour, "-m gunicorn", "rehearse"), is_seen=True),
     Case("migration hung in a hold", _hang_migration),
     Case("boot hung in a hold", _hang_boot, is_ill=True),

@@ -13,11 +13,11 @@ import shutil
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bulletproof.demo.ledger import duplicated_writes, lost_writes
 from bulletproof.domain.layout import Layout
@@ -31,9 +31,10 @@ _IGNORED = re.compile(r"(^|/)(journal\.db-(wal|shm)|[^/]+-(wal|shm|journal)|lock
 _ASIDE = re.compile(r"/set-aside(/\d+-(migrated|replaced)[\w-]*\.db)?$")
 """What an undo sets aside, which nothing ever deletes."""
 _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+_GROWN = re.compile(r"grown_\d+_")
 _NUMBER = re.compile(r"\d+")
 _COMMITTED = """
-SELECT number, CASE kind WHEN 'deploy' THEN title ELSE '' END FROM deployment
+SELECT number, release, title, kind FROM deployment
 WHERE number IN (SELECT deployment FROM record WHERE kind = 'commit')
 ORDER BY number
 """
@@ -50,6 +51,16 @@ SELECT count(*) FROM deployment WHERE number NOT IN (SELECT deployment FROM reco
 """
 
 
+class Commit(NamedTuple):
+    """A deployment that was committed."""
+
+    number: int
+    release: str
+    title: str
+    """Of the revision."""
+    kind: str
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """What is true of a host at one instant."""
@@ -57,8 +68,8 @@ class World:
     number: int
     """The deployment that the journal says is live."""
     release: str
-    committed: tuple[tuple[int, str], ...]
-    """The deployments that were committed, oldest first: number, and the title of a revision that was new then."""
+    committed: tuple[Commit, ...]
+    """Oldest first."""
     files: frozenset[str]
     schema: tuple[str, ...]
     rows: Mapping[str, int]
@@ -68,7 +79,7 @@ class World:
     restored: int
     """How many restores were committed."""
 
-    def committed_since(self, before: World) -> tuple[tuple[int, str], ...]:
+    def committed_since(self, before: World) -> tuple[Commit, ...]:
         """The deployments that were committed since then."""
         return self.committed[len(before.committed) :]
 
@@ -78,7 +89,7 @@ class World:
         with _read(host.layout.journal) as journal:
             number, release = journal.execute(_LIVE).fetchone() or (0, "")
             (restored,) = journal.execute(_RESTORED).fetchone()
-            committed = tuple((int(number), str(title)) for number, title in journal.execute(_COMMITTED))
+            committed = tuple(Commit(*row) for row in journal.execute(_COMMITTED))
         with _read(host.database) as database:
             schema = tuple(str(row[0]) for row in database.execute("SELECT sql FROM sqlite_master ORDER BY name"))
             tables = [str(row[0]) for row in database.execute(_TABLES)]
@@ -125,12 +136,12 @@ def problems(host: Host, before: World, load: Load) -> list[str]:
     new = now.committed_since(before)
     if not is_quiet(host.layout):
         found.append("a deployment is not closed")
-    if now.number != (new[-1][0] if new else before.number):
+    if now.number != (new[-1].number if new else before.number):
         found.append(f"deployment {now.number} is live, committed since were {list(new) or 'none'}")
-    grown = sum(title.startswith(GROWS) for _, title in new)
-    tables = len(before.schema) + grown
-    if len(now.schema) != tables or (not grown and now.schema != before.schema):
-        found.append(f"the schema has {len(now.schema)} entries, the serving release needs {tables}")
+    if new and host.subject.schema:
+        found += _same_schema(host.subject.schema, now.schema)
+    elif not (new and host.subject.has_former):
+        found += _schema(before, now, new)
     if now.restored == before.restored:
         found += [f"rows are gone from {name}" for name, count in before.rows.items() if now.rows.get(name, 0) < count]
     return found + _leftovers(before, now, len(new))
@@ -164,8 +175,8 @@ def files(layout: Layout) -> list[str]:
 
 def is_recovering(host: Host) -> bool:
     """Whether the recovery that was met by an order still runs under strace."""
-    trace = str(host.recovery_trace)
-    return any(trace in command for _, command, _ in processes(host.layout.root))
+    trace = str(host.base / "recovery-trace-")
+    return any(trace in command for _, command, _ in processes(host.base))
 
 
 @contextlib.contextmanager
@@ -300,6 +311,31 @@ def _backups(layout: Layout, restored: int) -> list[str]:
         found += [f"{place.name}/{one['name']} is damaged" for one in parts if digests[one["name"]] != one["sha256"]]
     lacks = len(_replaced(layout)) < restored
     return [*found, *(["a restore left nothing of what it replaced"] if lacks else [])]
+
+
+def _schema(before: World, now: World, new: Iterable[Commit]) -> list[str]:
+    """The data fit the release that serves: each time that one became live that grows, its own table came, no other."""
+    grown: Counter[str] = Counter()
+    for commit in new:
+        if commit.kind == "restore":  # of a backup that was made just before, and runs no migration
+            grown.clear()
+        elif commit.title.startswith(GROWS):
+            grown[commit.release] += 1
+    wanted, there = _grown(before) + grown, _grown(now)
+    if there != wanted:
+        few, many = sorted((wanted - there).elements()), sorted((there - wanted).elements())
+        return [f"the schema is not what the serving release needs: tables of {few} are missing, of {many} too many"]
+    return _same_schema(before.schema, now.schema) if not grown else []
+
+
+def _same_schema(wanted: tuple[str, ...], there: tuple[str, ...]) -> list[str]:
+    differs = sorted(set(there) ^ set(wanted))
+    return [f"the schema is not what the serving release needs: {differs}"] if there != wanted else []
+
+
+def _grown(world: World) -> Counter[str]:
+    """How many tables each release has added that grows; of the tiny app alone."""
+    return Counter(name.split("_", 2)[2] for name in world.rows if _GROWN.match(name))
 
 
 def _leftovers(before: World, now: World, new: int) -> list[str]:

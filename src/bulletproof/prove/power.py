@@ -32,10 +32,12 @@ _UNDERSTOOD = {0, 1, 3, 4}
 Watch = Callable[[Verdict], None]
 
 
-def play(base: Path, rounds: int, seed: int, watch: Watch, until: float, only: str = "") -> list[Verdict]:
+def play(
+    base: Path, rounds: int, seed: int, watch: Watch, is_over: Callable[[], bool], only: str = ""
+) -> list[Verdict]:
     """So many rounds, of each kind by turns, every second one a power cut; ends with the first that broke the host.
 
-    None is begun after `until`, monotonic.
+    None is begun when `is_over`.
     """
     kinds = [kind for kind in _KINDS if f"disk/{kind}".startswith(only)]
     verdicts: list[Verdict] = []
@@ -46,7 +48,7 @@ def play(base: Path, rounds: int, seed: int, watch: Watch, until: float, only: s
         with host.load() as load:
             round_ = _Round(host, disk, Sweep(host, load), random.Random(seed))  # noqa: S311  chosen, not secret
             for kind in islice(cycle(kinds), rounds):
-                if time.monotonic() > until:
+                if is_over():
                     break
                 verdict = round_.play(kind)
                 verdicts.append(verdict)

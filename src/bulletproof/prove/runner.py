@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,19 +21,28 @@ from bulletproof.prove.hostile import Case
 from bulletproof.prove.scenarios import SCENARIOS
 from bulletproof.prove.subject import TINY, Subject
 
-HOSTS = 3
-"""On two processors: a deployment waits half of its time, for an app to boot or requests to end."""
+HOSTS = 5
+"""On two processors: a deployment waits for two thirds of its time, for an app to boot or requests to end."""
+_RECORDING_HOSTS = 3
 _MOST_LEFT_AGAIN = 20
 _LONGEST_LIFE = 200
 """Faults that one host meets before a fresh one is laid: its journal is no longer than that of an app."""
 
 Watch = Callable[[sweep.Verdict], None]
-Work = Callable[[sweep.Sweep], sweep.Verdict]
-"""One fault, on whatever host is free."""
+Work = Callable[[sweep.Sweep], Sequence[sweep.Verdict]]
+"""One fault and what follows it, on whatever host is free."""
 
 
 def record_all(base: Path, names: Sequence[str], subject: Subject = TINY) -> list[sweep.Point]:
-    """Every fault of these scenarios, recorded on a host of its own."""
+    """Every fault of these scenarios, recorded on a few hosts side by side."""
+    shares = [share for number in range(_RECORDING_HOSTS) if (share := names[number::_RECORDING_HOSTS])]
+    with ThreadPoolExecutor(max(1, len(shares))) as pool:
+        places = (base.with_name(f"{base.name}-{number}") for number in itertools.count())
+        found = list(pool.map(lambda place, share: _record(place, share, subject), places, shares))
+    return [point for name in names for points in found for point in points if point.scenario == name]
+
+
+def _record(base: Path, names: Sequence[str], subject: Subject) -> list[sweep.Point]:
     host = Host.lay(base, subject)
     try:
         return [point for name in names for point in sweep.points(name, sweep.record(host, SCENARIOS[name]))]
@@ -53,12 +63,12 @@ def works(points: Sequence[sweep.Point], cases: Sequence[Case], seed: int) -> li
     return found
 
 
-def _meet(point: sweep.Point, faults: sweep.Sweep) -> sweep.Verdict:
+def _meet(point: sweep.Point, faults: sweep.Sweep) -> Sequence[sweep.Verdict]:
     return faults.meet(point)
 
 
-def _play(case: Case, chance: random.Random, faults: sweep.Sweep) -> sweep.Verdict:
-    return faults.play(case, chance)
+def _play(case: Case, chance: random.Random, faults: sweep.Sweep) -> Sequence[sweep.Verdict]:
+    return [faults.play(case, chance)]
 
 
 def prove(
@@ -143,10 +153,11 @@ class _Crew:
             return False
 
     def _do(self, work: Work, faults: sweep.Sweep) -> bool:
-        verdict = work(faults)
-        self.verdicts.append(verdict)
-        self._watch(verdict)
-        return verdict.is_good
+        verdicts = work(faults)
+        for verdict in verdicts:
+            self.verdicts.append(verdict)
+            self._watch(verdict)
+        return all(verdict.is_good for verdict in verdicts)
 
     def _is_over(self) -> bool:
         return self.left.empty() or bool(self.broken) or time.monotonic() > self._until

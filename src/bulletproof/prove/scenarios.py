@@ -11,7 +11,8 @@ from bulletproof.prove.subject import GROWS, PLAIN
 
 
 def make_well(host: Host) -> None:
-    """Every release boots on the live data."""
+    """Every release boots on the live data; and an earlier revision is live, if the app has one."""
+    host.go_back()
     host.marker.unlink(missing_ok=True)
 
 
@@ -50,7 +51,7 @@ class Scenario:
         others = {path.name for path in layout.releases.iterdir()} - {layout.current.readlink().name}
         if not others:
             raise BulletproofError("release-missing", "no release is kept beside the live one")
-        if self.words == ("deploy", PLAIN):
+        if self.words == ("deploy", PLAIN) or host.subject.has_former:
             return host.subject.again
         backups = [path.name for path in layout.backups.glob("b*")]
         stands_for = {OTHER_RELEASE: max(others), NEWEST_BACKUP: max(backups, key=_number, default="b0")}
@@ -79,3 +80,5 @@ SCENARIOS = {
 }
 OF_ANY_APP = ("deploy", "rollback", "recover-undo", "recover-finish")
 """Those that need no revisions made for them."""
+MIGRATING = ("migrate", "recover-migrated", "recover-cutover")
+"""Those that an app can meet of which there is an earlier revision, with other data."""

@@ -59,6 +59,15 @@ class Injection:
     index: int
     fault: str
 
+    def __str__(self) -> str:
+        return f"{self.fault}:{self.call}:{self.index}"
+
+    @classmethod
+    def parse(cls, text: str) -> Injection:
+        """What `str` of one says."""
+        fault, call, index = text.split(":")
+        return cls(call, int(index), fault)
+
     @property
     def option(self) -> str:
         """As strace wants it."""

@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -75,6 +75,11 @@ class Subject:
     """Make its project's folder, for a proxy at that port; what is there while the live app is to be ill."""
     has_ledger: bool
     """Whether its users write, and its answers name the deployment that gave them."""
+    has_former: bool = False
+    """Whether an earlier revision lies in a folder of its own, is deployed first, and is gone back to before each
+    fault, so that every deployment of the other one migrates."""
+    schema: tuple[str, ...] = ()
+    """What its data are like once they are migrated, by a recording; empty when it is not known."""
 
 
 def own(project: Project, data: Path | None, settings: Mapping[str, str]) -> Subject:
@@ -94,6 +99,25 @@ def own(project: Project, data: Path | None, settings: Mapping[str, str]) -> Sub
         lay=partial(_lay_own, project, settings),
         has_ledger=False,
     )
+
+
+def migrating(project: Project, former: Path, data: Path | None, settings: Mapping[str, str]) -> Subject:
+    """The same app, whose data are as an earlier revision has them that lies in `former`: as it left `data`, or new."""
+    app = own(project, data, settings)
+    older = Project(project.config, former, former / project.path.name)
+
+    def lay(folder: Path, port: int, marker: Path) -> None:
+        _lay_own(project, settings, folder, port, marker)
+        if not older.path.exists():
+            shutil.copy(project.path, older.path)
+        _lay_own(older, settings, former_folder(folder), port, marker)
+
+    return replace(app, lay=lay, has_former=True)
+
+
+def former_folder(project: Path) -> Path:
+    """Where the earlier revision lies, beside the project of a host."""
+    return project.with_name("former")
 
 
 def copy_of(database: Path, place: Path) -> Path:

@@ -6,9 +6,9 @@ import os
 import random
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 
 from bulletproof.errors import BulletproofError
 from bulletproof.prove import oracle, scenarios, strace
@@ -19,8 +19,12 @@ from bulletproof.prove.scenarios import SCENARIOS, Scenario
 
 RECOVERY_SECONDS = 10.0
 """A killed deployer's host is whole again within this time, without a command: a promise."""
-_OVERLOADED_SECONDS = 30.0
-"""Where others keep the machine busier than it has processors for, which nobody promised for."""
+_LONGEST_SECONDS = 30.0
+"""So long it is watched beyond that, to learn how late it is."""
+OVERLOAD = 3.0
+"""A load average of the last minute per processor at which the machine is overloaded, which nobody promised for: the
+hosts of a proof keep it at one or two. What is late then is counted, and breaks no promise."""
+_LONGEST_TRACE_SECONDS = 120.0
 _POLL_SECONDS = 0.05
 _UNDERSTOOD = {0, 1, 3, 4, 130, 141}
 """Exit codes that say how a deployment ended."""
@@ -33,10 +37,11 @@ class Point:
     scenario: str
     step: str
     injection: strace.Injection
+    then: tuple[strace.Injection, ...] = ()
+    """Faults for the recoveries that follow, one for each."""
 
     def __str__(self) -> str:
-        found = self.injection
-        return f"{self.scenario}/{self.step}/{found.fault}:{found.call}:{found.index}"
+        return f"{self.scenario}/{self.step}/{'+'.join(map(str, (self.injection, *self.then)))}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +59,21 @@ class Verdict:
     """`old` or `new`."""
     problems: tuple[str, ...]
     recovery_seconds: float
+    """From the deployer's end until all is whole."""
     seconds: float
     failed_requests: int
     """-1 when the load could not tell."""
     is_seen: bool = False
     """Whether users may have seen the fault, since it was none of the deployer's alone."""
+    has_recovered: bool = False
+    """Whether the deployer had left anything to recover."""
+    load: float = 0.0
+    """The load average of the last minute per processor, when it was whole."""
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it was whole later than promised."""
+        return self.recovery_seconds > RECOVERY_SECONDS
 
     @property
     def is_good(self) -> bool:
@@ -74,10 +89,11 @@ def record(host: Host, scenario: Scenario) -> tuple[strace.Call, ...]:
         if ended.status != scenario.status:
             raise BulletproofError("scenario-odd", f"{scenario.name} ended with {ended.status}: {ended.out}{ended.err}")
         return strace.read(host.trace, "begin").calls
-    host.meet_recovery(None)
+    host.meet_recoveries([None])
     host.run_and_kill(*scenario.command(host), step=scenario.killed_in)
-    _wait_for_recovery(host)
-    return strace.read(host.recovery_trace, scenario.killed_in).calls
+    if not _has_recovered(host):
+        raise BulletproofError("recovery-missing", f"nothing recovered after {scenario.name} was killed")
+    return strace.read(host.recovery_traces()[0], scenario.killed_in).calls
 
 
 def points(scenario: str, calls: Iterable[strace.Call], kinds: Iterable[str] = strace.FAULTS) -> list[Point]:
@@ -105,6 +121,43 @@ def sample(found: list[Point], count: int, seed: int) -> list[Point]:
     return [point for point, _ in zip(turns, range(count), strict=False)]
 
 
+def choose(known: Sequence[Point], only: str, count: int, seed: int) -> list[Point]:
+    """About so many faults, evenly, those in recoveries among them.
+
+    `only` is the left part of a name, or all of it, with its scenario or without.
+    """
+    first, *then = only.split("+")
+    found = [point for point in known if is_meant(str(point), first)]
+    if then:
+        return [replace(point, then=tuple(map(strace.Injection.parse, then))) for point in found if str(point) == first]
+    chained = chain(sample(found, count, seed), known, seed)
+    sizes = accumulate(1 + len(point.then) for point in chained)
+    return [point for point, size in zip(chained, sizes, strict=True) if size <= count + len(point.then)]
+
+
+def is_meant(name: str, only: str) -> bool:
+    """Whether this is the left part of that name, which may be without its scenario."""
+    return name.startswith(only) or name.partition("/")[2].startswith(only)
+
+
+def chain(points: Iterable[Point], known: Iterable[Point], seed: int) -> list[Point]:
+    """Let each kill of these be followed by a fault in its recovery, and every other one by one more in the next.
+
+    They are chosen among what is known of recoveries, early calls more often, since most are short.
+    """
+    chance = random.Random(seed)  # noqa: S311  chosen, not secret
+    pool = sorted(
+        (point.injection for point in known if SCENARIOS[point.scenario].killed_in),
+        key=lambda one: (one.index, one.call, one.fault),
+    )
+    found = []
+    for point in points:
+        count = chance.choice((1, 2)) if pool and point.injection.fault == strace.KILL else 0
+        then = tuple(pool[int(len(pool) * chance.random() ** 3)] for _ in range(count))
+        found.append(replace(point, then=then))
+    return found
+
+
 class Sweep:
     """A host, its load, and one fault after the other."""
 
@@ -112,21 +165,36 @@ class Sweep:
         self._host = host
         self._load = load
 
-    def meet(self, point: Point) -> Verdict:
-        """Inject one fault into a scenario, and tell what came of it."""
-        scenario = SCENARIOS[point.scenario]
-        scenario.prepare(self._host)
-        before, since = oracle.World.of(self._host), time.monotonic()
-        try:
-            ended, trace = self._inject(scenario, point)
-        except BulletproofError as error:
-            return replace(self.judge(before, since), name=str(point), scenario=point.scenario, problems=(str(error),))
-        verdict = self.judge(before, since)
-        is_new = verdict.outcome == "new"
-        found = _said(ended, is_new=is_new)
-        if not trace.has_fired and not scenario.killed_in and ended.status != scenario.status:
-            found.append(f"nothing was injected, and it ended with {_end(ended)}")
-        return replace(
+    def meet(self, point: Point) -> list[Verdict]:
+        """Inject a fault into a scenario, and those that follow; tell what came of it, one verdict for each that fired.
+
+        What is broken stands in the first of them, which is there in any case.
+        """
+        host, scenario = self._host, SCENARIOS[point.scenario]
+        orders = (*([point.injection] if scenario.killed_in else []), *point.then)
+        if orders:
+            host.supervise()
+        scenario.prepare(host)
+        before, since = oracle.World.of(host), time.monotonic()
+        host.meet_recoveries(orders)
+        ended, hit = self._inject(scenario, point)
+        verdict = self.judge(before, since, hit=hit)
+        host.forget_recoveries()
+        while oracle.is_recovering(host) and time.monotonic() < since + _LONGEST_TRACE_SECONDS:
+            time.sleep(_POLL_SECONDS)  # all is whole, and strace has its last line to write
+        traces = [strace.read(file, scenario.killed_in or "recovery") for file in host.recovery_traces()]
+        found = _said(ended, is_new=verdict.outcome == "new")
+        if not scenario.killed_in:
+            trace = strace.read(host.trace, "begin")
+            if not trace.has_fired and ended.status != scenario.status:
+                found.append(f"nothing was injected, and it ended with {_end(ended)}")
+        elif traces:
+            trace, *traces = traces
+        else:
+            trace = strace.Trace((), scenario.killed_in, has_fired=False, last="")
+            if ended.status < 0:  # otherwise it was quicker than the kill, and there was nothing to recover
+                found.append("nothing recovered by itself after a killed deployer")
+        first = replace(
             verdict,
             name=str(point),
             scenario=point.scenario,
@@ -134,6 +202,20 @@ class Sweep:
             fault=point.injection.fault,
             has_fired=trace.has_fired,
             problems=(*verdict.problems, *found),
+        )
+        return [first, *(self._following(first, met, one) for met, one in zip(point.then, traces, strict=False))]
+
+    def _following(self, first: Verdict, met: strace.Injection, trace: strace.Trace) -> Verdict:
+        """What came of a fault in a recovery: what came of the one before it as well, and is told there."""
+        return replace(
+            first,
+            scenario=f"recovery of {first.scenario}",
+            step=trace.step,
+            fault=met.fault,
+            has_fired=trace.has_fired,
+            problems=(),
+            failed_requests=0,
+            has_recovered=False,
         )
 
     def play(self, case: Case, chance: random.Random) -> Verdict:
@@ -148,11 +230,15 @@ class Sweep:
         problems = dict.fromkeys((*verdict.problems, *odd, *traces, *single))
         return replace(verdict, name=f"hostile/{case.name}", step=case.name, problems=tuple(problems))
 
-    def judge(self, before: oracle.World, since: float, *, is_seen: bool = False) -> Verdict:
-        """What is still wrong when the host has had its time to recover."""
-        hit = time.monotonic()
+    def judge(self, before: oracle.World, since: float, *, hit: float | None = None, is_seen: bool = False) -> Verdict:
+        """What is still wrong when the host has had its time to recover, which began at `hit`, else now."""
+        has_recovered = hit is not None or not oracle.is_quiet(self._host.layout)
+        hit = time.monotonic() if hit is None else hit
         found = self._settle(before, hit)
         settled = time.monotonic()
+        load = os.getloadavg()[0] / (os.cpu_count() or 1)
+        if not found and settled - hit > RECOVERY_SECONDS and load < OVERLOAD:
+            found.append(f"whole after {settled - hit:.1f} s, not within {RECOVERY_SECONDS:.0f} s")
         found += oracle.secrets_told(self._host)
         failed = self._load.failed(since)
         if failed > 0 and not is_seen:
@@ -169,28 +255,28 @@ class Sweep:
             seconds=time.monotonic() - since,
             failed_requests=failed,
             is_seen=is_seen,
+            has_recovered=has_recovered,
+            load=load,
         )
 
-    def _inject(self, scenario: Scenario, point: Point) -> tuple[Ended, strace.Trace]:
+    def _inject(self, scenario: Scenario, point: Point) -> tuple[Ended, float | None]:
+        """How it ended; and when what is to be recovered was killed, where the recovery is what the fault meets."""
         host = self._host
         if not scenario.killed_in:
-            ended = host.run(*scenario.command(host), injection=point.injection)
-            return ended, strace.read(host.trace, "begin")
-        host.meet_recovery(point.injection)
+            return host.run(*scenario.command(host), injection=point.injection), None
         ended = host.run_and_kill(*scenario.command(host), step=scenario.killed_in)
-        if ended.status >= 0:  # it was quicker than the kill, and there is nothing to recover
-            host.forget_recovery()
-            return ended, strace.Trace((), scenario.killed_in, has_fired=False, last="")
-        _wait_for_recovery(host)
-        return ended, strace.read(host.recovery_trace, scenario.killed_in)
+        hit = time.monotonic()
+        if ended.status < 0:
+            _has_recovered(host)
+        return ended, hit
 
     def _settle(self, before: oracle.World, hit: float) -> list[str]:
         """What is still wrong when the time for a recovery is over."""
-        patience = RECOVERY_SECONDS if os.getloadavg()[0] < 2 * (os.cpu_count() or 1) else _OVERLOADED_SECONDS
-        while not oracle.is_quiet(self._host.layout) and time.monotonic() < hit + patience:
+        until = hit + _LONGEST_SECONDS
+        while not oracle.is_quiet(self._host.layout) and time.monotonic() < until:
             time.sleep(_POLL_SECONDS)
         while found := oracle.problems(self._host, before, self._load):
-            if time.monotonic() > hit + patience:
+            if time.monotonic() > until:
                 return found
             time.sleep(_POLL_SECONDS)
         return []
@@ -219,10 +305,11 @@ def _end(ended: Ended) -> str:
     return f"{ended.status}: {(ended.err or ended.out)[-300:].strip()}"
 
 
-def _wait_for_recovery(host: Host) -> None:
-    """Until the recovery that was to meet a fault has ended, well or not."""
-    deadline = time.monotonic() + _OVERLOADED_SECONDS
-    while not host.recovery_trace.exists() or oracle.is_recovering(host):
-        if time.monotonic() > deadline:
-            raise BulletproofError("recovery-missing", "nothing recovered after a killed deployer")
+def _has_recovered(host: Host) -> bool:
+    """Whether a recovery that was to meet a fault came, and has ended by now, well or not."""
+    until = time.monotonic() + _LONGEST_SECONDS
+    while not host.recovery_traces() or oracle.is_recovering(host):
+        if time.monotonic() > until:
+            return bool(host.recovery_traces())
         time.sleep(_POLL_SECONDS)
+    return True

@@ -1,4 +1,7 @@
-"""Bring the database to what the app needs; a release whose file `grows` says so adds one table to what is there."""
+"""Bring the database to what the app needs.
+
+A release whose file `grows` says so adds a table of its own name to what is there, each time that it becomes live.
+"""
 
 import os
 import pathlib
@@ -17,5 +20,6 @@ connection.executescript(
 )
 if pathlib.Path("grows").exists():
     tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE name LIKE 'grown_%'").fetchone()[0]
-    connection.execute(f"CREATE TABLE grown_{tables + 1} (id INTEGER PRIMARY KEY)")
+    release = pathlib.Path.cwd().parent.name
+    connection.execute(f'CREATE TABLE "grown_{tables + 1}_{release}" (id INTEGER PRIMARY KEY)')
 connection.close()
