@@ -14,7 +14,7 @@ import pytest
 from embedded.places import until
 from hosts import lab
 from hosts.conftest import NewServer
-from hosts.servers import Access, ServerApp, living, set_up_by_ssh
+from hosts.servers import Access, ServerApp, laid, living, set_up_by_ssh
 from live_app import branch
 
 pytestmark = [pytest.mark.skipif(bool(lab.why_not()), reason=lab.why_not()), pytest.mark.xdist_group("hosts")]
@@ -236,6 +236,33 @@ def test_the_apps_user_cannot(app: ServerApp, script: str) -> None:
     status, said = _as_app(app, script)
     assert status != 0
     assert "ermission denied" in said or "not permitted" in said, said
+
+
+def test_a_second_app_has_a_user_of_its_own(app: ServerApp, access: Access, datacharted: Path) -> None:
+    """With the first one's it would see that one's settings, so it is refused; neither reads the other's data."""
+    with laid(app.host, access, datacharted, name="blog") as blog:
+        refused = blog.change("deploy", "v2")
+        assert (refused.status, refused.reference) == (1, "permissions-wrong")
+        assert "shop runs as www-data as well" in refused.err + refused.out
+        blog.configure(app={"user": "blog"})
+        missing = blog.change("deploy", "--worktree")
+        assert missing.status == 1
+        assert "user-missing" in missing.out + missing.err
+        with app.host.network():
+            set_up_by_ssh(app.host, access, "--user", "blog")
+        blog.deploy("--worktree")
+        assert blog.version() == "v2"
+        assert app.version() == "v2"
+        blog.configure(app={"user": "www-data"})
+        changed = blog.change("deploy", "--worktree")
+        assert (changed.status, changed.reference) == (1, "user-changed")
+        assert blog.version() == "v2"
+        told = app.host.must("ps", "-eo", "user:20,args")
+        assert "blog " in told
+        status, said = _as_app(app, "cat /var/lib/blog/app.db")
+        assert status != 0
+        assert "ermission denied" in said
+        blog.run("destroy", "--yes", status=0)
 
 
 def test_root_follows_no_link_that_the_app_lays(app: ServerApp) -> None:

@@ -13,6 +13,7 @@ from bulletproof.domain.layout import Layout
 from bulletproof.domain.ownership import Owned, beside_database, owned
 from bulletproof.domain.units import facade
 from bulletproof.effects.ownership import claim, differences, find_account, make_missing
+from bulletproof.errors import Refused
 from bulletproof.operations.server import COMMAND
 from bulletproof.ports import Host, Trespass
 
@@ -31,15 +32,18 @@ def accounts_of(root: Path, config: AppConfig) -> Accounts | None:
 
 
 def as_server(host: Host, config: AppConfig, accounts: Accounts, user_of: Callable[[str], str | None]) -> Host:
-    """The host with what is otherwise on a server; `user_of` tells as whom another app runs.
+    """The host with what is otherwise on a server; `user_of` tells as whom an app runs that was live.
 
-    Whatever the app could exchange for a link is ours before any of it is opened. Raises Refused `place-not-plain`.
+    Whatever the app could exchange for a link is ours before any of it is opened. Raises Refused `place-not-plain`, and
+    `user-changed`.
     """
     layout = host.layout
     everything = owned(layout, accounts, config.app.persistent, config.database.file)
     of_data = [one for one in everything if one.path.is_relative_to(layout.data)]
     of_data += beside_database(layout, accounts, config.database.file)
-    claim(of_data)
+    live_as = user_of(layout.app)
+    _refuse_another_user(layout.app, live_as, config.app.user)
+    claim(of_data if live_as else [*of_data, *(one for one in everything if one.path.is_relative_to(layout.home))])
     supervisor = SystemdSupervisor(
         layout.app,
         confine=lambda name: sandbox_of(name, layout, accounts),
@@ -58,6 +62,13 @@ def as_server(host: Host, config: AppConfig, accounts: Accounts, user_of: Callab
     return dataclasses.replace(
         host, supervisor=supervisor, wipe=wipe, claim_data=lambda: claim(of_data), trespasses=trespasses
     )
+
+
+def _refuse_another_user(app: str, live_as: str | None, wished: str) -> None:
+    """What lives could neither read its code nor write its data once these belong to another."""
+    if live_as is not None and live_as != wished:
+        words = f"{app} runs as {live_as}, to whom its data belong, and `user` under [app] says {wished}"
+        raise Refused("user-changed", words, hint=f'user = "{live_as}" under [app] in bulletproof.toml')
 
 
 def _in_words(wished: Owned, found: str) -> Trespass:
