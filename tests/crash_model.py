@@ -266,6 +266,8 @@ class World:
             keep_report=lambda _number, _content: None,
             claim_data=lambda: None,
             trespasses=lambda: (),
+            drifts=lambda _: (),
+            reread=lambda: None,
             clock=lambda: self.seconds,
             sleep=self.sleep,
             **mortal,

@@ -27,6 +27,7 @@ _DOING = {
     Kind.START: "starting",
     Kind.STOP: "stopping",
     Kind.DESTROY: "removing",
+    Kind.REPAIR: "mending",
 }
 _DONE = {
     Kind.DEPLOY: "deployed",
@@ -37,6 +38,7 @@ _DONE = {
     Kind.START: "started",
     Kind.STOP: "stopped",
     Kind.DESTROY: "removed",
+    Kind.REPAIR: "mended",
 }
 _AGAIN = {
     Kind.DEPLOY: "deploy",
@@ -47,6 +49,7 @@ _AGAIN = {
     Kind.START: "start",
     Kind.STOP: "stop",
     Kind.DESTROY: "destroy",
+    Kind.REPAIR: "doctor --fix",
 }
 EVENT_NAMES: dict[type[Event], str] = {
     StepStarted: "step-started",
@@ -64,7 +67,18 @@ EXIT_CODES = {
 _NAME_WIDTH = 12
 _SILENT = {"adopt", "vacant"}
 """Steps that no person needs to read of when they went well."""
-_SILENT_WITHOUT_WORDS = {"pause", "workers", "replica", "backups", "keep", "folders"}
+_SILENT_WITHOUT_WORDS = {
+    "pause",
+    "workers",
+    "replica",
+    "backups",
+    "keep",
+    "folders",
+    "mend",
+    "rebuild",
+    "exchange",
+    "tidy",
+}
 """Steps that do nothing in most apps, which have neither workers nor timers."""
 
 

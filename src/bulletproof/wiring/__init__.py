@@ -57,10 +57,10 @@ def layout_of(root: Path, app: str) -> Layout:
 
 
 def config_of(layout: Layout, release: str) -> AppConfig | None:
-    """The configuration that a release was built with; None when it is damaged or not there any more."""
+    """The configuration that a release was built with, whatever became of it since; None when nobody can tell."""
     releases = BuiltReleases(layout, find_entry)
     try:
-        return releases.manifest(release).config
+        return releases.recorded(release).config
     except StepFailed:
         return None
 
@@ -223,6 +223,8 @@ def _connect(layout: Layout, config: AppConfig, accounts: Accounts | None) -> Ho
         adoption=CheckoutAdoption(layout, file, user),
         claim_data=lambda: None,
         trespasses=lambda: (),
+        drifts=lambda _: (),
+        reread=lambda: None,
         keep_report=lambda number, content: _keep_report(layout, number, content),
         resources=lambda: _resources(layout.home),
         ask_instance=ask_instance,
