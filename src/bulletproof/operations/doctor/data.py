@@ -139,7 +139,7 @@ def stray_databases(ground: Ground) -> Iterator[Ill]:
         if users:
             why, command = f"{users[0]} has it open", "bulletproof doctor --explain stray-databases"
         elif age < _LATELY_SECONDS:
-            why, command = "it was written in the last days: somebody uses it by mistake", f"ls -l {file}"
+            why, command = "it was written in the last days, so somebody may use it by mistake", f"ls -l {file}"
         else:
             why, command = "nobody has it open: the app used it before", f"mv {file} {Path.home()}"
         yield Ill(words=f"{file} holds {found.words}, and no backup has it", why=why, command=command)

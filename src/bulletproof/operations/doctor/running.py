@@ -81,11 +81,12 @@ def packages(ground: Ground) -> Iterator[Ill]:
     """Releases of which a file is not what was installed."""
     for name, is_live in _releases(ground):
         if gone := ground.host.releases.recorded(name).packages - count_packages(ground.host.layout.venv(name)):
-            words = f"{gone} packages of {name} are gone"
+            words = f"of the packages of {name}, {gone} are gone"
             yield Ill(words=words, state=_state(is_live), remedy=_rebuilt(ground, name, is_live))
         elif bad := altered_packages(ground.host.layout.venv(name)):
             first = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")  # noqa: PLR2004
-            words = f"{len(bad)} files of the packages of {name} are missing or altered: {first}"
+            files = "1 file" if len(bad) == 1 else f"{len(bad)} files"
+            words = f"of the packages of {name}, {files} missing or altered: {first}"
             yield Ill(words=words, state=_state(is_live), remedy=_rebuilt(ground, name, is_live))
 
 
