@@ -190,4 +190,4 @@ def _as_json(app: str, found: Findings) -> dict[str, object]:
         }
         for one in found.diagnoses
     ]
-    return {"app": app, "looked_at": found.looked_at, "diagnoses": told, "notes": found.notes}
+    return {"event": "doctor", "app": app, "looked_at": found.looked_at, "diagnoses": told, "notes": found.notes}
