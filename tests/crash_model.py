@@ -267,6 +267,8 @@ class World:
             claim_data=lambda: None,
             as_app=lambda argv: argv,
             trespasses=lambda: (),
+            drifts=lambda _: (),
+            reread=lambda: None,
             clock=lambda: self.seconds,
             sleep=self.sleep,
             **mortal,

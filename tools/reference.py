@@ -18,6 +18,7 @@ import msgspec
 
 from bulletproof import errors
 from bulletproof.cli.main import VERBS, bulletproof
+from bulletproof.domain import diagnoses
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.findings import FINDINGS, index, page_of
 
@@ -30,7 +31,10 @@ def pages() -> dict[str, str]:
     """Every page of the reference by its file name."""
     findings = {f"findings/{name}.md": page_of(name) for name in FINDINGS}
     findings["findings/index.md"] = index()
-    return {"cli.md": command_line(), "configuration.md": configuration(), "errors.md": error_page(), **findings}
+    told = {f"diagnoses/{name}.md": diagnoses.page_of(name) for name in diagnoses.DIAGNOSES}
+    told["diagnoses/index.md"] = diagnoses.index()
+    pages = {"cli.md": command_line(), "configuration.md": configuration(), "errors.md": error_page()}
+    return {**pages, **findings, **told}
 
 
 def command_line() -> str:

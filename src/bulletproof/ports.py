@@ -10,13 +10,16 @@ from typing import Protocol
 
 from bulletproof.domain.backup import Backup, Damaged, Proof, Reason
 from bulletproof.domain.config import AppConfig
+from bulletproof.domain.deployment import Live
 from bulletproof.domain.durability import Seen
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.maintenance import Maintenance
+from bulletproof.domain.ownership import Owned
 from bulletproof.domain.past import Replay
 from bulletproof.domain.process import ProcessSpec, ProcessState
 from bulletproof.domain.public import Public
+from bulletproof.domain.repair import Change
 from bulletproof.domain.restore import RowChange
 from bulletproof.domain.schema import Schema
 from bulletproof.domain.settings import Settings
@@ -77,6 +80,24 @@ class Releases(Protocol):
     def existing(self) -> tuple[str, ...]:
         """The ids of all releases that are on disk and built."""
 
+    def recorded(self, release: str) -> Manifest:
+        """What was written of it when it was built, whatever became of it since. Raises StepFailed."""
+
+    def rebuild(self, release: str, number: int, settings: Mapping[str, str] = NO_SETTINGS) -> Manifest:
+        """Build it anew from its own source and lock, beside it and named after deployment `number`.
+
+        Raises StepFailed with the builder's last lines.
+        """
+
+    def exchange(self, release: str, number: int) -> None:
+        """What deployment `number` rebuilt is the release, from one instant on; the former one stays. Idempotent."""
+
+    def exchange_back(self, release: str, number: int) -> None:
+        """The release is what it was before deployment `number`; idempotent, and able to run in another process."""
+
+    def discard_rebuilt(self, release: str, number: int) -> None:
+        """Nothing is left beside the release of what deployment `number` rebuilt or replaced; idempotent."""
+
     def has_program(self, release: str, program: str) -> bool:
         """Whether a command of the built release would find it: in its packages, its source, or on the machine."""
 
@@ -85,6 +106,12 @@ class Releases(Protocol):
 
     def notes(self, release: str) -> tuple[str, ...]:
         """What a person should know of how the release was built, such as a server that was added."""
+
+    def cache_bytes(self) -> int:
+        """What the cache of builds takes of the disk, which the next build makes again."""
+
+    def empty_cache(self) -> None:
+        """Remove all of it, downloads included; idempotent."""
 
     def prune_cache(self) -> int:
         """Remove what only older builds could use again; returns how many entries went."""
@@ -136,6 +163,15 @@ class Proxy(Protocol):
 
     def process(self) -> ProcessSpec:
         """The proxy's process, its configuration written durably."""
+
+    def processes(self) -> tuple[ProcessSpec, ...]:
+        """The proxy's process and the relay's as they are to be, touching nothing."""
+
+    def drift(self) -> str:
+        """How what it reads at its next start differs from what was written for it, in words; empty when it does not.
+
+        Nothing is told of one that was never set up.
+        """
 
     def relay(self) -> ProcessSpec:
         """The parking relay's process."""
@@ -574,6 +610,20 @@ class Trespass:
     words: str
     commands: tuple[str, ...] = ()
     """What would put it right."""
+    right: Owned | None = None
+    """How it is to be, where that is more than a person's decision."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """A file that was written for the machine, and is not as it was written."""
+
+    words: str
+    path: Path
+    changes: tuple[Change, ...] = ()
+    """What makes it so again; nothing where it may be meant."""
+    command: str = ""
+    """What a person types instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -608,6 +658,10 @@ class Host:
 
     Raises Refused `place-not-plain`.
     """
+    drifts: Callable[[Live], tuple[Drift, ...]]
+    """The units of systemd of what is live that somebody changed; none where it does not run the app."""
+    reread: Callable[[], None]
+    """Let whatever runs the processes read its files again."""
     keep_report: Callable[[int, bytes], None]
     """Write what deployment `number`'s rehearsal found, for people and for `releases`."""
     resources: Callable[[], Resources]

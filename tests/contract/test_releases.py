@@ -140,3 +140,28 @@ def test_it_is_known_which_programs_a_release_has(releases: Releases, deploy: Ca
         assert releases.has_program("1-aaa", program), program
     for program in ("no-such-program", "none.py", "./none"):
         assert not releases.has_program("1-aaa", program), program
+
+
+def test_a_release_is_built_anew_and_exchanged_to_and_fro(releases: Releases, deploy: Callable[[str], None]) -> None:
+    """Each of it can be done twice, and by whoever comes after a kill; nothing is left beside in the end."""
+    deploy("1-aaa")
+    before = releases.recorded("1-aaa")
+    releases.exchange_back("1-aaa", 7)  # of an undo that comes before anything was built
+    rebuilt = releases.rebuild("1-aaa", 7)
+    assert releases.manifest("1-aaa") == before
+    assert (rebuilt.lock, rebuilt.packages, rebuilt.entry) == (before.lock, before.packages, before.entry)
+    for _ in range(2):
+        releases.exchange("1-aaa", 7)
+        assert releases.manifest("1-aaa") == rebuilt
+    for _ in range(2):
+        releases.exchange_back("1-aaa", 7)
+        assert releases.manifest("1-aaa") == before
+    releases.exchange("1-aaa", 7)
+    for _ in range(2):
+        releases.discard_rebuilt("1-aaa", 7)
+        assert releases.manifest("1-aaa") == rebuilt
+    releases.exchange_back("1-aaa", 7)
+    assert releases.manifest("1-aaa") == rebuilt
+    assert releases.existing() == ("1-aaa",)
+    if isinstance(releases, BuiltReleases):
+        assert [path.name for path in releases.layout.releases.iterdir()] == ["1-aaa"]

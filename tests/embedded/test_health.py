@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
 
 import pytest
 
+from bulletproof.cli.check import ground_of
+from bulletproof.cli.target import Target
+from bulletproof.domain.check import State
+from bulletproof.domain.runs import Run
+from bulletproof.operations.checks import checks_of, run_checks
+from bulletproof.operations.record import note_run
 from live_app import Event, LiveApp
 
 pytestmark = [pytest.mark.xdist_group("health"), pytest.mark.timeout(600)]
@@ -41,6 +48,27 @@ def look(app: LiveApp) -> Event:
     noted = json.loads(app.layout.health.read_text().splitlines()[-1])
     assert isinstance(noted, dict)
     return noted
+
+
+def test_an_hour_in_which_all_is_well_gives_no_alarm(app: LiveApp) -> None:
+    """A run for each of its minutes, with people at work all the while: none of them complains of anything."""
+    target = Target(root=app.root, app=app.name)
+    began = datetime.now(UTC) - timedelta(hours=1)
+    with app.under_load():
+        runs = [_look_at(target, began + timedelta(minutes=minute)) for minute in range(61)]
+    assert [run.words for run in runs if run.state is not State.OK] == []
+    assert sum(run.logged.requests for run in runs) > 61
+    assert json.loads(app.run("history", "--json", status=0).out)["incidents"] == []
+    hour = json.loads(app.run("uptime", "--json", status=0).out)["uptime"]["24 hours"]
+    assert (hour["down_seconds"], hour["share"]) == (0, 1.0)
+    assert hour["up_seconds"] >= 3600
+    app.layout.health.unlink()
+
+
+def _look_at(target: Target, moment: datetime) -> Run:
+    """What a run by the clock does, as if it were that time."""
+    ground = ground_of(target)
+    return note_run(ground, run_checks(ground, checks_of(ground.config)), moment)
 
 
 def test_what_is_noted(app: LiveApp) -> None:

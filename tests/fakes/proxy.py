@@ -41,6 +41,14 @@ class FakeProxy:
         self.in_force = self.kept
         return ProcessSpec(name=PROXY, argv=("proxy",), folder=Path("/"), log=Path("/dev/null"))
 
+    def processes(self) -> tuple[ProcessSpec, ...]:
+        """Both, and nothing is touched."""
+        return ProcessSpec(name=PROXY, argv=("proxy",), folder=Path("/"), log=Path("/dev/null")), self.relay()
+
+    def drift(self) -> str:
+        """Nobody edits it."""
+        return ""
+
     def relay(self) -> ProcessSpec:
         """The relay's process."""
         return ProcessSpec(

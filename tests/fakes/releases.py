@@ -20,6 +20,8 @@ class FakeReleases:
     """Laid but not yet built."""
     built: dict[str, Manifest] = field(default_factory=dict)
     histories: dict[str, str] = field(default_factory=dict)
+    beside: dict[tuple[str, int], Manifest] = field(default_factory=dict)
+    """What was built anew, or replaced, by its release and the deployment's number."""
     current: str = ""
     missing: frozenset[str] = frozenset()
     """Programs that no release has."""
@@ -72,6 +74,40 @@ class FakeReleases:
         if release not in self.built:
             raise _damaged(release)
         return self.built[release]
+
+    def recorded(self, release: str) -> Manifest:
+        """What a built release is; nothing is damaged here."""
+        return self.manifest(release)
+
+    def rebuild(self, release: str, number: int, settings: Mapping[str, str] = NO_SETTINGS) -> Manifest:  # noqa: ARG002
+        """Build it again, beside."""
+        self._fail("rebuild")
+        self.beside[release, number] = dataclasses.replace(self.manifest(release), remarks=(str(number),))
+        return self.beside[release, number]
+
+    def exchange(self, release: str, number: int) -> None:
+        """Both take each other's place."""
+        if str(number) not in self.built[release].remarks:
+            self._swap(release, number)
+
+    def exchange_back(self, release: str, number: int) -> None:
+        """They are where they were."""
+        if (release, number) in self.beside and str(number) in self.built[release].remarks:
+            self._swap(release, number)
+
+    def discard_rebuilt(self, release: str, number: int) -> None:
+        """Forget what lies beside."""
+        self.beside.pop((release, number), None)
+
+    def _swap(self, release: str, number: int) -> None:
+        self.built[release], self.beside[release, number] = self.beside[release, number], self.built[release]
+
+    def cache_bytes(self) -> int:
+        """There is no cache."""
+        return 0
+
+    def empty_cache(self) -> None:
+        """There is none."""
 
     def existing(self) -> tuple[str, ...]:
         """The built releases by their numbers."""

@@ -44,7 +44,7 @@ ALLOWED = {
         "it fills a new folder of the door, or lays files that it or the door syncs before anybody uses them"),
     "adapters/embedded/listener.py": Allowance(frozenset({".chmod"}), "the mode of a socket, bound anew after a boot"),
     "adapters/embedded/recovery.py": Allowance(frozenset({"os.open"}), "a log, only appended to"),
-    "adapters/embedded/rotation.py": Allowance(frozenset({"os.open", "os.truncate"}), "a log is no state"),
+    "effects/rotation.py": Allowance(frozenset({"os.open", "os.truncate"}), "a log is no state"),
     "adapters/embedded/running.py": Allowance(frozenset({"os.open"}), "the log that the app appends to itself"),
     "adapters/embedded/runtime.py": Allowance(frozenset({".chmod", "os.utime"}), "the folder of sockets only"),
     "adapters/embedded/supervisor.py": Allowance(frozenset({"os.open"}), "its log, and a flock on an empty file"),

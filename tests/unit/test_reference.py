@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bulletproof.cli.main import VERBS
+from bulletproof.domain.diagnoses import DIAGNOSES
 from bulletproof.domain.findings import FINDINGS
 
 ROOT = Path(__file__).parents[2]
@@ -28,9 +29,10 @@ def pages() -> dict[str, str]:
 
 
 FINDING_PAGES = [f"findings/{name}.md" for name in (*FINDINGS, "index")]
+DIAGNOSIS_PAGES = [f"diagnoses/{name}.md" for name in (*DIAGNOSES, "index")]
 
 
-@pytest.mark.parametrize("name", ["cli.md", "configuration.md", "errors.md", *FINDING_PAGES])
+@pytest.mark.parametrize("name", ["cli.md", "configuration.md", "errors.md", *FINDING_PAGES, *DIAGNOSIS_PAGES])
 def test_the_page_is_current(name: str, pages: dict[str, str]) -> None:
     """Each reference page is what tools/reference.py writes from today's code."""
     written = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")

@@ -25,6 +25,7 @@ from bulletproof.domain.web import surroundings
 from bulletproof.effects import durable, tree
 from bulletproof.effects.cache import BuildCache, Use
 from bulletproof.effects.dependencies import Dependencies, read_dependencies
+from bulletproof.effects.exchange import exchange
 from bulletproof.effects.interpreter import Interpreter, choose_interpreter
 from bulletproof.effects.local_packages import Need, install_local, need_of
 from bulletproof.effects.ownership import give, hand_tree, share
@@ -149,6 +150,53 @@ class BuiltReleases:
         except (OSError, UnicodeDecodeError):
             return ""
 
+    def recorded(self, release: str) -> Manifest:
+        """What was written of it when it was built. Raises StepFailed `release-damaged` when that cannot be read."""
+        return _read(self.layout.release(release), release)
+
+    def rebuild(self, release: str, number: int, settings: Mapping[str, str] = NO_SETTINGS) -> Manifest:
+        """Build it anew from its own source and lock, beside it and named after deployment `number`.
+
+        Raises StepFailed with the builder's last lines, and when what was built is not whole either.
+        """
+        with _in_words(f"release {release} could not be built anew"):
+            self.discard_rebuilt(release, number)
+            folder, source = self._unsealed(release), self.layout.source(release)
+            durable.make_folder(folder)
+            tree.copy_tree(source, folder / "source")
+            manifest = self._install(release, self.recorded(release), settings)
+            _require_entry(folder, manifest.entry)
+            manifest = self._lay_public(folder, manifest, settings)
+            compile_bytecode(_interpreter(folder), folder / "source")
+            manifest = dataclasses.replace(manifest, remarks=(*manifest.remarks, _rebuilt_by(number)))
+            _write(folder, manifest)
+            if known := self.history(release):
+                durable.write_file(folder / _HISTORY, known)
+            tree.seal(folder)
+            durable.sync_tree(folder)
+            durable.rename(folder, self._rebuilt(release, number))
+        return manifest
+
+    def exchange(self, release: str, number: int) -> None:
+        """What deployment `number` rebuilt is the release, from one instant on; the former one stays. Idempotent."""
+        if not self._is_exchanged(release, number):
+            exchange(self._rebuilt(release, number), self.layout.release(release))
+
+    def exchange_back(self, release: str, number: int) -> None:
+        """The release is what it was before deployment `number`; idempotent."""
+        if self._rebuilt(release, number).is_dir() and self._is_exchanged(release, number):
+            exchange(self._rebuilt(release, number), self.layout.release(release))
+
+    def discard_rebuilt(self, release: str, number: int) -> None:
+        """Nothing is left beside the release of what deployment `number` rebuilt or replaced; idempotent."""
+        _require_name(release)
+        for place in (self._unsealed(release), self._cache.scratch(release), self._rebuilt(release, number)):
+            durable.remove_tree(place)
+
+    def _is_exchanged(self, release: str, number: int) -> bool:
+        """What replaces a release tells it itself: no note beside it could be ahead of it, or behind."""
+        return _rebuilt_by(number) in self.recorded(release).remarks
+
     def existing(self) -> tuple[str, ...]:
         """The ids of all releases that are on disk and built, by their numbers."""
         if not self.layout.releases.is_dir():
@@ -182,6 +230,11 @@ class BuiltReleases:
     def prune_cache(self, *, keep: int = 3) -> int:
         """Remove the locks and environments but those of the last `keep` builds; say how many entries went."""
         return self._cache.prune(keep) if self._cache.environments.is_dir() else 0
+
+    def empty_cache(self) -> None:
+        """Remove the locks, the environments and the downloads; a build that is at work makes them again."""
+        for place in (self._cache.environments, self._cache.folder / "locks", self._cache.folder / "uv"):
+            durable.remove_tree(place)
 
     def cache_bytes(self) -> int:
         """What the cache takes of the disk, the downloads in it included."""
@@ -339,6 +392,9 @@ class BuiltReleases:
     def _unsealed(self, release: str) -> Path:
         return self.layout.releases / f".bp-build-{release}"
 
+    def _rebuilt(self, release: str, number: int) -> Path:
+        return self.layout.releases / f".rebuilt-{number}-{release}"
+
     def _moving(self, release: str) -> Path:
         return self.layout.persistent / f".bp-build-{release}"
 
@@ -397,6 +453,10 @@ def _inputs(lock: str) -> str:
     """The digest of what a lock was made from, as its first line says."""
     found = _INPUTS.match(lock)
     return found.group(1) if found else ""
+
+
+def _rebuilt_by(number: int) -> str:
+    return f"built anew by deployment {number}"
 
 
 def _require_name(release: str) -> None:

@@ -10,19 +10,22 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
 from bulletproof.domain import units
 from bulletproof.domain.account import Sandbox
+from bulletproof.domain.difference import first_difference
 from bulletproof.domain.process import Phase, ProcessSpec, ProcessState
+from bulletproof.domain.repair import Text
 from bulletproof.domain.settings import for_app
 from bulletproof.domain.units import Patience
 from bulletproof.effects import durable
 from bulletproof.effects.process import Completed, last_lines, run
 from bulletproof.errors import Refused, StepFailed
+from bulletproof.ports import Drift
 
 UNITS = Path("/run/systemd/system")
 LASTING = Path("/etc/systemd/system")
@@ -156,6 +159,29 @@ class SystemdSupervisor:
         found = (units.process_name(self._app, path.name) for path in UNITS.glob(f"{self._app}*.service"))
         return tuple(sorted(name for name in found if name is not None))
 
+    def drifts(self, processes: Iterable[ProcessSpec]) -> tuple[Drift, ...]:
+        """The units of these that are there and not as they would be written, and those that somebody lays over them.
+
+        A unit that is not there is none of these: it does not run. Raises StepFailed.
+        """
+        wanted = {name: text for process in processes for name, text in self._files(process).items()}
+        places = {UNITS / name: text for name, text in wanted.items()}
+        if self._facade:
+            places[LASTING / self._known_as] = self._facade
+        written = (drift for place, text in places.items() if (drift := _drift(place, text)))
+        return (*written, *self._laid_over(wanted))
+
+    def _laid_over(self, names: Iterable[str]) -> Iterator[Drift]:
+        """What somebody lays over units, as `systemctl edit` does: it may be meant."""
+        for name in (*names, self._known_as):
+            folders = (place / f"{one}.d" for place in (LASTING, UNITS) for one in (name, _template_of(name)))
+            for file in (file for folder in folders for file in sorted(folder.glob("*.conf"))):
+                yield Drift(words=f"{file} is laid over {name}", path=file, command=f"systemctl revert {name}")
+
+    def reread(self) -> None:
+        """Let systemd read its units again. Raises StepFailed."""
+        self._must("daemon-reload")
+
     def remove_facade(self) -> None:
         """Neither people nor the boot find the app any more; idempotent."""
         if _is_ours(LASTING / self._known_as):
@@ -288,6 +314,23 @@ class SystemdSupervisor:
             words_of_it = " ".join(("systemctl", *words))
             raise StepFailed("systemd-refused", f"`{words_of_it}` failed", context=last_lines(done.errors))
         return done
+
+
+def _drift(place: Path, wanted: str) -> Drift | None:
+    try:
+        found = place.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    if found == wanted:
+        return None
+    words = f"{place} is not what would be written: {first_difference(wanted, found)}"
+    return Drift(words=words, path=place, changes=(Text(path=str(place), text=wanted),))
+
+
+def _template_of(name: str) -> str:
+    """`shop-web@.service` of `shop-web@3.service`."""
+    stem, at, rest = name.partition("@")
+    return f"{stem}@.{rest.rpartition('.')[2]}" if at else name
 
 
 def _is_ours(unit: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -26,7 +27,7 @@ from bulletproof.operations.checks import Ground, checks_of, run_checks
 from bulletproof.operations.record import note_run
 from bulletproof.wiring import config_of, connect
 
-_MARKS = {
+MARKS = {
     State.OK: ("✓", "green"),
     State.WARNING: ("!", "yellow"),
     State.CRITICAL: ("✗", "red"),
@@ -97,7 +98,7 @@ def _note(target: Target) -> None:
 
 def _own_page(target: Target, name: str) -> str:
     """What the configuration says of a check of the person's own. Raises UsageError when there is none."""
-    ground = _ground(target)
+    ground = ground_of(target)
     checks_of(ground.config, [name])
     check = ground.config.check
     kind, told = ("own", [check.own[name]]) if name in check.own else ("visit", list(check.visit[name]))
@@ -116,11 +117,11 @@ def _is_busy(target: Target) -> bool:
 
 
 def _look(target: Target, names: tuple[str, ...]) -> tuple[Ground, tuple[Finding, ...]]:
-    ground = _ground(target)
+    ground = ground_of(target)
     return ground, run_checks(ground, checks_of(ground.config, names))
 
 
-def _ground(target: Target) -> Ground:
+def ground_of(target: Target) -> Ground:
     """The app as it stands. Raises UsageError when nothing of it is live."""
     status = read_status(target)
     if status.live is None:
@@ -128,7 +129,9 @@ def _ground(target: Target) -> Ground:
     config = config_of(target.layout, status.live.release) or target.config
     config = config or find_target(target.root, None, None).config
     assert config is not None  # noqa: S101  find_target without a name gives the project's or raises
-    return Ground(host=connect(target.root, target.app, config), status=status, config=config)
+    with contextlib.closing(target.journal()) as journal:
+        lived = journal.lived()
+    return Ground(host=connect(target.root, target.app, config), status=status, config=config, lived=lived)
 
 
 def _shown(app: str, found: tuple[Finding, ...], form: str) -> str:
@@ -145,7 +148,7 @@ def _shown(app: str, found: tuple[Finding, ...], form: str) -> str:
 
 
 def _lines(finding: Finding) -> list[str]:
-    mark, colour = _MARKS[finding.state]
+    mark, colour = MARKS[finding.state]
     lines = [f"{click.style(mark, fg=colour)} {finding.name.ljust(_WIDTH)} {finding.words}"]
     if finding.hint:
         lines.append(f"  {' ' * _WIDTH} {click.style('hint:', fg='cyan')} {typed_there(finding.hint)}")

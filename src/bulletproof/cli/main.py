@@ -40,6 +40,7 @@ VERBS: dict[str, Verb] = {
     "env": Verb("Deploy", "Set, list and unset the app's settings"),
     "status": Verb("Look", "What runs, since when, and where"),
     "check": Verb("Look", "Whether all is well, for people and for monitoring"),
+    "doctor": Verb("Look", "What is wrong and why, looked at closely; and with --fix, mended"),
     "history": Verb("Look", "What was wrong and when, with the deployments between; each day in numbers"),
     "uptime": Verb("Look", "How much of the time the app answered"),
     "releases": Verb("Look", "Every deployment and how it ended"),

@@ -28,6 +28,7 @@ DOING = {
     Kind.START: "starting",
     Kind.STOP: "stopping",
     Kind.DESTROY: "removing",
+    Kind.REPAIR: "mending",
 }
 DONE = {
     Kind.DEPLOY: "deployed",
@@ -38,6 +39,7 @@ DONE = {
     Kind.START: "started",
     Kind.STOP: "stopped",
     Kind.DESTROY: "removed",
+    Kind.REPAIR: "mended",
 }
 AGAIN = {
     Kind.DEPLOY: "deploy",
@@ -48,6 +50,7 @@ AGAIN = {
     Kind.START: "start",
     Kind.STOP: "stop",
     Kind.DESTROY: "destroy",
+    Kind.REPAIR: "doctor --fix",
 }
 EVENT_NAMES: dict[type[Event], str] = {
     StepStarted: "step-started",
@@ -65,7 +68,18 @@ EXIT_CODES = {
 _NAME_WIDTH = 12
 SILENT = {"adopt", "vacant"}
 """Steps that no person needs to read of when they went well."""
-SILENT_WITHOUT_WORDS = {"pause", "workers", "replica", "backups", "keep", "folders"}
+SILENT_WITHOUT_WORDS = {
+    "pause",
+    "workers",
+    "replica",
+    "backups",
+    "keep",
+    "folders",
+    "mend",
+    "rebuild",
+    "exchange",
+    "tidy",
+}
 """Steps that do nothing in most apps, which have neither workers nor timers."""
 
 

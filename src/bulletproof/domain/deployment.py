@@ -18,11 +18,17 @@ class Kind(StrEnum):
     START = "start"
     STOP = "stop"
     DESTROY = "destroy"
+    REPAIR = "repair"
 
     @property
     def makes_live(self) -> bool:
         """Whether its release is the live one once it is committed."""
-        return self not in {Kind.STOP, Kind.DESTROY}
+        return self not in {Kind.STOP, Kind.DESTROY, Kind.REPAIR}
+
+    @property
+    def ends_serving(self) -> bool:
+        """Whether the app is stopped once it is committed; a repair leaves it as it was, running or not."""
+        return self in {Kind.STOP, Kind.DESTROY}
 
 
 class Outcome(StrEnum):

@@ -294,16 +294,21 @@ FINDINGS: Mapping[str, About] = {
 
 def page_of(name: str) -> str:
     """The page of a finding, in Markdown."""
-    about = FINDINGS[name]
+    return page(name, FINDINGS[name], f"`bulletproof check --only {name}` looks again.")
+
+
+def page(name: str, about: About, again: str, *, mended: str = "") -> str:
+    """A page, in Markdown; `again` is its last line, `mended` what is done without a person."""
     kind = "critical" if about.severity is Severity.REQUIRED else "a warning"
     steps = (_wrapped(f"{number}. {step}", "   ") for number, step in enumerate(about.to_do, 1))
     lines = (
         f"# {name}\n",
         _wrapped(f"Looks at: {about.looks_at}. When it fails: {kind}, if it does not say otherwise.\n"),
         f"\n## Why it matters\n\n{_wrapped(about.why)}\n",
+        *((f"## What `bulletproof doctor --fix` does\n\n{_wrapped(mended)}\n",) if mended else ()),
         "## What to do\n",
         *steps,
-        f"\n`bulletproof check --only {name}` looks again.\n",
+        f"\n{again}\n",
     )
     return "\n".join(lines)
 

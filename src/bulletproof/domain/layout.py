@@ -162,6 +162,10 @@ class Layout:
         """What the rehearsal of deployment `number` found, as JSON."""
         return self.state / "reports" / f"{number}.json"
 
+    def repair(self, number: int) -> Path:
+        """How what deployment `number` mends was before, and what it removes, as JSON; gone when it is done."""
+        return self.state / "repairs" / f"{number}.json"
+
     @property
     def told(self) -> Path:
         """The folder of what each deployment told."""

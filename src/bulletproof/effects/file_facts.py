@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -35,6 +36,16 @@ def size_of(file: Path) -> int:
         return file.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def bytes_below(folder: Path) -> int:
+    """What all in it takes of the disk; 0 when it is not there."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # somebody else is at work there
+                total += Path(parent, name).lstat().st_blocks * 512
+    return total
 
 
 def free_inodes(folder: Path) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -40,6 +42,16 @@ def family_of(pid: int) -> Family | None:
         pids=tuple(member.pid for member in members),
         started_at=started_at,
     )
+
+
+def opened_files(pid: int) -> tuple[Path, ...]:
+    """The files that a process has open; none when it is gone, or not ours to look at."""
+    found = []
+    with contextlib.suppress(OSError):
+        for handle in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.append(handle.readlink())
+    return tuple(path for path in found if path.is_absolute() and path.is_file())
 
 
 def _resident(process: psutil.Process) -> int:

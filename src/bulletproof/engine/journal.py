@@ -188,7 +188,9 @@ class Journal:
     def wants_running(self) -> bool:
         """Whether the last committed deployment left the app running, as opposed to stopped by a person."""
         found = self._entries(
-            "WHERE number IN (SELECT deployment FROM record WHERE kind = 'commit') ORDER BY number DESC LIMIT 1", ()
+            "WHERE number IN (SELECT deployment FROM record WHERE kind = 'commit') AND kind != 'repair'"
+            " ORDER BY number DESC LIMIT 1",
+            (),
         )
         return bool(found) and found[0].deployment.kind.makes_live
 
@@ -328,9 +330,9 @@ def stops(entries: Iterable[Entry]) -> tuple[tuple[float, float | None], ...]:
         if not entry.is_committed:
             continue
         moment = datetime.fromisoformat(entry.ended_at or entry.deployment.started_at).timestamp()
-        if not entry.deployment.kind.makes_live:
+        if entry.deployment.kind.ends_serving:
             begin = moment if begin is None else begin
-        elif begin is not None:
+        elif begin is not None and entry.deployment.kind.makes_live:
             found.append((begin, moment))
             begin = None
     return (*found, (begin, None)) if begin is not None else tuple(found)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from bulletproof.domain.deployment import Kind, Live, Outcome, built_by, earlier_release, release_id
 from bulletproof.domain.origin import Origin
 from bulletproof.domain.process import PROXY, Phase, web_name
+from bulletproof.domain.repair import Repairs
 from bulletproof.effects.interrupts import Interrupted
 from bulletproof.engine import pipeline as engine
 from bulletproof.engine.journal import Beginning, Entry, Journal, utc_now
@@ -86,6 +87,12 @@ def stop(session: Session, kind: Kind = Kind.STOP) -> Result:
     """Stop the app, its proxy and its supervisor, so that they stay stopped; or, for DESTROY, remove it."""
     recover(session)
     return _run(session, Order(kind=kind), pipelines.DESTROY if kind is Kind.DESTROY else pipelines.STOP)
+
+
+def repair(session: Session, repairs: Repairs) -> Result:
+    """Mend what a diagnosis named; what serves is left as it is. Raises NeedsPerson when it cannot be made whole."""
+    recover(session)
+    return _run(session, Order(kind=Kind.REPAIR, repairs=repairs), pipelines.REPAIR)
 
 
 def recover(session: Session) -> Entry | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.deployment import Deployment, Kind, Live
+from bulletproof.domain.repair import NOTHING, Repairs
 from bulletproof.domain.report import Report
 from bulletproof.domain.restore import Restoration
 from bulletproof.domain.settings import for_app
@@ -49,6 +50,8 @@ class Order:
     """Whether a migration may drop what users made."""
     database: Path | None = None
     """For a first deployment: the database to begin with, instead of the one that the app opens in its folder."""
+    repairs: Repairs = NOTHING
+    """For a repair: all of it."""
     has_new_database: bool = False
     """Whether a first deployment begins without data, whatever lies in the folder."""
 

@@ -22,6 +22,15 @@ from bulletproof.operations.migrate import (
 )
 from bulletproof.operations.preflight import check_host
 from bulletproof.operations.rehearse import discard_rehearsal, rehearse_on_copy
+from bulletproof.operations.repair import (
+    discard_rebuilt,
+    exchange,
+    exchange_back,
+    mend,
+    rebuild,
+    tidy,
+    unmend,
+)
 from bulletproof.operations.replica import pause_background, resume_background, tend_replica
 from bulletproof.operations.restore import (
     check_restore,
@@ -192,9 +201,19 @@ START = Pipeline(
 RESTORE = _restoring("restore", _HOLD)
 COLD_RESTORE = _restoring("cold-restore", _OPEN)
 STOP = Pipeline("stop", before=(), after=(_CLOSE,))
+# A repair leaves what serves as it is; what was mended is in force with the next deployment, such as a restart.
+REPAIR = Pipeline(
+    "repair",
+    before=(
+        Step("mend", mend, undo=unmend),
+        Step("rebuild", rebuild, undo=discard_rebuilt),
+        Step("exchange", exchange, undo=exchange_back),
+    ),
+    after=(Step("tidy", tidy),),
+)
 DESTROY = Pipeline("destroy", before=(), after=(_CLOSE, Step("set-aside", set_data_aside), Step("wipe", wipe_app)))
 
-_PLAIN = (DEPLOY, ACTIVATE, FIRST, ADOPTING, COLD, START, RESTORE, COLD_RESTORE, STOP, DESTROY)
+_PLAIN = (DEPLOY, ACTIVATE, FIRST, ADOPTING, COLD, START, RESTORE, COLD_RESTORE, STOP, REPAIR, DESTROY)
 _WITH_MIGRATION = (MIGRATING, ACTIVATE_MIGRATING, COLD_MIGRATING, START_MIGRATING, ADOPTING_MIGRATING)
 _ALL = {pipeline.name: pipeline for pipeline in (*_PLAIN, *_WITH_MIGRATION)}
 

@@ -48,7 +48,7 @@ def resume_workers(attempt: Attempt) -> None:
     host, previous = attempt.host, attempt.deployment.previous
     if previous is None or not is_served_by(host, previous.number):
         return
-    _start(host, _processes(host, host.releases.manifest(previous.release), previous.number))
+    _start(host, live_background(host, host.releases.manifest(previous.release), previous.number))
 
 
 def switch_workers(attempt: Attempt) -> str:
@@ -57,7 +57,7 @@ def switch_workers(attempt: Attempt) -> str:
     One that does not come up leaves the site as it is; `troubles` tells of it.
     """
     host, number, manifest = attempt.host, attempt.number, attempt.manifest
-    mine = _processes(host, manifest, number) if _is_up(host, number) else ()
+    mine = live_background(host, manifest, number) if _is_up(host, number) else ()
     overlapping = _overlapping(manifest.config, number)
     _start(host, [process for process in mine if process.name in overlapping])
     stopped = _stop(host, _others(host, number))
@@ -115,7 +115,8 @@ def _words(state: ProcessState) -> str:
             return f"is {state.phase}: {state.words}"
 
 
-def _processes(host: Host, manifest: Manifest, number: int) -> tuple[ProcessSpec, ...]:
+def live_background(host: Host, manifest: Manifest, number: int) -> tuple[ProcessSpec, ...]:
+    """The workers and timers of a release, as deployment `number` runs them."""
     return background_processes(
         host.layout,
         number,

@@ -57,10 +57,10 @@ def layout_of(root: Path, app: str) -> Layout:
 
 
 def config_of(layout: Layout, release: str) -> AppConfig | None:
-    """The configuration that a release was built with; None when it is damaged or not there any more."""
+    """The configuration that a release was built with, whatever became of it since; None when nobody can tell."""
     releases = BuiltReleases(layout, find_entry)
     try:
-        return releases.manifest(release).config
+        return releases.recorded(release).config
     except StepFailed:
         return None
 
@@ -224,6 +224,8 @@ def _connect(layout: Layout, config: AppConfig, accounts: Accounts | None) -> Ho
         claim_data=lambda: None,
         as_app=lambda argv: user.argv(argv) if user else argv,
         trespasses=lambda: (),
+        drifts=lambda _: (),
+        reread=lambda: None,
         keep_report=lambda number, content: _keep_report(layout, number, content),
         resources=lambda: _resources(layout.home),
         ask_instance=ask_instance,

@@ -9,12 +9,17 @@ from pathlib import Path
 from bulletproof.adapters.systemd import SystemdSupervisor
 from bulletproof.domain.account import BUILD_USER, PROXY_USER, Accounts, sandbox_of
 from bulletproof.domain.config import AppConfig
+from bulletproof.domain.deployment import Deployment, Kind, Live
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.ownership import Owned, beside_database, owned
+from bulletproof.domain.process import ProcessSpec
 from bulletproof.domain.units import facade
 from bulletproof.effects.ownership import claim, differences, find_account, make_missing
 from bulletproof.errors import Refused
+from bulletproof.operations.attempt import Attempt
 from bulletproof.operations.server import COMMAND
+from bulletproof.operations.steps import instance_process
+from bulletproof.operations.workers import live_background
 from bulletproof.ports import Host, Trespass
 
 
@@ -60,7 +65,27 @@ def as_server(host: Host, config: AppConfig, accounts: Accounts, user_of: Callab
         return (*wrong, *_sharers(layout, config.app.user, user_of))
 
     return dataclasses.replace(
-        host, supervisor=supervisor, wipe=wipe, claim_data=lambda: claim(of_data), trespasses=trespasses
+        host,
+        supervisor=supervisor,
+        wipe=wipe,
+        claim_data=lambda: claim(of_data),
+        trespasses=trespasses,
+        drifts=lambda live: supervisor.drifts(_processes(host, live)),
+        reread=supervisor.reread,
+    )
+
+
+def _processes(host: Host, live: Live) -> tuple[ProcessSpec, ...]:
+    """All that runs while the app serves. Raises StepFailed for a release that is not whole."""
+    manifest = host.releases.manifest(live.release)
+    deployment = Deployment(
+        number=live.number, kind=Kind.RESTART, release=live.release, revision="", previous=None, started_at=""
+    )
+    attempt = Attempt(host=host, deployment=deployment)
+    return (
+        instance_process(attempt, manifest, live.number),
+        *host.proxy.processes(),
+        *live_background(host, manifest, live.number),
     )
 
 
@@ -73,7 +98,7 @@ def _refuse_another_user(app: str, live_as: str | None, wished: str) -> None:
 
 def _in_words(wished: Owned, found: str) -> Trespass:
     right = f"{wished.owner.name}:{wished.group.name} {wished.mode:o}"
-    return Trespass(words=f"{wished.path} is {found}, and must be {right}", commands=wished.commands)
+    return Trespass(words=f"{wished.path} is {found}, and must be {right}", commands=wished.commands, right=wished)
 
 
 def _sharers(layout: Layout, user: str, user_of: Callable[[str], str | None]) -> Iterator[Trespass]:

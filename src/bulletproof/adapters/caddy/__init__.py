@@ -19,6 +19,7 @@ from bulletproof.adapters.caddy.certificates import Certificates
 from bulletproof.adapters.caddy.ports import Ports, kept_proxy, read_port
 from bulletproof.adapters.caddy.text import GRACE_SECONDS, Places, caddyfile
 from bulletproof.domain.config import Proxy
+from bulletproof.domain.difference import first_difference
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.maintenance import Maintenance
@@ -70,6 +71,23 @@ class CaddyProxy:
         text = caddyfile(self._places, proxy, port)
         self._validate(proxy, port)
         durable.write_file(self._caddyfile, text, mode=self._readable)
+        return self._caddy()
+
+    def processes(self) -> tuple[ProcessSpec, ...]:
+        """Caddy's process and the relay's as they are to be, touching nothing. Raises Refused `caddy-missing`."""
+        return self._caddy(), self._relay()
+
+    def drift(self) -> str:
+        """How Caddy's file differs from what was written for it; empty when it does not, or is not there yet."""
+        kept, port, found = kept_proxy(self.layout), read_port(self.layout.port), self._text()
+        if kept is None or port is None:
+            return ""
+        if found is None:
+            return f"{self._caddyfile} is gone"
+        wanted = caddyfile(self._places, kept, port)
+        return f"{self._caddyfile} was edited by hand: {first_difference(wanted, found)}" if found != wanted else ""
+
+    def _caddy(self) -> ProcessSpec:
         return ProcessSpec(
             name=PROXY,
             argv=(str(_program()), "run", "--config", str(self._caddyfile), "--adapter", "caddyfile"),
@@ -83,6 +101,9 @@ class CaddyProxy:
     def relay(self) -> ProcessSpec:
         """The parking relay's process; the supervisor keeps its listener."""
         self._make_folders()
+        return self._relay()
+
+    def _relay(self) -> ProcessSpec:
         sockets = (str(self.layout.app_socket), str(self.layout.hold_socket))
         return ProcessSpec(
             name=RELAY,

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from bulletproof.adapters.embedded import kernel, rotation, runtime, table
+from bulletproof.adapters.embedded import kernel, runtime, table
 from bulletproof.adapters.embedded.child import Child
 from bulletproof.adapters.embedded.control import Control, Reply
 from bulletproof.adapters.embedded.diary import note
@@ -22,6 +22,7 @@ from bulletproof.adapters.embedded.timer import Timer
 from bulletproof.adapters.embedded.wire import STOPPING_REFERENCE, Answer, Request, Verb
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.process import PROXY, RELAY, Phase, ProcessSpec, ProcessState
+from bulletproof.effects import rotation
 from bulletproof.errors import BulletproofError, StepFailed
 
 Waiter = Callable[[str], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,20 +92,26 @@ class _Reported(msgspec.Struct):
 
 def stray_databases(ground: Ground) -> Seen:
     """No other database lies where the app might use it by mistake."""
-    found = []
+    found = [f"{file} has {tables} tables" for file, tables in itertools.islice(_strays(ground), _MOST_STRAY)]
+    if found:
+        words = f"{'; '.join(found)}, and no backup has it"
+        return Seen(words=words, is_good=False, hint="bulletproof check --explain stray-databases")
+    return Seen(words="none besides the app's own")
+
+
+def strays(ground: Ground) -> Iterator[Path]:
+    """Databases with tables that lie beside the app's own."""
+    return (file for file, _ in _strays(ground))
+
+
+def _strays(ground: Ground) -> Iterator[tuple[Path, int]]:
     for file in _candidates(ground):
         try:
             tables = len(read_schema(file, patience_seconds=_STRAY_SECONDS).tables)
         except Refused:
             continue  # what cannot be read as a database, the app does not use as one
         if tables:
-            found.append(f"{file} has {tables} tables")
-        if len(found) == _MOST_STRAY:
-            break
-    if found:
-        words = f"{'; '.join(found)}, and no backup has it"
-        return Seen(words=words, is_good=False, hint="bulletproof check --explain stray-databases")
-    return Seen(words="none besides the app's own")
+            yield file, tables
 
 
 def _candidates(ground: Ground) -> Iterator[Path]:

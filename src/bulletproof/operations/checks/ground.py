@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bulletproof.domain.check import Seen, Severity
 from bulletproof.domain.config import AppConfig
+from bulletproof.domain.deployment import Live
 from bulletproof.domain.settings import for_app
 from bulletproof.domain.web import app_environment, database_setting
 from bulletproof.errors import StepFailed
@@ -28,6 +29,8 @@ class Ground:
     status: Status
     config: AppConfig
     """The live release's, as far as that can be read."""
+    lived: tuple[Live, ...] = ()
+    """All that were live, oldest first, the live one last."""
 
     @property
     def manifest(self) -> Manifest:

@@ -1,0 +1,123 @@
+"""The doctor: diagnoses that look deeper than the checks, each with what mends it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TooSlow
+from dataclasses import dataclass
+
+import msgspec
+
+from bulletproof.domain.check import Finding, State, Unseen
+from bulletproof.domain.diagnoses import DIAGNOSES
+from bulletproof.domain.doctor import Diagnosis, Ill
+from bulletproof.errors import BulletproofError, UsageError
+from bulletproof.operations.checks import Ground, checks_of, run_checks
+from bulletproof.operations.doctor import data, exposure, machine, running
+from bulletproof.operations.doctor.packages import vulnerabilities
+
+_PATIENCE_SECONDS = 120.0
+"""A large database that is read through takes its time; nothing of it keeps a request waiting."""
+_NOTHING_WRONG = "packages are not compared with known vulnerabilities: bulletproof doctor --online"
+
+Look = Callable[[Ground], Iterable[Ill]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    look: Look
+    covers: tuple[str, ...] = ()
+    """The checks that this tells more of, when both find something."""
+
+
+_LOOKS: Mapping[str, _Entry] = {
+    "half-done": _Entry(running.half_done, ("deployments",)),
+    "service": _Entry(running.service, ("service", "processes", "response", "background")),
+    "packages": _Entry(running.packages, ("release", "previous", "service", "processes", "response")),
+    "interpreter": _Entry(running.interpreter, ("release", "previous", "service", "processes", "response")),
+    "permissions": _Entry(data.permissions, ("settings", "database-file", "database")),
+    "database": _Entry(data.database, ("database", "database-file")),
+    "migrations": _Entry(data.migrations),
+    "stray-databases": _Entry(data.stray_databases, ("stray-databases",)),
+    "misplaced-database": _Entry(data.misplaced_database),
+    "database-setting": _Entry(data.database_setting),
+    "backups": _Entry(data.backups, ("backups",)),
+    "logs": _Entry(machine.logs),
+    "disk": _Entry(machine.disk, ("disk",)),
+    "proxy": _Entry(machine.proxy),
+    "units": _Entry(machine.units),
+    "durability": _Entry(data.durability),
+    "debug": _Entry(exposure.debug),
+    "secret-key": _Entry(exposure.secret_key),
+    "exposed-ports": _Entry(exposure.exposed_ports),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """All that is wrong, and how much was looked at."""
+
+    diagnoses: tuple[Diagnosis, ...]
+    looked_at: int
+    notes: tuple[str, ...] = ()
+    """What is not known, and how it could be."""
+
+
+def examine(ground: Ground, names: Sequence[str] = (), *, online: str = "") -> Findings:
+    """Look at all of it, or at these alone; `online` is where to ask for known vulnerabilities, empty for nowhere.
+
+    What cannot be looked at is unknown, never well. Raises UsageError for a name that there is not.
+    """
+    entries = {name: entry for name, entry in _entries(online).items() if not names or name in names}
+    if unknown := [name for name in names if name not in DIAGNOSES]:
+        words = f"there is no diagnosis {unknown[0]}; there are {', '.join(DIAGNOSES)}"
+        raise UsageError("diagnosis-unknown", words, hint="bulletproof doctor")
+    checks = {} if names else checks_of(ground.config)
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        checking = beside.submit(run_checks, ground, checks)
+        found = tuple(_run(ground, entries))
+        findings = checking.result()
+    covered = {check for one in found for check in entries[one.name].covers}
+    more = (_as_diagnosis(one) for one in findings if one.state is not State.OK and one.name not in covered)
+    notes = () if online or (names and "vulnerabilities" not in names) else (_NOTHING_WRONG,)
+    return Findings(diagnoses=(*found, *more), looked_at=len(entries) + len(checks), notes=notes)
+
+
+def _entries(online: str) -> dict[str, _Entry]:
+    if not online:
+        return dict(_LOOKS)
+    return {**_LOOKS, "vulnerabilities": _Entry(lambda ground: vulnerabilities(ground, online))}
+
+
+def _run(ground: Ground, entries: Mapping[str, _Entry]) -> Iterable[Diagnosis]:
+    """All side by side, told in their order."""
+    pool = ThreadPoolExecutor(max_workers=max(1, len(entries)))
+    begun = {name: pool.submit(_look, name, entry.look, ground) for name, entry in entries.items()}
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    for name, looking in begun.items():
+        try:
+            yield from looking.result(timeout=max(0.0, deadline - time.monotonic()))
+        except TooSlow:
+            yield _unknown(name, f"no answer within {_PATIENCE_SECONDS:.0f} seconds")
+    pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _look(name: str, look: Look, ground: Ground) -> tuple[Diagnosis, ...]:
+    state = DIAGNOSES[name].severity.state
+    try:
+        return tuple(Diagnosis(name=name, state=ill.state or state, ill=ill) for ill in look(ground))
+    except BulletproofError as error:
+        return (Diagnosis(name=name, state=state, ill=Ill(words=error.message, command=error.hint)),)
+    except (Unseen, OSError, msgspec.MsgspecError) as error:
+        return (_unknown(name, str(error)),)
+
+
+def _unknown(name: str, why: str) -> Diagnosis:
+    return Diagnosis(name=name, state=State.UNKNOWN, ill=Ill(words=f"it could not be looked at: {why}"))
+
+
+def _as_diagnosis(finding: Finding) -> Diagnosis:
+    """What a check has found that no diagnosis tells more of."""
+    return Diagnosis(name=finding.name, state=finding.state, ill=Ill(words=finding.words, command=finding.hint))

@@ -1,0 +1,103 @@
+"""The steps of a repair: what is changed can be taken back; what is removed goes only once all else is well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from bulletproof.domain.repair import Note, Repairs, Text
+from bulletproof.effects import durable, mending
+from bulletproof.effects.records import damaged_packages
+from bulletproof.effects.rotation import rotate
+from bulletproof.errors import StepFailed
+from bulletproof.operations.attempt import Attempt
+
+
+def mend(attempt: Attempt) -> str:
+    """Owners, modes and files are as they are to be; how they were is on disk before."""
+    repairs, note = attempt.ordered.repairs, attempt.host.layout.repair(attempt.number)
+    before = tuple(mending.found(repairs.changes))
+    durable.make_folder(note.parent, mode=0o700)
+    durable.write_file(note, msgspec.json.encode(Note(before=before, repairs=repairs)), mode=0o600)
+    for change in repairs.changes:
+        mending.make(change)
+    if any(isinstance(change, Text) for change in repairs.changes):
+        attempt.host.reread()
+    return "\n".join(change.path for change in repairs.changes)
+
+
+def unmend(attempt: Attempt) -> None:
+    """They are as they were."""
+    note = _note(attempt)
+    if note is None:
+        return
+    for change in reversed(note.before):
+        mending.make(change)
+    if any(isinstance(change, Text) for change in note.before):
+        attempt.host.reread()
+    durable.remove(attempt.host.layout.repair(attempt.number))
+
+
+def rebuild(attempt: Attempt) -> str:
+    """The damaged releases are built anew beside themselves, and whole."""
+    host, names = attempt.host, attempt.ordered.repairs.rebuilds
+    for name in names:
+        host.releases.rebuild(name, attempt.number, host.settings.today())
+    return ", ".join(names)
+
+
+def discard_rebuilt(attempt: Attempt) -> None:
+    """Nothing is left of them."""
+    for name in _repairs(attempt).rebuilds:
+        attempt.host.releases.discard_rebuilt(name, attempt.number)
+
+
+def exchange(attempt: Attempt) -> str:
+    """Each release is the one that was built anew, from one instant on."""
+    names = attempt.ordered.repairs.rebuilds
+    for name in names:
+        attempt.host.releases.exchange(name, attempt.number)
+        if bad := damaged_packages(attempt.host.layout.venv(name)):
+            words = f"release {name} is not whole although it was built anew: {', '.join(bad[:3])}"
+            raise StepFailed("release-damaged", words, hint="dmesg | tail, and smartctl -a: the disk may be failing")
+    return ", ".join(names)
+
+
+def exchange_back(attempt: Attempt) -> None:
+    """Each is the one that it was."""
+    for name in _repairs(attempt).rebuilds:
+        attempt.host.releases.exchange_back(name, attempt.number)
+
+
+def tidy(attempt: Attempt) -> str:
+    """What was replaced, and what can be made again, is removed; long logs begin anew."""
+    host, repairs = attempt.host, _repairs(attempt)
+    for name in repairs.rebuilds:
+        host.releases.discard_rebuilt(name, attempt.number)
+    for name in repairs.releases:
+        host.releases.discard(name)
+    if repairs.has_cache:
+        host.releases.empty_cache()
+    for log in repairs.logs:
+        rotate(Path(log), longest_bytes=KEPT_LOG_BYTES)
+    durable.remove(host.layout.repair(attempt.number))
+    told = (*(f"{name} removed" for name in repairs.releases), *("cache emptied" for _ in range(repairs.has_cache)))
+    return "\n".join((*told, *(f"{log} rotated" for log in repairs.logs)))
+
+
+KEPT_LOG_BYTES = 20 << 20
+"""Of a log that is rotated, as the supervisor of the embedded host keeps of its own."""
+
+
+def _repairs(attempt: Attempt) -> Repairs:
+    """What is repaired, by the note; nothing when it was not written yet, or is done."""
+    note = _note(attempt)
+    return note.repairs if note else Repairs()
+
+
+def _note(attempt: Attempt) -> Note | None:
+    try:
+        return msgspec.json.decode(attempt.host.layout.repair(attempt.number).read_bytes(), type=Note)
+    except FileNotFoundError:
+        return None
