@@ -175,15 +175,15 @@ def test_what_only_a_person_can_decide(app: LiveApp) -> None:
     assert str(gone["words"]).startswith("the database is gone: ")
     assert str(gone["command"]).startswith("bulletproof backup restore b")
 
-    with app.database.open("r+b") as file:
-        file.seek(4096)
-        page = file.read(2048)
-        file.seek(4096)
-        file.write(b"\xff" * 2048)
-        file.flush()
+    with app.database.open("r+b") as opened:
+        opened.seek(4096)
+        page = opened.read(2048)
+        opened.seek(4096)
+        opened.write(b"\xff" * 2048)
+        opened.flush()
         damaged = only(app, "database")
-        file.seek(4096)
-        file.write(page)
+        opened.seek(4096)
+        opened.write(page)
     assert damaged["state"] == "critical"
     assert str(damaged["command"]).startswith("bulletproof backup restore b")
 

@@ -147,10 +147,8 @@ def laid(server: lab.Server, access: Access, project: Path, name: str = "shop") 
     """A project of that name, whose verbs go to the server."""
     folder = Path(tempfile.mkdtemp(prefix="bp-app-"))
     shutil.copytree(project, folder / "app")
-    quick: dict[str, dict[str, object]] = {
-        "health": {"deadline_seconds": 8},
-        "hold": {"seconds": 120},
-    }  # a busy machine is no reason to refuse
+    # A busy machine is no reason to refuse.
+    quick: dict[str, dict[str, object]] = {"health": {"deadline_seconds": 8}, "hold": {"seconds": 120}}
     place = folder / "app"
     app = ServerApp(root=Path("/"), name=name, folder=place, port=None, server=server, access=access, settings=quick)
     app.configure()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from hosts import lab
-from hosts.conftest import Access, NewServer, ServerApp, living
+from hosts.conftest import NewServer
+from hosts.servers import Access, ServerApp, living
 from live_app import Event
 
 pytestmark = [pytest.mark.skipif(bool(lab.why_not()), reason=lab.why_not()), pytest.mark.xdist_group("hosts")]
