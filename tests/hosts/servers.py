@@ -123,7 +123,7 @@ def set_up_by_ssh(server: lab.Server, access: Access, *words: str) -> subprocess
     server.put("/etc/uv/uv.toml", f'no-index = true\nfind-links = ["{WHEELS}"]\n')
     with server.network():
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "bulletproof", "--to", "far", "setup", *words],
+            [sys.executable, "-P", "-m", "bulletproof", "setup", "far", *words],
             cwd=access.folder,
             env=access.environment,
             capture_output=True,

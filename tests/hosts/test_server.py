@@ -52,6 +52,7 @@ def test_a_fresh_debian_serves_within_ten_minutes(new_server: NewServer, access:
             seconds = time.monotonic() - began
             assert app.version() == "v2"
         again = set_up_by_ssh(fresh, access).stderr
+        by_itself = fresh.run("bulletproof", "setup", "--local")
         fresh.must("chmod", "777", "/var/lib/bulletproof-proxy")
         fresh.must("rm", "/etc/logrotate.d/bulletproof")
         mended = set_up_by_ssh(fresh, access).stderr
@@ -59,6 +60,7 @@ def test_a_fresh_debian_serves_within_ten_minutes(new_server: NewServer, access:
     assert seconds < _FROM_NOTHING_SECONDS
     assert "make the system user bulletproof-proxy" in first
     assert [line for line in again.splitlines() if line.startswith("  ")] == []
+    assert (by_itself.returncode, by_itself.stderr.count("nothing to change")) == (0, 2), by_itself.stderr
     assert [line.strip() for line in mended.splitlines() if line.startswith("  ")] == [
         "give /var/lib/bulletproof-proxy to root with mode 755, not root:root 777",
         "write /etc/logrotate.d/bulletproof",
@@ -201,6 +203,77 @@ while True:
     with client:
         client.sendall(b"220 hello\\r\\n")
 """
+
+
+def test_nothing_of_the_apps_runs_as_root(app: ServerApp) -> None:
+    """Neither what its packages do when they are built, nor migrations, nor workers and timers, nor commands."""
+    app.configure(
+        app={"persistent": ["uploads"]},
+        **{
+            "workers.idle": {"command": "sh -c 'id -un > uploads/worker; exec sleep 1000'"},
+            "timers.tick": {"schedule": "* * * * *", "command": "sh -c 'id -un > uploads/timer'"},
+        },
+    )
+    migration = (app.folder / "migrations" / "env.py").read_text()
+    branch(
+        app,
+        {
+            "setup.py": _SETUP,
+            "pyproject.toml": _PYPROJECT,
+            "helpers/shop_helpers/__init__.py": "",
+            "migrations/env.py": f"{_NOT_ROOT}{migration}",
+        },
+    )
+    app.deploy()
+    assert app.run("run", "--", "id", "-un", status=0).out.strip() == "www-data"
+    uploads = app.layout.data / "uploads"
+    until((uploads / "worker").exists, "the worker does not run")
+    assert (uploads / "worker").read_text().strip() == "www-data"
+    app.host.must("systemctl", "start", f"{app.name}-timer@{_number(app)}-tick.service")
+    until((uploads / "timer").exists, "the timer does not run")
+    assert (uploads / "timer").read_text().strip() == "www-data"
+
+
+def _number(app: ServerApp) -> int:
+    return max(app.numbers()["sockets"])
+
+
+_NOT_ROOT = "import os\nassert os.getuid() != 0, 'this runs as root'\n"
+_SETUP = f"{_NOT_ROOT}from setuptools import setup\nsetup()\n"
+_PYPROJECT = """\
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "shop-helpers"
+version = "1.0"
+
+[tool.setuptools]
+packages = ["shop_helpers"]
+package-dir = {shop_helpers = "helpers/shop_helpers"}
+"""
+
+
+def test_a_domain_is_enough_for_https(app: ServerApp) -> None:
+    """On the usual ports, by a proxy that is not root; plain requests are sent on."""
+    app.configure(proxy={"domain": "shop.test", "certificates": "internal"})
+    app.deploy("--worktree")
+    curl = ("curl", "-sk", "--resolve", "shop.test:443:127.0.0.1", "-w", " %{http_version} %{http_code}")
+    told = app.host.must(*curl, "https://shop.test/up")
+    assert told.endswith(" 2 200")
+    moved = app.host.must("curl", "-s", "-H", "Host: shop.test", "-w", "%{redirect_url}", "http://127.0.0.1/up")
+    assert moved == "https://shop.test/up"
+    assert app.run("check", "--only", "public", "--only", "response").status in {0, 1}
+
+
+def test_logs_are_rotated_and_written_on(app: ServerApp) -> None:
+    """By Debian's logrotate, while the app and the proxy have them open."""
+    app.host.must("logrotate", "--force", "/etc/logrotate.d/bulletproof")
+    assert app.layout.access_log.stat().st_size == 0
+    assert app.layout.access_log.with_name("access.log.1").stat().st_size > 0
+    app.host.must("curl", "-sk", "--resolve", "shop.test:443:127.0.0.1", "https://shop.test/up")
+    until(lambda: app.layout.access_log.stat().st_size > 0, "the access log is not written on")
 
 
 def _is_there_mail() -> bool:

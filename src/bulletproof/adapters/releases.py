@@ -28,7 +28,7 @@ from bulletproof.effects.dependencies import Dependencies, read_dependencies
 from bulletproof.effects.exchange import exchange
 from bulletproof.effects.interpreter import Interpreter, choose_interpreter
 from bulletproof.effects.local_packages import Need, install_local, need_of
-from bulletproof.effects.ownership import give, hand_tree, share
+from bulletproof.effects.ownership import close_to_others, give, hand_tree, share
 from bulletproof.effects.requirements import locked, pins
 from bulletproof.effects.source import lay_source
 from bulletproof.effects.source_tree import find_static_folders
@@ -120,6 +120,7 @@ class BuiltReleases:
             compile_bytecode(_interpreter(folder), folder / "source")
             _write(folder, manifest)
             tree.seal(folder)
+            close_to_others(folder, self.user)
             durable.sync_tree(folder)
             durable.rename(folder, self.layout.release(release))
         return manifest
@@ -173,6 +174,7 @@ class BuiltReleases:
             if known := self.history(release):
                 durable.write_file(folder / _HISTORY, known)
             tree.seal(folder)
+            close_to_others(folder, self.user)
             durable.sync_tree(folder)
             durable.rename(folder, self._rebuilt(release, number))
         return manifest

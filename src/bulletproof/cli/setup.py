@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from bulletproof.cli.afar import host_of
+from bulletproof.cli.afar import host_of, remember_host
 from bulletproof.cli.client import our_client
 from bulletproof.cli.target import to_option
 from bulletproof.domain.errand import ENGINE
@@ -24,7 +24,7 @@ _HELP = """\
 Bring this very Bulletproof with all that it needs to a host of yours, over SSH. The host needs a python3, no network.
 
 \b
-  bulletproof setup --to root@example.org
+  bulletproof setup root@example.org
   bulletproof deploy --to root@example.org
 
 As root of a machine that systemd runs it is made a server: the app runs as a user of its own, kept from all that is not
@@ -36,6 +36,7 @@ the place of the old one, in one instant, and never in the middle of a deploymen
 
 
 @click.command("setup", help=_HELP)
+@click.argument("wished_host", metavar="[USER@HOST]", required=False)
 @click.option("--dry-run", "is_dry", is_flag=True, help="Only say what it would change.")
 @click.option("--local", "is_local", is_flag=True, help="Make a server of this machine, as its root.")
 @click.option("--without-engine", "has_engine", is_flag=True, hidden=True)
@@ -63,6 +64,7 @@ the place of the old one, in one instant, and never in the middle of a deploymen
 def setup_command(
     context: click.Context,
     *,
+    wished_host: str | None,
     is_dry: bool,
     is_local: bool,
     has_engine: bool,
@@ -71,6 +73,8 @@ def setup_command(
     patience: float,
 ) -> None:
     """Look, say, change."""
+    if wished_host is not None:
+        remember_host(context, context.command.params[0], wished_host)
     host = host_of(context)
     if is_local == (host is not None) or (our_client() is not None and not has_engine):
         raise click.UsageError("setup wants a host: --to [USER@]HOST[:PORT], or --local for this machine")

@@ -39,8 +39,9 @@ def owned(layout: Layout, accounts: Accounts, persistent: tuple[str, ...], datab
     """All of an app's, each folder before what is in it."""
     app, proxy = accounts.app, accounts.proxy
     return (
-        Owned(path=layout.home, group=app, mode=0o750),
-        Owned(path=layout.releases, group=app, mode=0o750),
+        # Who builds finds its way to what it builds, and sees nothing else: a release is closed to others itself.
+        Owned(path=layout.home, group=app, mode=0o751),
+        Owned(path=layout.releases, group=app, mode=0o751),
         Owned(path=layout.data, group=app, mode=0o1770),
         *(Owned(path=layout.data / name, group=app, mode=0o1770, is_made=False) for name in _with_parents(persistent)),
         Owned(path=layout.data / database, group=app, mode=0o660, is_folder=False, is_made=False),

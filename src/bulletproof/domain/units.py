@@ -133,6 +133,8 @@ def facade(app: str, command: str, logs: tuple[Path, ...]) -> str:
             # its own would let see whether the proxy listens.
             *_SANDBOX,
             "CapabilityBoundingSet=CAP_DAC_READ_SEARCH",
+            "RestrictAddressFamilies=",
+            "RestrictAddressFamilies=none",
             "TimeoutStartSec=infinity",
             "TimeoutStopSec=900",
             "",

@@ -85,6 +85,13 @@ def give(place: Path, account: Account | None) -> None:
         os.close(opened)
 
 
+def close_to_others(folder: Path, account: Account | None) -> None:
+    """Let an account read a sealed folder of ours, and nobody else; nothing without one."""
+    if account is not None:
+        os.chown(folder, 0, account.group, follow_symlinks=False)
+        folder.chmod(0o550)
+
+
 def hand_tree(folder: Path, account: Account) -> None:
     """Make all of a tree an account's. Nobody but us may write to it meanwhile; links are changed, not followed."""
     for parent, folders, files in os.walk(folder):
