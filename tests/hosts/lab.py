@@ -124,6 +124,11 @@ class Server:
         for place in (self._root, self._disk):
             if os.path.ismount(place):
                 _must("umount", str(place))
+        # What is still dying in there keeps the old file system alive, which a new mount of its image would be again.
+        deadline = time.monotonic() + _BOOT_SECONDS
+        while self._disk_mib and _is_in_use(self._folder / "disk.img"):
+            assert time.monotonic() < deadline, "its disk is still in use"
+            time.sleep(0.05)
 
     def cut_power(self) -> None:
         """End all of it, and lose what was not synced; `boot` finds what is left. Only with a disk of its own."""
@@ -280,6 +285,11 @@ class Server:
 def _enter(network: int) -> None:
     if _LIBC.setns(network, _NEWNET) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _is_in_use(image: Path) -> bool:
+    told = subprocess.run(("losetup", "--associated", str(image)), check=True, capture_output=True, timeout=_RUN_SECONDS)
+    return bool(told.stdout.strip())
 
 
 def _must(*argv: str) -> None:

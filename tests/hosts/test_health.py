@@ -60,7 +60,7 @@ def test_wrong_owners_are_mended(app: ServerApp) -> None:
     found = app.run("doctor")
     mended = app.run("doctor", "--fix", "--yes")
     assert found.status == 2
-    assert "/opt/shop/releases is www-data:www-data 750, and must be root:www-data 750" in found.out
+    assert "/opt/shop/releases is www-data:www-data 751, and must be root:www-data 751" in found.out
     assert "/var/log/shop is root:root 777, and must be root:root 755" in found.out
     assert (mended.status, "mended 1-" in mended.err) == (0, True), mended
     places = (
