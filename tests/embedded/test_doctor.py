@@ -176,15 +176,15 @@ def test_what_only_a_person_can_decide(app: LiveApp) -> None:
     assert str(gone["words"]).startswith("the database is gone: ")
     assert str(gone["command"]).startswith("bulletproof backup restore b")
 
-    with app.database.open("r+b") as file:
-        file.seek(4096)
-        page = file.read(2048)
-        file.seek(4096)
-        file.write(b"\xff" * 2048)
-        file.flush()
+    with app.database.open("r+b") as raw:
+        raw.seek(4096)
+        page = raw.read(2048)
+        raw.seek(4096)
+        raw.write(b"\xff" * 2048)
+        raw.flush()
         damaged = only(app, "database")
-        file.seek(4096)
-        file.write(page)
+        raw.seek(4096)
+        raw.write(page)
     assert damaged["state"] == "critical"
     assert str(damaged["command"]).startswith("bulletproof backup restore b")
 
