@@ -26,6 +26,7 @@ from live_app import Event, LiveApp, branch
 
 pytestmark = [pytest.mark.xdist_group("doctor"), pytest.mark.timeout(600)]
 
+BOTH = ("--only", "packages", "--only", "permissions")
 BROKEN = """
 import os, pathlib, socket, sqlite3
 _here = pathlib.Path(os.environ["HOME"])
@@ -175,15 +176,15 @@ def test_what_only_a_person_can_decide(app: LiveApp) -> None:
     assert str(gone["words"]).startswith("the database is gone: ")
     assert str(gone["command"]).startswith("bulletproof backup restore b")
 
-    with app.database.open("r+b") as opened:
-        opened.seek(4096)
-        page = opened.read(2048)
-        opened.seek(4096)
-        opened.write(b"\xff" * 2048)
-        opened.flush()
+    with app.database.open("r+b") as raw:
+        raw.seek(4096)
+        page = raw.read(2048)
+        raw.seek(4096)
+        raw.write(b"\xff" * 2048)
+        raw.flush()
         damaged = only(app, "database")
-        opened.seek(4096)
-        opened.write(page)
+        raw.seek(4096)
+        raw.write(page)
     assert damaged["state"] == "critical"
     assert str(damaged["command"]).startswith("bulletproof backup restore b")
 
@@ -228,10 +229,11 @@ def test_a_kill_in_the_middle_of_a_repair(app: LiveApp) -> None:
     live = str(app.status()["live"])
     for step in ("rebuild", "exchange"):
         damage(app, live)
-        app.kill_at("step-started", step, "doctor", "--fix", "--yes", "--only", "packages")
+        app.layout.environment.chmod(0o640)
+        app.kill_at("step-started", step, "doctor", "--fix", "--yes", *BOTH)
         app.wait_until_whole()
-        outcome, found = app.history()[-1]["outcome"], examined(app, "--only", "packages")
-        assert (outcome, [*found]) in [("undone", ["packages"]), ("deployed", [])], found
+        outcome, found = app.history()[-1]["outcome"], examined(app, *BOTH)
+        assert (outcome, [*found]) in [("undone", ["packages", "permissions"]), ("deployed", [])], found
         assert not _beside(app)
 
     if not found:
@@ -312,3 +314,13 @@ def test_known_vulnerabilities_are_asked_for_only_when_a_person_says_so(app: Liv
     assert silent.status == 1
     assert "known vulnerabilities are not known" in silent.out
     assert "not compared with known" in app.run("doctor", "--only", "logs", "--only", "vulnerabilities", status=0).out
+
+
+def test_a_repair_is_no_wish_to_run(app: LiveApp) -> None:
+    """What a person stopped is mended, and stays stopped."""
+    app.run("stop", status=0)
+    damage(app, str(app.status()["live"]))
+    app.run("doctor", "--fix", "--yes", status=0)
+    assert examined(app) == {}
+    assert not app.processes()
+    assert app.run("status").out.startswith(f"{app.name} is stopped")

@@ -288,7 +288,9 @@ def _enter(network: int) -> None:
 
 
 def _is_in_use(image: Path) -> bool:
-    told = subprocess.run(("losetup", "--associated", str(image)), check=True, capture_output=True, timeout=_RUN_SECONDS)
+    told = subprocess.run(
+        ("losetup", "--associated", str(image)), check=True, capture_output=True, timeout=_RUN_SECONDS
+    )
     return bool(told.stdout.strip())
 
 

@@ -72,12 +72,8 @@ def proxy(ground: Ground) -> Iterator[Ill]:
     """The proxy's file as it was written."""
     if words := ground.host.proxy.drift():
         restarts = ground.status.wants_running
-        remedy = (
-            Remedy(words="write the Caddyfile again, and let the proxy read it", restarts=True)
-            if restarts
-            else Remedy()
-        )
-        yield Ill(words=words, remedy=remedy, command="bulletproof start")
+        mended = Remedy(words="write the Caddyfile again, and let the proxy read it", restarts=True)
+        yield Ill(words=words, remedy=mended if restarts else Remedy(), command="bulletproof start")
 
 
 def units(ground: Ground) -> Iterator[Ill]:
