@@ -71,7 +71,7 @@ def test_wrong_owners_are_mended(app: ServerApp) -> None:
         "/var/lib/shop/app.db",
     )
     assert app.host.must("stat", "--format=%U:%G %a", *places).splitlines() == [
-        "root:www-data 750",
+        "root:www-data 751",
         "root:root 755",
         "bulletproof-proxy:bulletproof-proxy 640",
         "root:www-data 1770",

@@ -124,7 +124,8 @@ ALLOWED = {
                    "subprocess.run"}),
         "it makes a disk to break it, which is gone when the proof ends"),
     "prove/host.py": Allowance(
-        frozenset({".chmod", ".rename", ".unlink", ".write_text", "subprocess", "subprocess.Popen", "subprocess.run"}),
+        frozenset({".chmod", ".mkdir", ".symlink_to", ".unlink", ".write_text", "shutil.copytree", "shutil.rmtree",
+                   "subprocess", "subprocess.Popen", "subprocess.run"}),
         "it starts and kills the tool under test in a scratch folder of which nothing is kept"),
     "prove/hostile.py": Allowance(
         frozenset({"open", "os.execv", "pty", "pty.fork", "subprocess", "subprocess.run"}),
@@ -137,8 +138,13 @@ ALLOWED = {
         frozenset({".touch", ".unlink"}),
         "a mark in a scratch folder that makes a release ill"),
     "prove/subject.py": Allowance(
-        frozenset({".touch", ".write_text", "shutil.copytree"}),
+        frozenset({".touch", ".write_text", "shutil.copy", "shutil.copytree"}),
         "a project made anew for each proof"),
+    "prove/own.py": Allowance(
+        frozenset({".mkdir"}), "a scratch project of which nothing is kept"),
+    "prove/warm.py": Allowance(
+        frozenset({".rename", ".unlink", ".write_text", "os.fork", "subprocess", "subprocess.Popen"}),
+        "it becomes the tool under test in a fork of itself, as a shell would start it"),
 }  # fmt: skip
 DOOR = "bulletproof.effects.durable."
 PROCESS_DOORS = ("effects/process.py", "adapters/embedded/")
