@@ -80,11 +80,23 @@ def test_what_a_person_stopped_stays_stopped(app: ServerApp) -> None:
         assert app.version() == "v2"
 
 
-@pytest.mark.parametrize("revision", ["answers-500", "import-error"])
+@pytest.mark.parametrize("revision", ["answers-500", "crash-at-boot", "import-error", "missing-dependency"])
 def test_a_reboot_after_a_broken_version_serves_the_one_before(app: ServerApp, revision: str) -> None:
     """What was rejected is never brought up."""
     with app.host.network():
         app.change("deploy", revision).must(3, "undone")
+    app.host.kill()
+    app.host.boot()
+    with app.host.network():
+        _wait_until_serving(app)
+        assert app.version() == "v2"
+
+
+@pytest.mark.parametrize("step", ["migrate", "swap", "start"])
+def test_a_reboot_after_a_kill_serves_the_one_before(app: ServerApp, step: str) -> None:
+    """The deployer is killed in the middle of a migration, and all else an instant later, whoever recovers then."""
+    with app.host.network(), app.killed_at(step):
+        app.change("deploy", "v3")
     app.host.kill()
     app.host.boot()
     with app.host.network():

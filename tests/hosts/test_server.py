@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from embedded.places import until
 from hosts import lab
 from hosts.conftest import NewServer
-from hosts.servers import Access, ServerApp, laid, living, set_up_by_ssh
+from hosts.servers import Access, ServerApp, laid, living, new_access, set_up_by_ssh
 from live_app import branch
 
 pytestmark = [pytest.mark.skipif(bool(lab.why_not()), reason=lab.why_not()), pytest.mark.xdist_group("hosts")]
@@ -140,6 +142,26 @@ def test_attach_and_abort_find_a_deployment_that_was_left(app: ServerApp) -> Non
     watched = app.run("attach").must(0)
     assert "preflight" in watched.err
     assert "restarted" in watched.err
+
+
+def test_a_key_deploys_to_a_server_and_can_do_nothing_else(app: ServerApp, access: Access) -> None:
+    """As root, whose forced command it is: no shell, no other verb; and it is told who it was."""
+    private = app.run("keys", "add", "ci", "--can", "deploy,status", "--new", status=0).out
+    with new_access() as own:
+        (own.folder / "key").write_text(private)
+        (own.folder / "key.pub").unlink()
+        (own.folder / "known_hosts").write_text((access.folder / "known_hosts").read_text())
+        ci = replace(app, access=own)
+        ci.deploy("v2")
+        assert ci.history()[-1]["started_by"].startswith('key "ci" from 10.77.0.2')  # type: ignore[attr-defined]
+        refused = ci.run("rollback")
+        assert refused.status != 0, refused
+        shell = subprocess.run(
+            [str(own.folder / "bin" / "ssh"), "far", "touch /root/pwned"], capture_output=True, check=False, timeout=60
+        )
+        assert shell.returncode != 0
+    assert app.host.run("test", "-e", "/root/pwned").returncode != 0
+    app.run("keys", "revoke", "ci", status=0)
 
 
 def test_units_are_sandboxed_and_valid(app: ServerApp) -> None:
@@ -314,6 +336,11 @@ def test_the_apps_user_cannot(app: ServerApp, script: str) -> None:
 def test_a_second_app_has_a_user_of_its_own(app: ServerApp, access: Access, datacharted: Path) -> None:
     """With the first one's it would see that one's settings, so it is refused; neither reads the other's data."""
     with laid(app.host, access, datacharted, name="blog") as blog:
+        app.host.put("/etc/systemd/system/blog.service", "[Service]\nExecStart=/usr/bin/true\n")
+        app.host.must("systemctl", "daemon-reload")
+        assert "unit-foreign" in blog.run("deploy", "v2", status=1).err
+        app.host.must("rm", "/etc/systemd/system/blog.service")
+        app.host.must("systemctl", "daemon-reload")
         refused = blog.change("deploy", "v2")
         assert (refused.status, refused.reference) == (1, "permissions-wrong")
         assert "shop runs as www-data as well" in refused.err + refused.out
