@@ -66,7 +66,7 @@ def app(house: Path, proxy: dict[str, object]) -> Iterator[LiveApp]:
 @pytest.fixture(scope="module")
 def browser(app: LiveApp, proxy: dict[str, object]) -> Browser:
     """Somebody who trusts the authority of the proxy and nobody else."""
-    return Browser(int(str(proxy["https_port"])), app.layout.state / "caddy/pki/authorities/local/root.crt")
+    return Browser(int(str(proxy["https_port"])), app.layout.proxy_storage / "pki/authorities/local/root.crt")
 
 
 class Kept:
@@ -278,13 +278,13 @@ def test_a_deployer_killed_after_it_leaves_the_old_configuration(
     app: LiveApp, browser: Browser, proxy: dict[str, object]
 ) -> None:
     """The supervisor takes it back by itself."""
-    before = (app.layout.state / "Caddyfile").read_bytes(), app.layout.proxy_kept.read_bytes()
+    before = (app.layout.proxy_home / "Caddyfile").read_bytes(), app.layout.proxy_kept.read_bytes()
     app.configure(proxy={**proxy, "aliases": [WWW, "killed.test"]})
     with crowd(browser):
         app.kill_at("step-started", "cutover", "deploy", change(app))
         app.configure(proxy=proxy)
         app.wait_until_whole()
-    assert ((app.layout.state / "Caddyfile").read_bytes(), app.layout.proxy_kept.read_bytes()) == before
+    assert ((app.layout.proxy_home / "Caddyfile").read_bytes(), app.layout.proxy_kept.read_bytes()) == before
     with pytest.raises(httpx.ConnectError):
         browser.get("/", name="killed.test")
 
