@@ -351,7 +351,7 @@ def test_a_release_that_fails_behind_the_proxy_is_undone(new: LiveApp) -> None:
     assert done.reference == "not-verified"
     assert "ZeroDivisionError" in str(done.last["error"])
     assert done.last["serving"] == before
-    assert done.steps("step-undone")[:2] == ["cutover", "start"]
+    assert done.steps("step-undone")[:3] == ["cutover", "proxy", "start"]
     assert Picture.of(new) == picture
     assert new.version() == "v1"
 

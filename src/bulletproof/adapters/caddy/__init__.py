@@ -137,7 +137,8 @@ class CaddyProxy:
         """
         self._make_folders()
         before = Kept(proxy=kept_proxy(self.layout), port=read_port(self.layout.port), caddyfile=self._text())
-        port = wished_port(self.wished) or before.port or self._ports.choose()
+        kept = before.port if runs else self._ports.to_begin_with()
+        port = wished_port(self.wished) or kept or self._ports.choose()
         wished = Kept(proxy=self.wished, port=port, caddyfile=caddyfile(self._places, self.wished, port))
         if wished == before:
             return ""
