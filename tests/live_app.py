@@ -24,7 +24,6 @@ from bulletproof.demo.ledger import duplicated_writes, lost_writes
 from bulletproof.demo.traffic import Load, Traffic
 from bulletproof.domain.layout import Layout, runtime_folder
 from bulletproof.effects import lock
-from bulletproof.effects.route import may_listen
 from bulletproof.engine.journal import Journal
 from embedded.places import until
 
@@ -38,8 +37,6 @@ LIGHT = Load(clients=4, rate=30, slow_clients=0)
 """Enough to meet every cutover, and little enough to leave the machine to what is tested."""
 LASTING = Load(clients=4, rate=30, slow_clients=0, bound_seconds=3600)
 """The same for all tests of a module."""
-_PORTS = range(20000, 30000)
-"""Below the ephemeral ports, and not where apps that choose for themselves begin."""
 
 Event = dict[str, object]
 
@@ -423,12 +420,6 @@ def remove_sealed(folder: Path) -> None:
     for place, _, _ in os.walk(folder):
         Path(place).chmod(0o700)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_port() -> int:
-    """A port that nobody listens on; far from where others look for one at the same time."""
-    begin = _PORTS.start + int.from_bytes(os.urandom(2), "big") % (len(_PORTS) - 200)
-    return next(port for port in range(begin, begin + 200) if may_listen(port))
 
 
 def new_app(root: Path, project: Path, name: str, *, port: int | None = None) -> LiveApp:

@@ -18,7 +18,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from live_app import LiveApp, free_port
+from free_ports import free_port
+from live_app import LiveApp
 
 ENGINE = Path(".local/share/bulletproof/engine")
 _SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from live_app import free_port
+from free_ports import free_port
 
 BUCKET = "backups"
 KEYS: Mapping[str, str] = {"AWS_ACCESS_KEY_ID": "AKBULLETPROOF", "AWS_SECRET_ACCESS_KEY": "p7Wd/secret+of+s3/9sJq"}

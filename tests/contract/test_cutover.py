@@ -10,7 +10,6 @@ import http.client
 import itertools
 import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -29,6 +28,7 @@ from bulletproof.domain.process import ProcessSpec
 from bulletproof.domain.public import Public
 from bulletproof.effects import probe, route
 from embedded.places import Place, new_place, until
+from free_ports import free_port
 
 PACKAGES = ("flask", "gunicorn", "uvicorn", "uvicorn-worker")
 SLOW_SECONDS = 1.0
@@ -220,13 +220,6 @@ class Host:
             process.kill()
             process.wait()
         self.listener.close()
-
-
-def free_port() -> int:
-    """A port that nothing listens on, from below those that the kernel gives to outgoing connections."""
-    while not route.may_listen(port := 10_000 + secrets.randbelow(20_000)):
-        pass
-    return port
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from bulletproof.effects import partial
 from bulletproof.effects.depot import Depot
 from bulletproof.errors import BulletproofError, StepFailed, UsageError
 from depot_places import MIB, FolderPlace, Place, S3Place, SftpPlace, wait_until
-from live_app import free_port
+from free_ports import free_port
 from remote_host import RemoteHost, know, remote_host
 from s3_server import BUCKET, KEYS, S3Server
 from slow_line import Line, line

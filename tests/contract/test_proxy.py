@@ -9,7 +9,6 @@ import http.client
 import itertools
 import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -34,16 +33,10 @@ from bulletproof.errors import Refused, StepFailed
 from bulletproof.ports import Proxy
 from embedded.places import Place, new_place, until
 from fakes.proxy import FakeProxy
+from free_ports import free_port
 
 Handler = Callable[[socket.socket, bytes], None]
 """Given a connection and all that came with the header, answer; the connection is closed afterwards."""
-
-
-def free_port() -> int:
-    """A port that nothing listens on, from below those that the kernel gives to outgoing connections."""
-    while not route.may_listen(port := 10_000 + secrets.randbelow(20_000)):
-        pass
-    return port
 
 
 def answer(peer: socket.socket, body: bytes = b"ok", more: str = "") -> None:

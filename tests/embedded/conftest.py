@@ -14,7 +14,8 @@ import workshop
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.demo.playground import Playground
 from embedded.places import HURRIED, SHORT_FOLDER, Place, new_place
-from live_app import LiveApp, free_port, new_app, remove_sealed
+from free_ports import free_port
+from live_app import LiveApp, new_app, remove_sealed
 from s3_server import BUCKET, KEYS, S3Server
 
 MakeApp = Callable[[str], LiveApp]

@@ -16,7 +16,8 @@ from bulletproof.effects.isolation import why_no_namespaces
 from bulletproof.effects.sqlite_journal import journal_mode
 from django_project import project
 from embedded.conftest import LayApp
-from live_app import LiveApp, free_port
+from free_ports import free_port
+from live_app import LiveApp
 
 pytestmark = pytest.mark.skipif(
     bool(why_no_namespaces()), reason=f"the kernel lets this user make no cell: {why_no_namespaces()}"

@@ -8,8 +8,9 @@ import pytest
 
 import workshop
 from embedded.conftest import LayApp
+from free_ports import free_port
 from gallery_apps import CASES, Case, complete
-from live_app import LiveApp, free_port
+from live_app import LiveApp
 
 pytestmark = pytest.mark.timeout(300)
 

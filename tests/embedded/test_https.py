@@ -18,7 +18,8 @@ import pytest
 
 import workshop
 from embedded.places import until
-from live_app import LiveApp, branch, free_port
+from free_ports import free_port
+from live_app import LiveApp, branch
 from public_site import DOMAIN, FILES, MIGRATION, WWW, Browser, Http2
 
 pytestmark = [pytest.mark.xdist_group("https"), pytest.mark.timeout(600)]

@@ -271,7 +271,14 @@ def steady(make_lasting_app: Callable[[str], LiveApp]) -> LiveApp:
 def _kill(pid: int) -> None:
     process = psutil.Process(pid)
     process.kill()
-    until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+    until(lambda: _is_dead(process))
+
+
+def _is_dead(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True  # it was collected between the two questions
 
 
 @pytest.mark.xdist_group("kill-others")

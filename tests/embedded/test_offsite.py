@@ -13,7 +13,8 @@ import workshop
 from bulletproof.effects.isolation import why_no_namespaces
 from embedded.conftest import LayApp
 from embedded.test_backup import back_up, charts, listed
-from live_app import LiveApp, free_port
+from free_ports import free_port
+from live_app import LiveApp
 
 pytestmark = [
     pytest.mark.skipif(

@@ -16,7 +16,8 @@ from bulletproof.effects.isolation import why_no_namespaces
 from embedded.data import ask
 from embedded.places import until
 from embedded.test_migrate import patient
-from live_app import Event, LiveApp, free_port
+from free_ports import free_port
+from live_app import Event, LiveApp
 from s3_server import KEYS
 
 pytestmark = [

@@ -16,7 +16,8 @@ import pytest
 
 import workshop
 from bulletproof.demo.traffic import Load, Traffic
-from live_app import LASTING, LiveApp, branch, breaks_only_live, free_port, new_app
+from free_ports import free_port
+from live_app import LASTING, LiveApp, branch, breaks_only_live, new_app
 
 pytestmark = [pytest.mark.xdist_group("undo"), pytest.mark.timeout(600)]
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from live_app import LiveApp, free_port, remove_sealed
+from free_ports import free_port
+from live_app import LiveApp, remove_sealed
 
 pytestmark = [pytest.mark.xdist_group("verbs"), pytest.mark.timeout(600)]
 

@@ -11,7 +11,8 @@ import pytest
 
 from embedded.conftest import LayApp
 from embedded.places import until
-from live_app import LiveApp, free_port
+from free_ports import free_port
+from live_app import LiveApp
 
 pytestmark = [pytest.mark.xdist_group("gallery-queues"), pytest.mark.timeout(600)]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import workshop
+from bulletproof.domain.history import comes_after
 from bulletproof.domain.source import Source
 from bulletproof.effects.source import has_changes, resolve
 from bulletproof.errors import StepFailed, UsageError
@@ -22,9 +23,11 @@ def _git_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_head_is_deployed_by_default(tmp_path: Path) -> None:
     """Without a wish it is the last commit, by its full id and its subject, which steers no terminal."""
-    workshop.commit(tmp_path / "app", {"a": "1"})
+    first = workshop.commit(tmp_path / "app", {"a": "1"})
     commit = workshop.commit(tmp_path / "app", {"a": "2"}, "Grüße\n\nBody")
-    assert resolve(tmp_path / "app") == Source(folder=tmp_path / "app", revision=commit, title="Grüße")
+    found = resolve(tmp_path / "app")
+    assert found == Source(folder=tmp_path / "app", revision=commit, title="Grüße", history=found.history)
+    assert comes_after(found.history, first)
     workshop.commit(tmp_path / "app", {"a": "3"}, "\x1b[2J\x07Red")
     assert resolve(tmp_path / "app").title == "[2JRed"
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from live_app import free_port, new_app
+from free_ports import free_port
+from live_app import new_app
 from remote_host import FarApp, RemoteHost, remote_host
 
 

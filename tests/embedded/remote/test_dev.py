@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from embedded.places import until
-from live_app import free_port
+from free_ports import free_port
 from remote_host import FarApp
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("remote")]

@@ -10,7 +10,7 @@ import pytest
 
 from bulletproof.cli.client import Client, as_word
 from bulletproof.domain.errand import CLIENT
-from live_app import free_port
+from free_ports import free_port
 from remote_host import ENGINE, FarApp, know
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("remote")]

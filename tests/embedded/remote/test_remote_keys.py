@@ -18,7 +18,8 @@ from bulletproof import __version__
 from bulletproof.cli.client import Client, as_word
 from bulletproof.domain.errand import ENGINE
 from bulletproof.effects.audit import audit_log
-from live_app import branch, free_port
+from free_ports import free_port
+from live_app import branch
 from remote_host import FarApp, RemoteHost
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("remote")]
