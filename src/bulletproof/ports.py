@@ -579,10 +579,11 @@ class Swap(Protocol):
     def release(self) -> None:
         """Let others have it; idempotent."""
 
-    def put_back(self, number: int) -> str:
+    def put_back(self, number: int, used: Path | None = None) -> str:
         """Give the database the content of the snapshot again; what it holds otherwise is set aside, never deleted.
 
-        Returns where it was set aside, empty when there was nothing to. Idempotent. Raises StepFailed.
+        Returns where it was set aside, empty when there was nothing to. It takes the place on the disk of `used`, the
+        copy that was put and is of no more use. Idempotent. Raises StepFailed.
         """
 
     def discard(self, number: int) -> None:

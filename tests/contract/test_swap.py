@@ -1103,7 +1103,7 @@ class TestByPages:
         lab.swap.release()
 
         assert (lab.is_migrated(), lab.notes()) == (False, {1})
-        assert names_in(tmp_path) == ["data", "work.db"]
+        assert names_in(tmp_path) == ["data", "root", "work.db"]  # root: what was put by for the way back
 
     def test_the_check_is_asked_while_pages_are_compared(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A comparison that takes too long is ended at once."""
@@ -1384,7 +1384,7 @@ PLANTED: tuple[tuple[Bug, Callable[[Path], None]], ...] = (
         Bug(
             "the lock is dropped before the put",
             _ADAPTER,
-            "        self._held().put(copy, check)\n",
+            "        seized.put(copy, check)\n",
             "        self.release()\n        self.seize(5)\n        self._held().put(copy, check)\n",
         ),
         late_writers_lose_nothing,
@@ -1402,13 +1402,13 @@ PLANTED: tuple[tuple[Bug, Callable[[Path], None]], ...] = (
         Bug(
             "put back raw, the -wal kept",
             _ADAPTER,
-            "        self.release()\n        self.seize(_PUT_BACK_SECONDS)\n",
+            "        self.release()\n        room.free(*self._layout.rooms)\n",
             "        return str(refresh_copy(snapshot, self._file.resolve()))\n",
         ),
         stale_wal_undoes_nothing,
     ),
     (
-        Bug("migrated data is not set aside", _ADAPTER, "place = self._set_aside(number)", "place = snapshot"),
+        Bug("migrated data is not set aside", _ADAPTER, "place = self._set_aside(number, used)", "place = snapshot"),
         data_put_back_is_kept,
     ),
     (
@@ -1545,16 +1545,17 @@ class TestFullDisk:
 
     @pytest.mark.usefixtures("by_pages")
     def test_put_by_pages(self, small_disk: Path) -> None:
-        """It takes no more than the log may take, and growth; with less it is not even begun."""
+        """It takes no more than the log may take, growth, and room to go back; with less it is not even begun."""
         lab = FileLab(small_disk, mebibytes=20)
         lab.write(1)
         copy = altered(Path(shutil.copy(lab.file, small_disk / "work.db")))
-        with full(small_disk, leave_bytes=16 * _MIB):
+        back = int(21.3 * _MIB)
+        with full(small_disk, leave_bytes=back + 16 * _MIB):
             lab.swap.seize(PATIENCE)
             assert "disk is full" in failure(lambda: lab.swap.put(copy, calm), "database-not-replaced")
             lab.swap.release()
             assert (lab.is_migrated(), lab.notes()) == (False, {1})
-        with full(small_disk, leave_bytes=18 * _MIB):
+        with full(small_disk, leave_bytes=back + 18 * _MIB):
             lab.swap.seize(PATIENCE)
             lab.swap.put(copy, calm)
             lab.swap.release()
@@ -1567,6 +1568,7 @@ class TestFullDisk:
         lab = FileLab(small_disk, mode=mode, mebibytes=20)
         lab.write(1)
         swapped(lab)
+        shutil.rmtree(lab.layout.rooms[0])  # somebody else has taken what was put by
         (lab.layout.root.parent / "work.db").unlink()
         lab.write(2)
         lab.layout.database_aside.mkdir(parents=True)
@@ -1583,6 +1585,25 @@ class TestFullDisk:
 
         assert (lab.is_migrated(), lab.notes()) == (False, {1})
         assert lab.aside()[-1] == {1, 2}
+
+    @pytest.mark.parametrize("is_killed", [False, True])
+    @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
+    def test_put_back_without_a_byte(self, small_disk: Path, mode: str, is_killed: bool) -> None:  # noqa: FBT001
+        """What was put by is enough, and the copy that was put gives its place; also if the first try was killed."""
+        lab = FileLab(small_disk, mode=mode, mebibytes=20)
+        lab.write(1)
+        swapped(lab)
+        lab.write(2)
+        lab.layout.database_aside.mkdir(parents=True)
+        used = lab.layout.root.parent / "work.db"
+        with full(small_disk, leave_bytes=0):
+            if is_killed:  # when it had taken the copy over
+                used.rename(lab.layout.database_aside / ".bp-aside-3.db")
+                shutil.rmtree(lab.layout.rooms[0])
+            assert lab.swap.put_back(3, used)
+        assert (lab.is_migrated(), lab.notes(), lab.aside()) == (False, {1}, [{1, 2}])
+        assert not used.exists()
+        assert not lab.layout.rooms[0].exists()
 
 
 def failure(act: Callable[[], object], reference: str) -> str:

@@ -53,7 +53,7 @@ class FakeSwap:
         """Let others have it."""
         self.is_seized = False
 
-    def put_back(self, number: int) -> str:
+    def put_back(self, number: int, used: Path | None = None) -> str:  # noqa: ARG002  the port's
         """Give it the snapshot's content, and set aside what it holds otherwise."""
         if number not in self.snapshots:
             raise StepFailed("snapshot-missing", "there is no snapshot")

@@ -100,7 +100,7 @@ def _bugs() -> list[object]:
             Bug(
                 "snapshot not put back",
                 "bulletproof.operations.migrate",
-                "    attempt.host.swap.put_back(attempt.number)\n",
+                "    attempt.host.swap.put_back(attempt.number, attempt.host.rehearsal.copy(attempt.number))\n",
                 "",
             ),
             "the schema is not what the serving release needs",

@@ -21,7 +21,7 @@ from bulletproof.domain import toml
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.events import Event, StepStarted
 from bulletproof.domain.layout import Layout
-from bulletproof.effects import durable, lock
+from bulletproof.effects import durable, lock, room
 from bulletproof.effects.interrupts import Interrupts
 from bulletproof.effects.project import find_project
 from bulletproof.engine.journal import Entry, Journal
@@ -214,31 +214,34 @@ def open_session(target: Target, verb: str, renderer: Renderer, *, wait_seconds:
                 held.update(step=event.step)
             say(renderer.event, event)
 
+        def shield() -> None:
+            interrupts.shield()
+            room.free(*layout.rooms)
+
         def begun(entry: Entry) -> None:
             held.update(step="begin", deployment=entry.deployment.number)
             say(renderer.begun, entry)
 
         def taken_up(entry: Entry) -> None:
             held.update(step="recover", deployment=entry.deployment.number)
-            interrupts.shield()
+            shield()
             say(renderer.taken_up, entry)
 
         try:
+            room.put_by(layout.rooms[0])
             yield Session(
                 host=connect(
                     target.root, target.app, _config(target, verb, journal), has_new_proxy=_brings_config(target, verb)
                 ),
                 journal=journal,
-                around=Surroundings(
-                    tell=tell, clock=time.monotonic, shield=interrupts.shield, expose=interrupts.expose
-                ),
+                around=Surroundings(tell=tell, clock=time.monotonic, shield=shield, expose=interrupts.expose),
                 begun=begun,
                 taken_up=taken_up,
                 started_by=origin.words,
                 origin=origin,
             )
         finally:
-            interrupts.shield()
+            shield()
             if journal.unfinished() is None:
                 held.release()
             journal.close()

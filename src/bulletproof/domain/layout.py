@@ -94,6 +94,11 @@ class Layout:
         return self.state / "journal.db"
 
     @property
+    def rooms(self) -> tuple[Path, Path]:
+        """Where room is put by while a deployment is at work: for what we keep, and for the data on another disk."""
+        return self.state / "room", self.data / ".bp-room"
+
+    @property
     def lock(self) -> Path:
         """The deployment lock."""
         return self.state / "lock"

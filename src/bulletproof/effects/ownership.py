@@ -99,6 +99,25 @@ def hand_tree(folder: Path, account: Account) -> None:
             os.chown(Path(parent, name), account.user, account.group, follow_symlinks=False)
 
 
+def take_over(file: Path, place: Path) -> None:
+    """Let a file that another account may have made be ours alone, at `place` on the same disk, where only we may look.
+
+    Nothing happens when there is none or it lies on another disk; a link of either kind is removed.
+    """
+    try:
+        file.rename(place)
+    except OSError as error:
+        if error.errno not in {errno.ENOENT, errno.EXDEV}:
+            raise
+        return
+    found = place.lstat()
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        place.unlink()
+        return
+    os.chown(place, os.geteuid(), os.getegid())
+    place.chmod(0o600)
+
+
 def share(folder: Path, account: Account | None) -> None:
     """Let an account have what is in a folder of users' files; the folder stays ours, so that no link takes its place.
 

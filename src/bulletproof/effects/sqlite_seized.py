@@ -135,14 +135,22 @@ class Seized:
 
     def _require_space(self, source: Path, most_bytes: int) -> None:
         """Refuse a disk that would be full between the commit in the -wal and its checkpoint: nobody could read."""
-        growth = max(0, source.stat().st_size - self._file.stat().st_size)
-        needed = int(most_bytes * _FRAMES) + growth + _SPARE_BYTES
+        needed = _room(most_bytes, source.stat().st_size - self._file.stat().st_size)
         free = shutil.disk_usage(self._file.parent).free
         if free < needed:
             raise StepFailed(
                 "database-not-replaced",
                 f"the disk is full: to replace the database takes {needed / _MIB:.1f} MiB, {free / _MIB:.1f} are free",
             )
+
+
+def room_to_put(content: Path, target: Path) -> int:
+    """The bytes that it takes at most to give the file `target` that content."""
+    return _room(content.stat().st_size, content.stat().st_size - target.stat().st_size)
+
+
+def _room(pages_bytes: int, growth: int) -> int:
+    return int(pages_bytes * _FRAMES) + max(0, growth) + _SPARE_BYTES
 
 
 def _not_seized(file: Path, answer: str, context: tuple[str, ...]) -> StepFailed:

@@ -96,7 +96,7 @@ class Surroundings:
     clock: Callable[[], float]
     """Monotonic seconds."""
     shield: Callable[[], None]
-    """From now on a signal may not interrupt us."""
+    """From now on it must come to its end: no signal interrupts us, and room that was put by may be used."""
     expose: Callable[[], None]
     """From now on it may again; raises for one that came meanwhile."""
 

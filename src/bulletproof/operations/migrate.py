@@ -139,7 +139,7 @@ def swap_data(attempt: Attempt) -> str:
 
 def put_snapshot_back(attempt: Attempt) -> None:
     """The database holds again what it held before; what it holds now is set aside."""
-    attempt.host.swap.put_back(attempt.number)
+    attempt.host.swap.put_back(attempt.number, attempt.host.rehearsal.copy(attempt.number))
 
 
 def refuse_late(attempt: Attempt) -> None:

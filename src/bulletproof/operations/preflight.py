@@ -10,8 +10,9 @@ from bulletproof.errors import Refused, StepFailed
 from bulletproof.operations.attempt import Attempt
 
 _MIB = 1 << 20
-_COPIES = 3
-"""Of the database: the snapshot, the one that is worked on, and its journal when it is put in place."""
+_COPIES = 4
+"""Of the database: the snapshot, the one that is worked on, its journal when it is put in place, and room for the way
+back."""
 
 
 def check_host(attempt: Attempt) -> str:

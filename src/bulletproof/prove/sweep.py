@@ -141,7 +141,7 @@ def is_meant(name: str, only: str) -> bool:
 
 
 def chain(points: Iterable[Point], known: Iterable[Point], seed: int) -> list[Point]:
-    """Let each kill of these be followed by a fault in its recovery, and every other one by one more in the next.
+    """Let each kill of these be followed by one to three faults, each in the recovery that follows the one before.
 
     They are chosen among what is known of recoveries, early calls more often, since most are short.
     """
@@ -152,7 +152,7 @@ def chain(points: Iterable[Point], known: Iterable[Point], seed: int) -> list[Po
     )
     found = []
     for point in points:
-        count = chance.choice((1, 2)) if pool and point.injection.fault == strace.KILL else 0
+        count = chance.choice((1, 2, 3)) if pool and point.injection.fault == strace.KILL else 0
         then = tuple(pool[int(len(pool) * chance.random() ** 3)] for _ in range(count))
         found.append(replace(point, then=then))
     return found

@@ -8,8 +8,10 @@ This file is run by itself as well, as what the supervisor runs after a dead dep
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -17,9 +19,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 _LOCK = "BULLETPROOF_LOCK_FD"
 """As the supervisor tells a recovery which descriptor holds the lock."""
@@ -200,8 +204,27 @@ def _serve_commands(place: Path) -> None:
     main = importlib.import_module("bulletproof.cli.main").main
     for verb in _VERBS:
         importlib.import_module(f"bulletproof.cli.{verb}")
+    gc.collect()
+    gc.freeze()  # a collection in a fork would copy all of it
     _serve(place)
-    main()
+    _end_after(main)
+
+
+def _end_after(main: Callable[[], None]) -> NoReturn:
+    """End as a process does, but leave its memory to the kernel: to take that of a fork apart copies it, for 0.1 s."""
+    status: object = 0
+    try:
+        main()
+    except SystemExit as ended:
+        status = ended.code or 0
+    except BaseException:  # noqa: BLE001  as Python does
+        traceback.print_exc()
+        status = 1
+    atexit._run_exitfuncs()  # noqa: SLF001  there is no other way to have them run
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(status if isinstance(status, int) else 1)
 
 
 if __name__ == "__main__":
