@@ -671,7 +671,7 @@ class Host:
     ask_public: Callable[[str, float], Answer]
     """GET a path through the proxy: (path, time-out in seconds)."""
     log_tail: Callable[[int, int], tuple[str, ...]]
-    """The last lines that an instance printed: (number, how many)."""
+    """The last lines that an instance printed since its last start: (number, how many)."""
     set_data_aside: Callable[[str], str]
     """Move what users made to where nothing deletes it, under a name with this time in it; idempotent; says where."""
     wipe: Callable[[], None]

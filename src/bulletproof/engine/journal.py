@@ -330,7 +330,7 @@ def stops(entries: Iterable[Entry]) -> tuple[tuple[float, float | None], ...]:
         if not entry.is_committed:
             continue
         moment = datetime.fromisoformat(entry.ended_at or entry.deployment.started_at).timestamp()
-        if entry.deployment.kind.ends_serving:
+        if entry.deployment.kind.stops_app:
             begin = moment if begin is None else begin
         elif begin is not None and entry.deployment.kind.makes_live:
             found.append((begin, moment))

@@ -33,6 +33,7 @@ from bulletproof.domain.deployment import Live
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout, PlannedLayout, runtime_folder
 from bulletproof.domain.offsite import Connection
+from bulletproof.domain.process import since_start
 from bulletproof.effects import durable
 from bulletproof.effects.depot import Depot
 from bulletproof.effects.health_record import lock_of
@@ -230,7 +231,7 @@ def _connect(layout: Layout, config: AppConfig, accounts: Accounts | None) -> Ho
         resources=lambda: _resources(layout.home),
         ask_instance=ask_instance,
         ask_public=proxy.ask,
-        log_tail=lambda number, lines: tail(layout.web_log(number), lines),
+        log_tail=lambda number, lines: since_start(tail(layout.web_log(number), lines)),
         set_data_aside=lambda name: _set_data_aside(layout, name),
         wipe=lambda: _wipe(layout),
         chronicle=lambda line: durable.append_line(layout.deployment_log, line, mode=0o640),
