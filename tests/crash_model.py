@@ -267,6 +267,7 @@ class World:
             claim_data=lambda: None,
             as_app=lambda argv: argv,
             trespasses=lambda: (),
+            unsafe_data=lambda: "",
             drifts=lambda _: (),
             reread=lambda: None,
             clock=lambda: self.seconds,

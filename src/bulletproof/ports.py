@@ -659,6 +659,11 @@ class Host:
 
     Raises Refused `place-not-plain`.
     """
+    unsafe_data: Callable[[], str]
+    """Why nobody but the app should open its data now, in words: it could exchange them for a link. Mostly empty.
+
+    Raises Refused `place-not-plain`.
+    """
     drifts: Callable[[Live], tuple[Drift, ...]]
     """The units of systemd of what is live that somebody changed; none where it does not run the app."""
     reread: Callable[[], None]

@@ -165,7 +165,13 @@ class Target:
 
     def journal(self) -> Journal:
         """The app's journal, for reading. Raises UsageError when the app is not on this host."""
-        journal = Journal.read(self.layout.journal)
+        return self._there(Journal.read(self.layout.journal))
+
+    def glance(self) -> Journal:
+        """The app's journal as it is now, read without a trace. Raises UsageError when the app is not on this host."""
+        return self._there(Journal.glance(self.layout.journal))
+
+    def _there(self, journal: Journal | None) -> Journal:
         if journal is None:
             raise UsageError(
                 "nothing-deployed",

@@ -15,7 +15,7 @@ from bulletproof.cli.target import find_target, host_options, json_option
 from bulletproof.cli.wording import duration
 from bulletproof.domain.uptime import Uptime, uptime
 from bulletproof.effects.health_record import read_record
-from bulletproof.engine.journal import stops
+from bulletproof.operations.status import stops
 
 _DAY = 86400
 _WINDOWS = {"24 hours": _DAY, "7 days": 7 * _DAY, "30 days": 30 * _DAY, "90 days": 90 * _DAY}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ import msgspec
 from bulletproof.domain.deployment import Deployment, Kind, Live, Outcome
 from bulletproof.domain.origin import Origin
 from bulletproof.effects import durable
+from bulletproof.effects.sqlite_glance import glance
 from bulletproof.engine.pipeline import Phase
 from bulletproof.errors import NeedsPerson
 
@@ -110,6 +111,12 @@ class Journal:
             connection.close()
             return None
         return cls(connection)
+
+    @classmethod
+    def glance(cls, path: Path) -> Journal | None:
+        """The journal as it is now; None when there is none yet. What comes later is not seen, and nothing is laid."""
+        connection = _connect(path) if path.exists() else None
+        return cls(connection) if connection and _version(connection, path) else None
 
     @classmethod
     def in_memory(cls, now: Callable[[], str]) -> Journal:
@@ -322,22 +329,6 @@ def _lived(committed: tuple[Entry, ...]) -> tuple[Live, ...]:
     )
 
 
-def stops(entries: Iterable[Entry]) -> tuple[tuple[float, float | None], ...]:
-    """When the app was stopped by a person, and until when, in seconds since the epoch; None while it is."""
-    found: list[tuple[float, float | None]] = []
-    begin: float | None = None
-    for entry in entries:
-        if not entry.is_committed:
-            continue
-        moment = datetime.fromisoformat(entry.ended_at or entry.deployment.started_at).timestamp()
-        if entry.deployment.kind.stops_app:
-            begin = moment if begin is None else begin
-        elif begin is not None and entry.deployment.kind.makes_live:
-            found.append((begin, moment))
-            begin = None
-    return (*found, (begin, None)) if begin is not None else tuple(found)
-
-
 def _entry(row: tuple[object, ...]) -> Entry:
     number, kind, pipeline, release, revision, title, previous_number, previous_release = row[:8]
     started_by, started_at, ended_at, outcome, message, is_committed, origin = row[8:]
@@ -362,9 +353,9 @@ def _entry(row: tuple[object, ...]) -> Entry:
     )
 
 
-def _connect(path: Path, uri: str) -> sqlite3.Connection:
+def _connect(path: Path, uri: str = "") -> sqlite3.Connection:
     try:
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0)
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0) if uri else glance(path)
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as error:
         raise NeedsPerson(

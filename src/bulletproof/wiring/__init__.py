@@ -119,10 +119,11 @@ def connect_settings(layout: Layout) -> SettingsStore:
     return FileSettings(layout)
 
 
-def connect(root: Path, app: str, config: AppConfig, *, has_new_proxy: bool = False) -> Host:
+def connect(root: Path, app: str, config: AppConfig, *, has_new_proxy: bool = False, is_looking: bool = False) -> Host:
     """The host of an app: a server that was set up, or the embedded one of a folder.
 
-    Its proxy stays as it is unless a deployment brings another configuration of it. Raises Refused.
+    Its proxy stays as it is unless a deployment brings another configuration of it. Who is only looking changes
+    nothing, and leaves data that are not whose they should be as they are: `unsafe_data` tells. Raises Refused.
     """
     layout, accounts = layout_of(root, app), accounts_of(root, config)
     kept = None if has_new_proxy else kept_proxy(layout)
@@ -130,13 +131,13 @@ def connect(root: Path, app: str, config: AppConfig, *, has_new_proxy: bool = Fa
     host = _connect(layout, config, accounts)
     if accounts is None:
         return host
-    return as_server(host, config, accounts, functools.partial(user_of, layout))
+    return as_server(host, config, accounts, functools.partial(user_of, layout), is_looking=is_looking)
 
 
 def user_of(layout: Layout, other: str) -> str | None:
     """As whom another app of the same root runs; None when it was never live, or is damaged."""
     there = layout_of(layout.root, other)
-    journal = Journal.read(there.journal)
+    journal = Journal.glance(there.journal)
     if journal is None:
         return None
     with contextlib.closing(journal):
@@ -225,6 +226,7 @@ def _connect(layout: Layout, config: AppConfig, accounts: Accounts | None) -> Ho
         claim_data=lambda: None,
         as_app=lambda argv: user.argv(argv) if user else argv,
         trespasses=lambda: (),
+        unsafe_data=lambda: "",
         drifts=lambda _: (),
         reread=lambda: None,
         keep_report=lambda number, content: _keep_report(layout, number, content),
