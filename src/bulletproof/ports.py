@@ -249,6 +249,12 @@ class Database(Protocol):
         Raises StepFailed `database-not-wal`.
         """
 
+    def empty_wal(self, longer_than: int) -> int:
+        """Give back the disk that a -wal of more bytes than this takes; returns how many, 0 when it is still read.
+
+        No content changes: SQLite does the same whenever the last one closes the database.
+        """
+
     def remove(self) -> None:
         """Make it so that it is not, with what belongs to it; only for one that never served."""
 
@@ -666,6 +672,11 @@ class Host:
     """
     drifts: Callable[[Live], tuple[Drift, ...]]
     """The units of systemd of what is live that somebody changed; none where it does not run the app."""
+    newer: Callable[[str], Mapping[str, tuple[str, str]]]
+    """Of a release's packages those that their index has newer versions of: the version that there is, and the newest.
+
+    Raises StepFailed `index-not-asked`.
+    """
     reread: Callable[[], None]
     """Let whatever runs the processes read its files again."""
     keep_report: Callable[[int, bytes], None]

@@ -14,7 +14,7 @@ from bulletproof.domain.process import START_TIME, is_start_line, since_start, s
 from bulletproof.domain.reason import reason_in
 from bulletproof.domain.repair import Permission
 from bulletproof.domain.security import debug_settings, weak_secret
-from bulletproof.operations.doctor import _LOOKS
+from bulletproof.operations.doctor import _LOOKS, _ONLINE
 
 MENDED = Remedy(words="mend it", restarts=True)
 
@@ -132,7 +132,7 @@ def test_remedies_together() -> None:
 
 def test_each_diagnosis_has_its_page() -> None:
     """And each page its look."""
-    assert [*_LOOKS, "vulnerabilities"] == list(DIAGNOSES)
+    assert [*_LOOKS, *_ONLINE] == list(DIAGNOSES)
 
 
 def test_the_reason_is_of_the_last_start() -> None:

@@ -48,7 +48,10 @@ def _decided(context: click.Context) -> Iterator[Parcel]:
 @click.option("--only", "names", multiple=True, metavar="NAME", help="Only this one; can be given several times.")
 @click.option("--explain", "explained", metavar="NAME", help="Tell what a diagnosis means and what to do.")
 @click.option(
-    "--online", "is_online", is_flag=True, help="Ask OSV for known vulnerabilities: it gets names and versions."
+    "--online",
+    "is_online",
+    is_flag=True,
+    help="Ask OSV for known vulnerabilities, and the package index for newer versions: they get names and versions.",
 )
 @click.option("--osv", "osv", default=OSV, hidden=True)
 @sent_with(_decided)

@@ -32,7 +32,7 @@ def uptime_command(root: Path, *, verb_root: Path | None, app_name: str | None, 
     as up nor as down, and the share is of the time that is known. So it is with time in which a person had it stopped.
     """
     target = find_target(root, verb_root, app_name)
-    with closing(target.journal()) as journal:
+    with closing(target.glance()) as journal:
         halts = stops(journal.entries())
     record, now = read_record(target.layout.health), time.time()
     found = {

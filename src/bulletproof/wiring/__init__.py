@@ -38,6 +38,7 @@ from bulletproof.effects import durable
 from bulletproof.effects.depot import Depot
 from bulletproof.effects.health_record import lock_of
 from bulletproof.effects.logs import tail
+from bulletproof.effects.newer import newer_versions
 from bulletproof.effects.ownership import acting_as
 from bulletproof.effects.probe import ask_socket
 from bulletproof.engine.journal import Journal, utc_now
@@ -228,6 +229,7 @@ def _connect(layout: Layout, config: AppConfig, accounts: Accounts | None) -> Ho
         trespasses=lambda: (),
         unsafe_data=lambda: "",
         drifts=lambda _: (),
+        newer=lambda name: newer_versions(layout.release(name), FileSettings(layout).today(), user),
         reread=lambda: None,
         keep_report=lambda number, content: _keep_report(layout, number, content),
         resources=lambda: _resources(layout.home),

@@ -16,11 +16,12 @@ from bulletproof.domain.doctor import Diagnosis, Ill
 from bulletproof.errors import BulletproofError, Refused, UsageError
 from bulletproof.operations.checks import Ground, checks_of, run_checks
 from bulletproof.operations.doctor import data, exposure, machine, running
-from bulletproof.operations.doctor.packages import vulnerabilities
+from bulletproof.operations.doctor.packages import outdated, vulnerabilities
 
 _PATIENCE_SECONDS = 120.0
 """A large database that is read through takes its time; nothing of it keeps a request waiting."""
-_NOTHING_WRONG = "packages are not compared with known vulnerabilities: bulletproof doctor --online"
+_ONLINE = ("vulnerabilities", "outdated")
+_NOT_ASKED = "packages are not compared with known vulnerabilities and newer versions: bulletproof doctor --online"
 _NOT_OPENED = "the data were not opened, since they are not whose they should be; --fix looks into them afterwards"
 
 Look = Callable[[Ground], Iterable[Ill]]
@@ -51,6 +52,7 @@ _LOOKS: Mapping[str, _Entry] = {
     "disk": _Entry(machine.disk, ("disk",)),
     "proxy": _Entry(machine.proxy),
     "units": _Entry(machine.units),
+    "wal": _Entry(data.wal, ("database-file",)),
     "durability": _Entry(data.durability, opens_data=True),
     "debug": _Entry(exposure.debug),
     "secret-key": _Entry(exposure.secret_key),
@@ -69,7 +71,7 @@ class Findings:
 
 
 def examine(ground: Ground, names: Sequence[str] = (), *, online: str = "") -> Findings:
-    """Look at all of it, or at these alone; `online` is where to ask for known vulnerabilities, empty for nowhere.
+    """Look at all of it, or at these alone; `online` is where to ask for known vulnerabilities; empty: nobody is asked.
 
     What cannot be looked at is unknown, never well. Raises UsageError for a name that there is not.
     """
@@ -99,13 +101,14 @@ def _is_safe(ground: Ground) -> bool:
 
 
 def _not_asked(names: Sequence[str], online: str) -> tuple[str, ...]:
-    return () if online or (names and "vulnerabilities" not in names) else (_NOTHING_WRONG,)
+    return () if online or (names and not set(_ONLINE) & set(names)) else (_NOT_ASKED,)
 
 
 def _entries(online: str) -> dict[str, _Entry]:
     if not online:
         return dict(_LOOKS)
-    return {**_LOOKS, "vulnerabilities": _Entry(lambda ground: vulnerabilities(ground, online))}
+    asked = (_Entry(lambda ground: vulnerabilities(ground, online)), _Entry(outdated))
+    return {**_LOOKS, **dict(zip(_ONLINE, asked, strict=True))}
 
 
 def _run(ground: Ground, entries: Mapping[str, _Entry]) -> Iterable[Diagnosis]:
