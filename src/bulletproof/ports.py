@@ -19,7 +19,7 @@ from bulletproof.domain.ownership import Owned
 from bulletproof.domain.past import Replay
 from bulletproof.domain.process import ProcessSpec, ProcessState
 from bulletproof.domain.public import Public
-from bulletproof.domain.repair import Change
+from bulletproof.domain.repair import Change, Note
 from bulletproof.domain.restore import RowChange
 from bulletproof.domain.schema import Schema
 from bulletproof.domain.settings import Settings
@@ -602,6 +602,31 @@ class Swap(Protocol):
         """The deployments that have a snapshot, oldest first."""
 
 
+class Mender(Protocol):
+    """Owners, modes, files of ours and logs, and the notes of how they were before they were mended."""
+
+    def found(self, changes: tuple[Change, ...]) -> tuple[Change, ...]:
+        """How each of these is now; what is gone is none of them. Raises OSError."""
+
+    def make(self, change: Change) -> None:
+        """Make it so, following no link; idempotent. Raises OSError, and Refused `place-not-plain`."""
+
+    def keep(self, number: int, note: Note) -> None:
+        """Deployment `number`'s note is on disk when this returns."""
+
+    def kept(self, number: int) -> Note | None:
+        """That note; None when it was not written yet, or is not needed any more."""
+
+    def forget(self, number: int) -> None:
+        """Make it so that the note is not; idempotent."""
+
+    def damage(self, release: str) -> tuple[str, ...]:
+        """The files of its packages that are not what was installed."""
+
+    def rotate(self, log: str) -> None:
+        """Let a log begin anew, with its end kept beside it; idempotent."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
     """What the host has left, in bytes."""
@@ -648,6 +673,7 @@ class Host:
     settings: SettingsStore
     rehearsal: Rehearsal
     swap: Swap
+    mender: Mender
     backups: Backups
     replica: Replica
     engine: tuple[str, ...]

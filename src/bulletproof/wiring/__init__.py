@@ -21,6 +21,7 @@ from bulletproof.adapters.caddy import CaddyProxy
 from bulletproof.adapters.caddy.ports import kept_proxy
 from bulletproof.adapters.depots import open_depot
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
+from bulletproof.adapters.mender import FileMender
 from bulletproof.adapters.migrators import Migrators, collect_static
 from bulletproof.adapters.rehearsal import CellRehearsal
 from bulletproof.adapters.releases import BuiltReleases
@@ -220,6 +221,7 @@ def _connect(layout: Layout, config: AppConfig, accounts: Accounts | None) -> Ho
         settings=FileSettings(layout),
         rehearsal=CellRehearsal(layout, file, proxy.public, user),
         swap=SqliteSwap(layout, file),
+        mender=FileMender(layout),
         backups=FolderBackups(layout, file, utc_now, user),
         replica=connect_replica(layout, file),
         engine=(sys.executable, "-P", "-m", "bulletproof", "--root", str(layout.root)),

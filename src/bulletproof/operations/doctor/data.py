@@ -193,7 +193,7 @@ def backups(ground: Ground) -> Iterator[Ill]:
     altered = dict(_altered(ground, whole))
     damaged = {one.name: (one.words, one.place) for one in everything if not isinstance(one, Backup)}
     damaged |= {name: (words, ground.host.layout.backups / name) for name, words in altered.items()}
-    for name, (words, place) in damaged.items():
+    for words, place in damaged.values():
         yield Ill(words=f"of the backups, {words}", command=f"rm -r {place}")
     seen = checks.backups(ground)
     if (damaged or not seen.is_good) and not _is_fresh(ground, [one for one in whole if one.name not in altered]):
