@@ -130,7 +130,7 @@ def _mend(target: Target, wanted: Treatment, *, wait_seconds: float, as_json: bo
     """All of it under one lock; the proof of a backup comes after, since it keeps no deployment waiting."""
     renderer = Recording(choose_renderer(target.app, as_json=as_json), target.layout)
     backup: Backup | None = None
-    with open_session(target, "doctor", renderer, wait_seconds=wait_seconds) as session:
+    with open_session(target, "doctor", renderer, wait_seconds=wait_seconds, on_full_disk=True) as session:
         served: list[Result] = []
 
         def tell(result: Result) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from bulletproof.domain.deployment import Deployment, Kind, Live, Outcome
 from bulletproof.domain.origin import Origin
 from bulletproof.effects import durable
+from bulletproof.effects.room import is_tight
 from bulletproof.effects.sqlite_glance import glance
 from bulletproof.engine.pipeline import Phase
 from bulletproof.errors import NeedsPerson
@@ -95,11 +96,16 @@ class Journal:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         _prepare(connection, path)
-        spare = path.with_name("spare")
-        if not spare.exists():
+        spare = _spare_of(path)
+        if not spare.exists() and not is_tight(path.parent):
             with suppress(OSError):  # there will be more room another time
                 durable.write_file(spare, b"\1" * _SPARE_BYTES, mode=0o600)
         return cls(connection, spare=spare)
+
+    @classmethod
+    def spend_spare(cls, path: Path) -> None:
+        """Give back what the journal put by on a disk that is full; it is put by again when there is room."""
+        durable.remove(_spare_of(path))
 
     @classmethod
     def read(cls, path: Path) -> Journal | None:
@@ -351,6 +357,10 @@ def _entry(row: tuple[object, ...]) -> Entry:
         message=str(message or ""),
         is_committed=bool(is_committed),
     )
+
+
+def _spare_of(path: Path) -> Path:
+    return path.with_name("spare")
 
 
 def _connect(path: Path, uri: str = "") -> sqlite3.Connection:
