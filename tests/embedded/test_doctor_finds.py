@@ -126,6 +126,44 @@ def test_what_only_a_person_can_decide(app: LiveApp) -> None:
     assert examined(app) == {}
 
 
+def test_migrations_with_two_ends(app: LiveApp) -> None:
+    """A revision that somebody laid beside the last one; the command that is told merges both."""
+    versions = app.layout.current.resolve() / "source" / "migrations" / "versions"
+    mode = versions.stat().st_mode
+    versions.chmod(0o755)
+    other = versions / "9_other.py"
+    other.write_text('revision = "9999"\ndown_revision = None\ndef upgrade():\n    pass\n')
+    told = only(app, "migrations")
+    other.unlink()
+    versions.chmod(mode)
+    assert told["state"] == "critical"
+    assert "have several ends: " in str(told["words"])
+    assert "9999" in str(told["words"])
+    assert told["command"] == "flask db merge heads"
+    assert examined(app, "--only", "migrations") == {}
+
+
+def test_a_python_that_is_broken_or_another(app: LiveApp) -> None:
+    """One that does not start, and one of another minor version, as after an upgrade of the machine."""
+    binaries = app.layout.current.resolve() / "venv" / "bin"
+    python, mode = binaries / "python", binaries.stat().st_mode
+    leads, told = python.readlink(), []
+    binaries.chmod(0o755)
+    python.unlink()
+    for script in ("echo 'error while loading shared libraries: libpython3.so' >&2; exit 127", "echo 3.99.1"):
+        python.write_text(f"#!/bin/sh\n{script}\n")
+        python.chmod(0o755)
+        told.append(only(app, "interpreter"))
+        python.unlink()
+    python.symlink_to(leads)
+    binaries.chmod(mode)
+    assert str(told[0]["words"]).endswith(" does not start: error while loading shared libraries: libpython3.so")
+    assert str(told[1]["words"]).endswith(", and finds Python 3.99.1")
+    assert {one["state"] for one in told} == {"critical"}
+    assert all(str(one["fix"]).endswith("exchange it, then restart without a dropped request") for one in told)
+    assert examined(app, "--only", "interpreter", "--only", "packages") == {}
+
+
 def test_what_the_app_opens_is_seen(app: LiveApp) -> None:
     """A database outside the data, and a port beside the proxy."""
     elsewhere = app.root / "elsewhere.db"

@@ -161,7 +161,9 @@ def test_what_does_not_start_and_what_listens(app: ServerApp) -> None:
     found = examined(app, "--only", "service", "--only", "packages", "--only", "exposed-ports")
     app.host.must("systemctl", "stop", "a-redis")
     mended = app.run("doctor", "--fix", "--yes")
-    assert str(found["service"]["words"]).startswith("the app does not run: it is backing-off")
+    assert str(found["service"]["words"]).startswith(
+        "the app does not run: it crashed, and is started again in a moment"
+    )
     assert str(found["service"]["why"]).startswith("the module flask is missing")
     assert found["exposed-ports"]["words"] == "Redis listens on port 6379 of every network"
     assert "http.server 6379" in str(found["exposed-ports"]["why"])

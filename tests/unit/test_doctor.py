@@ -42,6 +42,12 @@ MENDED = Remedy(words="mend it", restarts=True)
             "it may not write its database",
         ),
         (["OSError: [Errno 98] Address already in use"], "another program listens where it wants to"),
+        (['{"level":"info","msg":"shutdown complete"}'], ""),
+        (
+            ['{"level":"error","msg":"job failed","error":"no such host"}', '{"level":"info","msg":"bye"}', "{no JSON"],
+            "{no JSON",
+        ),
+        (['{"level":"error","msg":"job failed","error":"no such host"}'], "job failed: no such host"),
         (["OSError: [Errno 5] Input/output error"], "OSError: Input/output error"),
         (
             ["[ERROR] Worker (pid:7) was sent SIGKILL! Perhaps out of memory?"],

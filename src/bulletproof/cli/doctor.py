@@ -95,7 +95,7 @@ def doctor_command(
         found = examine(ground_of(target), names, online=online)
         if not as_json:
             click.echo("\nlooked at again:")
-            _show(found)
+            _show(found, has_tried=True)
     if as_json:
         click.echo(json.dumps(_as_json(target.app, found)))
     else:
@@ -147,22 +147,23 @@ def _mend(target: Target, wanted: Treatment, *, wait_seconds: float, as_json: bo
         show_proof(backup, prove(target, backup), as_json=as_json)
 
 
-def _show(found: Findings) -> None:
+def _show(found: Findings, *, has_tried: bool = False) -> None:
+    """`has_tried` tells that what could be mended is what `--fix` has tried already, and what follows is a person's."""
     for one in found.diagnoses:
         mark, colour = MARKS[one.state]
         click.echo(f"{click.style(mark, fg=colour)} {one.name.ljust(_WIDTH)} {one.ill.words}")
-        for label, words in _details(one):
+        for label, words in _details(one, has_tried=has_tried):
             click.echo(f"  {' ' * _WIDTH} {click.style(label, fg='cyan')} {words}")
         for line in one.ill.more:
             click.echo(f"  {' ' * _WIDTH}   {line}")
 
 
-def _details(one: Diagnosis) -> Iterator[tuple[str, str]]:
+def _details(one: Diagnosis, *, has_tried: bool) -> Iterator[tuple[str, str]]:
     if one.ill.why:
         yield "why:", one.ill.why
     if one.ill.remedy.words:
-        yield "--fix would:", one.ill.remedy.words
-    elif one.ill.command:
+        yield "--fix could not:" if has_tried else "--fix would:", one.ill.remedy.words
+    if one.ill.command and (has_tried or not one.ill.remedy.words):
         yield "type:", typed_there(one.ill.command)
 
 

@@ -23,8 +23,9 @@ class Answer:
         """Whether the app answered 2xx or 3xx. Not to have measured is not healthy."""
         return self.status in _HEALTHY
 
-    def __str__(self) -> str:
-        return f"{self.status} after {self.seconds:.1f} s" if self.status else self.words
+    def to(self, asked: str) -> str:
+        """In words, what was asked and what came of it."""
+        return f"{asked} answered {self.status} after {self.seconds:.1f} s" if self.status else f"{asked}: {self.words}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ class GateProgress:
     def after(self, path: str, answer: Answer) -> GateProgress:
         """The progress after one more round; one bad answer begins the count again."""
         passed = self.passed + 1 if answer.is_healthy else 0
-        last = f"{path} answered {answer}"
+        last = answer.to(path)
         return GateProgress(passed=passed, rounds=self.rounds + 1, last=last, status=answer.status)
 
 

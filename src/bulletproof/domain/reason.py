@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 _KINDS = "Error|Exception|Exit|Interrupt|Warning|NotFound|Configured"
 _RAISED = re.compile(rf"^(?:[A-Za-z_][\w.]*\.)?([A-Z]\w*(?:{_KINDS})): ?(.*)")
 _SYSTEM = re.compile(r"\[Errno \d+\] (.+)")
@@ -29,10 +31,20 @@ _KNOWN: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
 )
 """What programs say, and what that means; the first that is found counts."""
 
+_WRONG = frozenset({"error", "panic", "fatal"})
+
+
+class _Told(msgspec.Struct):
+    """A line of a log in JSON, as zap writes it."""
+
+    level: str = ""
+    msg: str = ""
+    error: str = ""
+
 
 def reason_in(lines: Sequence[str]) -> str:
     """The reason that these lines tell, the last of them first; empty when there are none."""
-    said = [line.strip() for line in lines if line.strip()]
+    said = [told for line in lines if (told := _without_json(line.strip()))]
     raised = [line for line in said if _RAISED.match(line)]
     for pattern, meaning in _KNOWN:
         for line in reversed(raised or said):
@@ -41,6 +53,17 @@ def reason_in(lines: Sequence[str]) -> str:
     if raised:
         return _sentence(raised[-1])
     return _sentence(said[-1]) if said else ""
+
+
+def _without_json(line: str) -> str:
+    """Of a line as Caddy writes them, what went wrong; empty for one that tells of nothing wrong."""
+    if not line.startswith("{"):
+        return line
+    try:
+        told = msgspec.json.decode(line, type=_Told)
+    except msgspec.MsgspecError:
+        return line
+    return ": ".join(filter(None, (told.msg, told.error))) if told.level in _WRONG else ""
 
 
 def _sentence(line: str) -> str:

@@ -133,7 +133,11 @@ def _ask(connection: http.client.HTTPConnection, target: str, headers: dict[str,
     except TimeoutError:
         status, words = 0, "no answer in time"
     except (OSError, http.client.HTTPException) as error:
-        status, words = 0, f"no answer: {str(error) or type(error).__name__}"
+        status, words = 0, f"no answer: {_why(error)}"
     finally:
         connection.close()
     return Answer(status=status, seconds=time.monotonic() - begun, words=words)
+
+
+def _why(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from bulletproof.domain.config import Health
 from bulletproof.domain.health import Answer, GateProgress, falls_back_to_root
 from bulletproof.domain.process import Phase, ProcessState
+from bulletproof.domain.reason import reason_in
 from bulletproof.domain.system_libraries import blamed
 from bulletproof.errors import StepFailed
 
 POLL_SECONDS = 0.05
+_REASON_LINES = 100
 _LOG_LINES = 15
 _REFUSED_HOST = 'a Django answers 400 when ALLOWED_HOSTS lacks the host: add "{}" to it; otherwise '
 
@@ -68,10 +70,14 @@ def _ask_all(candidate: Candidate, paths: tuple[str, ...], timeout_seconds: floa
 def _refuse_crashed(candidate: Candidate) -> None:
     state = candidate.state()
     if state.restarts > candidate.crashes or state.phase is not Phase.RUNNING:
-        log = candidate.log_tail(_LOG_LINES)
-        words = f"the app of release {candidate.release}{candidate.where} {state.words or 'does not run'}"
-        words, hint = blamed(words, log, f"bulletproof logs {candidate.release}")
-        raise StepFailed("crashed-at-boot", words, context=log, hint=hint)
+        log = candidate.log_tail(_REASON_LINES)
+        seen = f"the app of release {candidate.release}{candidate.where} {state.words or 'does not run'}"
+        words, hint = blamed(seen, log, f"bulletproof logs {candidate.release}")
+        # A server that ends says more after the reason than what is shown.
+        reason = reason_in(log) if words == seen else ""
+        raise StepFailed(
+            "crashed-at-boot", f"{words}: {reason}" if reason else words, context=log[-_LOG_LINES:], hint=hint
+        )
 
 
 def _not_healthy(candidate: Candidate, progress: GateProgress, seconds: float) -> StepFailed:

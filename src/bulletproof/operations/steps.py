@@ -268,10 +268,10 @@ def verify_through_proxy(attempt: Attempt) -> str:
     if not answer.is_healthy or host.proxy.target() != attempt.number:
         raise StepFailed(
             "not-verified",
-            f"{path} through the proxy answered {answer}",
+            answer.to(f"{path} through the proxy"),
             context=host.log_tail(attempt.number, _LOG_LINES),
         )
-    return f"{path} answered {answer}"
+    return answer.to(path)
 
 
 def drain_previous(attempt: Attempt) -> str:

@@ -111,7 +111,7 @@ def response(ground: Ground) -> Seen:
             if falls_back_to_root(health.paths, answer):
                 answer = ask("/", max(_LEAST_SECONDS, until - time.monotonic()))
             if not answer.is_healthy:
-                words = f"{path} through {where} answered {answer}"
+                words = answer.to(f"{path} through {where}")
                 return Seen(words=words, is_good=False, hint="bulletproof logs")
             slowest = max(slowest, answer.seconds)
     return _in_time(slowest * 1000, ground.config.check.latency_ms)

@@ -21,6 +21,15 @@ from bulletproof.ports import Manifest
 _LINES = 60
 _PYTHON_SECONDS = 20.0
 _RESTART = "start the live release again"
+_LOGS = "bulletproof logs -n 200; bulletproof rollback if it began with the last deployment"
+_STANDS = {
+    Phase.ABSENT: "it was not started",
+    Phase.WAITING: "it is not due",
+    Phase.BACKING_OFF: "it crashed, and is started again in a moment",
+    Phase.STOPPING: "it is being stopped",
+    Phase.FAILED: "it crashed again and again, and was given up",
+}
+"""How each phase is told to a person."""
 
 
 def half_done(ground: Ground) -> Iterator[Ill]:
@@ -49,14 +58,20 @@ def service(ground: Ground) -> Iterator[Ill]:
         return
     layout = ground.host.layout
     places = {
-        "app": (status.web, layout.web_log(ground.number)),
+        "app": (status.web, _newest_log(ground)),
         "proxy": (status.proxy, layout.logs / "proxy.log"),
         "relay": (status.relay, layout.logs / "relay.log"),
     }
+    if all(state.phase is Phase.ABSENT for state, _ in places.values()):
+        words = "nothing runs, and nobody has stopped it: neither the app, nor its proxy, nor its relay"
+        why, remedy = _reason(_newest_log(ground)), Remedy(words=_RESTART, restarts=True)
+        yield Ill(words=words, why=why, remedy=remedy, command=_LOGS)
+        return
     for name, (state, log) in places.items():
         if state.phase is not Phase.RUNNING:
-            words = f"the {name} does not run: it is {state.phase}{_after(state)}"
-            yield Ill(words=words, why=_reason(log), remedy=Remedy(words=_RESTART, restarts=True))
+            words = f"the {name} does not run: {_STANDS[state.phase]}{_after(state)}"
+            remedy = Remedy(words=_RESTART, restarts=True)
+            yield Ill(words=words, why=_reason(log), remedy=remedy, command=_LOGS)
     for name, states in status.background.items():
         if bad := [state for state in states if is_in_trouble(state)]:
             yield Ill(
@@ -75,6 +90,14 @@ def _after(state: ProcessState) -> str:
 def _reason(log: Path) -> str:
     """Why a program ended: by what it said since its last start, for what it said before may have been mended."""
     return reason_in(since_start(tail(log, _LINES)))
+
+
+def _newest_log(ground: Ground) -> Path:
+    """Of the live instance, or of one that was started since, and did not come up."""
+    last = ground.status.last
+    numbers = (ground.number, *((last.deployment.number,) if last else ()))
+    logs = [log for number in numbers if (log := ground.host.layout.web_log(number)).exists()]
+    return max(logs, key=lambda log: log.stat().st_mtime, default=ground.host.layout.web_log(ground.number))
 
 
 def _log_of(ground: Ground, name: str) -> Path:
