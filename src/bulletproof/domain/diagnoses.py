@@ -28,7 +28,10 @@ DIAGNOSES: Mapping[str, Ailment] = {
             " is kept from it. The app may serve meanwhile; no other deployment is let in."
         ),
         mended_by="It is undone, or finished when it was committed already, as `bulletproof recover` does.",
-        to_do=("`recover.log` beside the other logs tells what was tried and what kept it from it.",),
+        to_do=(
+            "`bulletproof recover` does the same at once, and tells what keeps it from it: mostly a full disk.",
+            "`recover.log`, in the folder of the other logs, tells what was tried before.",
+        ),
     ),
     "service": Ailment(
         looks_at="an app, a proxy or a supervisor that does not run, and why it does not start",
@@ -82,11 +85,15 @@ DIAGNOSES: Mapping[str, Ailment] = {
         looks_at="the database, read through: whole, there, and reachable",
         why="A damaged page is noticed when somebody asks for it. A backup that was made since may have it as well.",
         to_do=(
+            "Damaged: `bulletproof stop`, since each write can make it worse.",
+            (
+                "Keep the damaged file and its `-wal`: `cp -a FILE FILE-wal SOMEWHERE`. `sqlite3 FILE .recover` gets"
+                " the most out of it."
+            ),
             (
                 "`bulletproof backup list`, then `bulletproof backup restore NAME --preview`: it tells what would"
-                " be missing."
+                " be missing. Without `--preview` it restores, and keeps what was there."
             ),
-            "Keep the damaged file, with its `-wal`: `sqlite3 FILE .recover` gets the most out of it.",
             "`dmesg | tail`, `smartctl -a`: disks rarely fail only once.",
         ),
     ),
@@ -118,7 +125,7 @@ DIAGNOSES: Mapping[str, Ailment] = {
         ),
         to_do=(
             "Written lately: the app has a path in its code. `links` under `[database]` leads it to the real one.",
-            "Old: move it out of the data. Nobody here does that for you, since it may be all that is left.",
+            "Old: move it out of the data, and do not delete it: it may have what is nowhere else.",
         ),
         severity=_WANTED,
     ),
@@ -168,7 +175,7 @@ DIAGNOSES: Mapping[str, Ailment] = {
         ),
         to_do=(
             "`du -xh / --max-depth 3 | sort -h | tail -30` tells what else takes the room.",
-            "`bulletproof backup prune` removes the backups that `[keep]` does not keep.",
+            "`bulletproof backup prune` removes the backups that `[keep]` does not keep; it works on a full disk too.",
             "`df -i` when it is inodes: often many small files of sessions or caches.",
         ),
     ),
@@ -284,8 +291,7 @@ DIAGNOSES: Mapping[str, Ailment] = {
 def page_of(name: str) -> str:
     """The page of a diagnosis, in Markdown."""
     about = DIAGNOSES[name]
-    mended = about.mended_by or "Nothing: it is a person's to decide."
-    return page(name, about, f"`bulletproof doctor --only {name}` looks again.", mended=mended)
+    return page(name, about, f"`bulletproof doctor --only {name}` looks again.", mended=about.mended_by)
 
 
 def index() -> str:

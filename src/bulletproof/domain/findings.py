@@ -37,7 +37,10 @@ FINDINGS: Mapping[str, About] = {
         ),
         to_do=(
             "`bulletproof logs` tells why it crashed; `bulletproof logs -n 200` tells more.",
-            "`bulletproof start` when the supervisor does not run: after a reboot, that is normal.",
+            (
+                "`bulletproof start` when the supervisor does not run. After a reboot a server does that by itself; a"
+                " folder on a machine of yours waits for it."
+            ),
             "`bulletproof restart` when the proxy, the relay or the app does not run. It drops no request.",
             "`bulletproof rollback` when it crashes since the last deployment (`bulletproof releases`).",
         ),
@@ -127,7 +130,8 @@ FINDINGS: Mapping[str, About] = {
             " then does not start. Somebody, a disk or a clean-up has changed what should never change."
         ),
         to_do=(
-            "`bulletproof deploy` builds it anew from the same revision, beside the damaged one.",
+            "Leave what runs alone until it is mended: it still has in memory what is missing on the disk.",
+            "`bulletproof doctor --fix` builds the release anew beside the damaged one, and exchanges them.",
             "`dmesg | tail` and `smartctl -a` if the disk may be failing.",
         ),
     ),
@@ -232,7 +236,8 @@ FINDINGS: Mapping[str, About] = {
         looks_at="free bytes and inodes",
         why="On a full disk no write is taken: users get errors, and deployments and backups are refused.",
         to_do=(
-            "`du -xh / --max-depth 3 | sort -h | tail -30` tells what takes the room.",
+            "`bulletproof doctor` tells what takes how much; `--fix` frees what can be made again, and no data.",
+            "`du -xh / --max-depth 3 | sort -h | tail -30` tells what else takes the room.",
             "`bulletproof backup prune` removes the backups that `[keep]` does not keep.",
             "`df -i` when it is inodes: often many small files of sessions or caches.",
         ),
@@ -299,18 +304,24 @@ def page_of(name: str) -> str:
 
 def page(name: str, about: About, again: str, *, mended: str = "") -> str:
     """A page, in Markdown; `again` is its last line, `mended` what is done without a person."""
-    kind = "critical" if about.severity is Severity.REQUIRED else "a warning"
     steps = (_wrapped(f"{number}. {step}", "   ") for number, step in enumerate(about.to_do, 1))
     lines = (
         f"# {name}\n",
-        _wrapped(f"Looks at: {about.looks_at}. When it fails: {kind}, if it does not say otherwise.\n"),
-        f"\n## Why it matters\n\n{_wrapped(about.why)}\n",
+        _wrapped(f"Looks at: {about.looks_at}.\n"),
+        f"\n{_wrapped(_URGENCY[about.severity])}\n",
+        f"## Why it matters\n\n{_wrapped(about.why)}\n",
         *((f"## What `bulletproof doctor --fix` does\n\n{_wrapped(mended)}\n",) if mended else ()),
-        "## What to do\n",
+        "## What else you can do\n" if mended else "## What to do\n",
         *steps,
         f"\n{again}\n",
     )
     return "\n".join(lines)
+
+
+_URGENCY = {
+    Severity.REQUIRED: "Critical, if it does not say otherwise: users or their data are concerned now.",
+    Severity.WANTED: "A warning, if it does not say otherwise: the app works, and this can wait for the morning.",
+}
 
 
 def _wrapped(text: str, indent: str = "") -> str:
