@@ -214,17 +214,13 @@ def open_session(target: Target, verb: str, renderer: Renderer, *, wait_seconds:
                 held.update(step=event.step)
             say(renderer.event, event)
 
-        def shield() -> None:
-            interrupts.shield()
-            room.free(*layout.rooms)
-
         def begun(entry: Entry) -> None:
             held.update(step="begin", deployment=entry.deployment.number)
             say(renderer.begun, entry)
 
         def taken_up(entry: Entry) -> None:
             held.update(step="recover", deployment=entry.deployment.number)
-            shield()
+            interrupts.shield()
             say(renderer.taken_up, entry)
 
         try:
@@ -234,14 +230,21 @@ def open_session(target: Target, verb: str, renderer: Renderer, *, wait_seconds:
                     target.root, target.app, _config(target, verb, journal), has_new_proxy=_brings_config(target, verb)
                 ),
                 journal=journal,
-                around=Surroundings(tell=tell, clock=time.monotonic, shield=shield, expose=interrupts.expose),
+                around=Surroundings(
+                    tell=tell,
+                    clock=time.monotonic,
+                    shield=interrupts.shield,
+                    expose=interrupts.expose,
+                    make_room=lambda: room.free(*layout.rooms),
+                ),
                 begun=begun,
                 taken_up=taken_up,
                 started_by=origin.words,
                 origin=origin,
             )
         finally:
-            shield()
+            interrupts.shield()
+            room.free(*layout.rooms)
             if journal.unfinished() is None:
                 held.release()
             journal.close()

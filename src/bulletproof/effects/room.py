@@ -35,13 +35,15 @@ def put_more_by(folder: Path, size: int) -> None:
         raise
 
 
-def free(*folders: Path) -> None:
-    """Give it back, so that it can be used when this returns; nothing happens when none was put by."""
-    for folder in filter(Path.exists, folders):
+def free(*folders: Path) -> bool:
+    """Give it back, so that it can be used when this returns; False when none was put by."""
+    found = [folder for folder in folders if folder.exists()]
+    for folder in found:
         for file in folder.iterdir():
             file.unlink()
         folder.rmdir()
         durable.sync_folder(folder.parent)  # a block of an ext4 is free when its removal is in the log
+    return bool(found)
 
 
 def _allocate(place: Path, size: int) -> None:

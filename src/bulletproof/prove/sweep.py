@@ -26,6 +26,8 @@ OVERLOAD = 3.0
 hosts of a proof keep it at one or two. What is late then is counted, and breaks no promise."""
 _LONGEST_TRACE_SECONDS = 120.0
 _POLL_SECONDS = 0.05
+_CHAIN = (1, 2, 3, 4, 5)
+"""How many faults may follow one, in the recoveries after it: each takes a seventh of what a deployment takes."""
 _UNDERSTOOD = {0, 1, 3, 4, 130, 141}
 """Exit codes that say how a deployment ended."""
 
@@ -141,7 +143,7 @@ def is_meant(name: str, only: str) -> bool:
 
 
 def chain(points: Iterable[Point], known: Iterable[Point], seed: int) -> list[Point]:
-    """Let each kill of these be followed by one to three faults, each in the recovery that follows the one before.
+    """Let faults after which a recovery comes be followed by some more, each in the recovery after the one before.
 
     They are chosen among what is known of recoveries, early calls more often, since most are short.
     """
@@ -152,7 +154,8 @@ def chain(points: Iterable[Point], known: Iterable[Point], seed: int) -> list[Po
     )
     found = []
     for point in points:
-        count = chance.choice((1, 2, 3)) if pool and point.injection.fault == strace.KILL else 0
+        is_followed = pool and (point.injection.fault == strace.KILL or SCENARIOS[point.scenario].killed_in)
+        count = chance.choice(_CHAIN) if is_followed else 0
         then = tuple(pool[int(len(pool) * chance.random() ** 3)] for _ in range(count))
         found.append(replace(point, then=then))
     return found
