@@ -145,18 +145,22 @@ def is_meant(name: str, only: str) -> bool:
 def chain(points: Iterable[Point], known: Iterable[Point], seed: int) -> list[Point]:
     """Let faults after which a recovery comes be followed by some more, each in the recovery after the one before.
 
-    They are chosen among what is known of recoveries, early calls more often, since most are short.
+    They are chosen among what is known of recoveries, early calls more often, since most are short. All but the last
+    are kills, after which another recovery is sure to come.
     """
     chance = random.Random(seed)  # noqa: S311  chosen, not secret
-    pool = sorted(
-        (point.injection for point in known if SCENARIOS[point.scenario].killed_in),
-        key=lambda one: (one.index, one.call, one.fault),
-    )
+    of_recoveries = (point.injection for point in known if SCENARIOS[point.scenario].killed_in)
+    pool = sorted(of_recoveries, key=lambda one: (one.index, one.call, one.fault))
+    kills = [one for one in pool if one.fault == strace.KILL]
+
+    def early(among: Sequence[strace.Injection]) -> strace.Injection:
+        return among[int(len(among) * chance.random() ** 4)]
+
     found = []
     for point in points:
-        is_followed = pool and (point.injection.fault == strace.KILL or SCENARIOS[point.scenario].killed_in)
+        is_followed = kills and (point.injection.fault == strace.KILL or SCENARIOS[point.scenario].killed_in)
         count = chance.choice(_CHAIN) if is_followed else 0
-        then = tuple(pool[int(len(pool) * chance.random() ** 3)] for _ in range(count))
+        then = (*(early(kills) for _ in range(count - 1)), *(early(pool) for _ in range(min(1, count))))
         found.append(replace(point, then=then))
     return found
 
