@@ -248,10 +248,9 @@ class Host:
         """Run a verb with success. Raises BulletproofError with what it said."""
         ended = self.run(*words, folder=folder)
         if ended.status:
-            words_said = tuple((ended.out + ended.err).splitlines()[-12:])
-            raise BulletproofError(
-                "host-not-prepared", f"{' '.join(words)} ended with {ended.status}", context=words_said
-            )
+            said = (ended.out + ended.err).splitlines()[-12:]
+            words_said = f"{' '.join(words)} ended with {ended.status}: {' '.join(said)}"
+            raise BulletproofError("host-not-prepared", words_said)
         return ended
 
     def meet_recoveries(self, injections: Sequence[strace.Injection | None]) -> None:

@@ -22,7 +22,7 @@ from bulletproof.prove.hostile import Case
 from bulletproof.prove.scenarios import SCENARIOS
 from bulletproof.prove.subject import TINY, Subject
 
-HOSTS = 5
+HOSTS = 7
 """On two processors: a deployment waits for two thirds of its time, for an app to boot or requests to end."""
 _RECORDING_HOSTS = 3
 _MOST_LEFT_AGAIN = 20
@@ -164,8 +164,7 @@ class _Crew:
             return None
 
     def _blame(self, verdict: sweep.Verdict, error: BulletproofError) -> None:
-        words = f"afterwards {error.message}: {' '.join(error.context)}"
-        broken = replace(verdict, problems=(*verdict.problems, words))
+        broken = replace(verdict, problems=(*verdict.problems, f"afterwards {error.message}"))
         self.verdicts[self.verdicts.index(verdict)] = broken
         self._watch(broken)
 
