@@ -155,10 +155,9 @@ class _Crew:
         try:
             return self._do(work, faults)
         except BulletproofError as error:
-            is_broken_before = error.reference == "host-not-prepared" and bool(before)
-            if not is_broken_before and not error.reference.startswith("traffic-"):
+            if error.reference != "host-not-prepared" and not error.reference.startswith("traffic-"):
                 raise
-            if is_broken_before:
+            if error.reference == "host-not-prepared" and before:
                 self._blame(before[0], error)
             self._leave(work, error)
             return None

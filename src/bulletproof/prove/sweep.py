@@ -26,8 +26,8 @@ OVERLOAD = 3.0
 hosts of a proof keep it at one or two. What is late then is counted, and breaks no promise."""
 _LONGEST_TRACE_SECONDS = 120.0
 _POLL_SECONDS = 0.05
-_CHAIN = (1, 2, 3, 4, 5)
-"""How many faults may follow one, in the recoveries after it: each takes a seventh of what a deployment takes."""
+_CHAIN = (0, 1, 3, 5)
+"""How many faults may follow one, in the recoveries after it: each takes a fifth of what a deployment takes."""
 _UNDERSTOOD = {0, 1, 2, 3, 4, 130, 141}
 """Exit codes that say how a deployment ended."""
 
@@ -145,24 +145,41 @@ def is_meant(name: str, only: str) -> bool:
 def chain(points: Iterable[Point], known: Iterable[Point], seed: int) -> list[Point]:
     """Let faults after which a recovery comes be followed by some more, each in the recovery after the one before.
 
-    They are chosen among what is known of recoveries, early calls more often, since most are short. All but the last
-    are kills, after which another recovery is sure to come.
+    All but the last are kills, after which another recovery is sure to come, at calls that every recovery makes which
+    is known; the last is one of any recovery. Every name of a call comes as often, and of each the early ones more.
     """
     chance = random.Random(seed)  # noqa: S311  chosen, not secret
-    of_recoveries = (point.injection for point in known if SCENARIOS[point.scenario].killed_in)
-    pool = sorted(of_recoveries, key=lambda one: (one.index, one.call, one.fault))
-    kills = [one for one in pool if one.fault == strace.KILL]
+    of_recoveries = [point for point in known if SCENARIOS[point.scenario].killed_in]
+    every = _by_call(point.injection for point in of_recoveries)
+    kills = _by_call(one for one in _common(of_recoveries) if one.fault == strace.KILL)
 
-    def early(among: Sequence[strace.Injection]) -> strace.Injection:
-        return among[int(len(among) * chance.random() ** 4)]
+    def early(among: Sequence[Sequence[strace.Injection]]) -> strace.Injection:
+        of_one_call = chance.choice(among)
+        return of_one_call[int(len(of_one_call) * chance.random() ** 2)]
 
     found = []
     for point in points:
         is_followed = kills and (point.injection.fault == strace.KILL or SCENARIOS[point.scenario].killed_in)
         count = chance.choice(_CHAIN) if is_followed else 0
-        then = (*(early(kills) for _ in range(count - 1)), *(early(pool) for _ in range(min(1, count))))
-        found.append(replace(point, then=then))
+        last = [early(every)] if count else []
+        found.append(replace(point, then=(*(early(kills) for _ in last * (count - 1)), *last)))
     return found
+
+
+def _by_call(injections: Iterable[strace.Injection]) -> list[list[strace.Injection]]:
+    """Those of one call together, each kind once, in their order."""
+    calls: dict[str, list[strace.Injection]] = defaultdict(list)
+    for one in sorted(set(injections), key=lambda one: (one.call, one.index, one.fault)):
+        calls[one.call].append(one)
+    return list(calls.values())
+
+
+def _common(points: Iterable[Point]) -> set[strace.Injection]:
+    """Those that are in each of their scenarios."""
+    sets: dict[str, set[strace.Injection]] = defaultdict(set)
+    for point in points:
+        sets[point.scenario].add(point.injection)
+    return set.intersection(*sets.values()) if sets else set()
 
 
 class Sweep:
