@@ -15,11 +15,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import msgspec
-
+import crash_repair
 from bulletproof.domain.background import names_of
 from bulletproof.domain.backup import Reason
-from bulletproof.domain.config import App, AppConfig, Database, Journal, Keep, Timer, Worker
+from bulletproof.domain.config import AppConfig
 from bulletproof.domain.deployment import Kind
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout
@@ -27,9 +26,11 @@ from bulletproof.domain.process import PROXY, RELAY, Phase, generation_of, is_ba
 from bulletproof.domain.source import Source
 from bulletproof.errors import BulletproofError, StepFailed
 from bulletproof.ports import Host, Resources, Taking
+from crash_scenarios import CONFIG, Scenario
 from fakes.adoption import FakeAdoption
 from fakes.backups import FakeBackups
 from fakes.database import Content, FakeDatabase
+from fakes.mender import FakeMender
 from fakes.migrator import FakeMigrator
 from fakes.proxy import FakeProxy
 from fakes.rehearsal import FakeRehearsal
@@ -40,18 +41,11 @@ from fakes.supervisor import FakeSupervisor
 from fakes.swap import FakeSwap
 
 LAYOUT = Layout(root=Path("/model"), app="app", runtime=Path("/model/run"))
-CONFIG = AppConfig(name="app", keep=Keep(releases=2), database=Database(journal=Journal.WAL))
-WITH_WORKERS = msgspec.structs.replace(
-    CONFIG,
-    workers={"mail": Worker(command="mail")},
-    timers={"tidy": Timer(schedule="@daily", command="tidy")},
-)
-WITH_FOLDERS = msgspec.structs.replace(WITH_WORKERS, app=App(persistent=("uploads",)))
 READS = frozenset({
     "manifest", "existing", "is_running", "state", "names", "target", "connections", "is_listening", "exists", "check",
     "size", "today", "frozen", "numbers", "port", "process", "relay", "history", "notes", "why_not", "ask", "log_tail",
     "upgrade", "downgrade", "misfits", "openers", "proof", "run", "boot", "end", "look", "is_changed", "rewind", "copy",
-    "has_program",
+    "has_program", "empty_wal", "found", "kept", "damage",
     "find", "describe", "would_write", "make", "make_all",
     "public", "maintenance", "await_certificate",
     "all", "get", "make_place", "lay_database", "free_bytes", "refuse_unmovable", "replaced", "compare", "lay", "seen",
@@ -124,6 +118,7 @@ class World:
     backups: FakeBackups = field(init=False)
     adoption: FakeAdoption = field(init=False)
     replica: FakeReplica = field(default_factory=FakeReplica)
+    mender: FakeMender = field(default_factory=FakeMender)
     death: Death = field(default_factory=Death)
     bad: frozenset[str] = frozenset()
     """What is wrong with every instance from `bad_from` on: crash, 500, public."""
@@ -247,6 +242,7 @@ class World:
                 "swap",
                 "adoption",
                 "backups",
+                "mender",
             )
         }
         return Host(
@@ -267,124 +263,14 @@ class World:
             claim_data=lambda: None,
             as_app=lambda argv: argv,
             trespasses=lambda: (),
+            unsafe_data=lambda: "",
             drifts=lambda _: (),
-            reread=lambda: None,
+            newer=lambda _: {},
+            reread=_mortal(self.mender.reread, self),
             clock=lambda: self.seconds,
             sleep=self.sleep,
             **mortal,
         )
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """A host, what is asked of it, and what may come of that."""
-
-    name: str
-    kind: Kind = Kind.DEPLOY
-    before: tuple[Kind, ...] = (Kind.DEPLOY,)
-    """What was done before, undisturbed."""
-    bad: frozenset[str] = frozenset()
-    """What is wrong with the new release or instance."""
-    reboot: bool = False
-    """The machine was rebooted before: nothing runs."""
-    set_values: tuple[tuple[str, str], ...] = ()
-    migrates: bool = False
-    """Whether the releases from the new one on need a table more."""
-    has_stranger: bool = False
-    """Whether somebody writes past the app."""
-    is_strict: bool = False
-    """Whether no release can work with a table that it does not know."""
-    at_boot: bool = False
-    """Whether the new release makes the table by booting, and its migrator knows nothing of it."""
-    has_workers: bool = False
-    """Whether the app has a worker and a timer."""
-    has_new_proxy: bool = False
-    """Whether the new release brings another configuration of the proxy."""
-    has_origin: bool = False
-    """Whether the app had data before its first deployment."""
-    has_past: bool = False
-    """Whether the database may hold more than the live release knows, because an earlier one was rolled back."""
-
-    def __str__(self) -> str:
-        return self.name
-
-    @property
-    def fails(self) -> bool:
-        """Whether it can only end undone."""
-        return bool(self.bad)
-
-    @property
-    def brings_back(self) -> bool:
-        """Whether what was live is started by a deployment of its own first."""
-        return self.reboot and self.kind is not Kind.START
-
-    @property
-    def only_forward(self) -> bool:
-        """Whether there is nothing to undo."""
-        return self.kind is Kind.STOP
-
-    @property
-    def config(self) -> AppConfig:
-        """The app's configuration."""
-        if self.kind is Kind.RESTORE:
-            return WITH_FOLDERS
-        return WITH_WORKERS if self.has_workers else CONFIG
-
-
-_TWO = (Kind.DEPLOY, Kind.DEPLOY)
-SCENARIOS = (
-    Scenario("first deployment", before=()),
-    Scenario("first deployment crashes", before=(), bad=frozenset({"crash"})),
-    Scenario("first deployment with data", before=(), has_origin=True),
-    Scenario("first deployment with data that it migrates", before=(), has_origin=True, migrates=True),
-    Scenario(
-        "first deployment with data that it migrates crashes",
-        before=(),
-        has_origin=True,
-        migrates=True,
-        bad=frozenset({"crash"}),
-    ),
-    Scenario("deployment"),
-    Scenario("third deployment prunes", before=_TWO),
-    Scenario("build fails", bad=frozenset({"build"})),
-    Scenario("crashes at boot", bad=frozenset({"crash"})),
-    Scenario("answers 500", bad=frozenset({"500"})),
-    Scenario("not verified through the proxy", bad=frozenset({"public"}), has_workers=True),
-    Scenario("schema cannot be compared", bad=frozenset({"state"})),
-    Scenario("deployment with another proxy", has_new_proxy=True),
-    Scenario("another proxy, and answers 500 behind it", has_new_proxy=True, bad=frozenset({"public"})),
-    Scenario("another proxy that cannot be had", has_new_proxy=True, bad=frozenset({"adopt"})),
-    Scenario("migration with another proxy crashes", has_new_proxy=True, migrates=True, bad=frozenset({"crash"})),
-    Scenario("deployment with another proxy after a stop", has_new_proxy=True, before=(Kind.DEPLOY, Kind.STOP)),
-    Scenario("first deployment with a proxy crashes", has_new_proxy=True, before=(), bad=frozenset({"crash"})),
-    Scenario("rollback", kind=Kind.ROLLBACK, before=_TWO),
-    Scenario("rollback to a release that crashes", kind=Kind.ROLLBACK, before=_TWO, bad=frozenset({"crash"})),
-    Scenario("restart", kind=Kind.RESTART),
-    Scenario("settings", kind=Kind.SETTINGS, set_values=(("KEY", "new"),)),
-    Scenario("settings that break", kind=Kind.SETTINGS, set_values=(("KEY", "bad"),), bad=frozenset({"500"})),
-    Scenario("stop", kind=Kind.STOP, has_workers=True),
-    Scenario("start", kind=Kind.START, before=(Kind.DEPLOY, Kind.STOP)),
-    Scenario("start after a reboot", kind=Kind.START, reboot=True),
-    Scenario("deployment after a stop", before=(Kind.DEPLOY, Kind.STOP)),
-    Scenario("deployment after a reboot", reboot=True),
-    Scenario("migration", migrates=True),
-    Scenario("migration at boot", migrates=True, at_boot=True),
-    Scenario("migration fails", migrates=True, bad=frozenset({"migration"}), has_workers=True),
-    Scenario("migrated release crashes", migrates=True, bad=frozenset({"crash"})),
-    Scenario(
-        "migrated release answers 500 beside a stranger", migrates=True, bad=frozenset({"500"}), has_stranger=True
-    ),
-    Scenario("migration cannot be put in place", migrates=True, bad=frozenset({"put"})),
-    Scenario("migration after a stop", migrates=True, before=(Kind.DEPLOY, Kind.STOP)),
-    Scenario("deployment with workers", has_workers=True),
-    Scenario("migration with workers", has_workers=True, migrates=True),
-    Scenario("restore", kind=Kind.RESTORE),
-    Scenario("restore after a stop", kind=Kind.RESTORE, before=(Kind.DEPLOY, Kind.STOP)),
-    Scenario("restore after which it crashes", kind=Kind.RESTORE, bad=frozenset({"crash"})),
-    Scenario("restore whose folders cannot be exchanged", kind=Kind.RESTORE, bad=frozenset({"exchange"})),
-    Scenario("rollback with code alone", kind=Kind.ROLLBACK, before=_TWO, migrates=True),
-    Scenario("rollback with a down migration", kind=Kind.ROLLBACK, before=_TWO, migrates=True, is_strict=True),
-)
 
 
 @dataclass(frozen=True)
@@ -434,6 +320,8 @@ class Lane:
             self.ask_for(before, world, journal, scenario.config)
         if scenario.kind is Kind.RESTORE:
             self._back_up(world, journal.live())
+        if scenario.kind is Kind.REPAIR:
+            crash_repair.break_all(world, ("flask",) if "damage" in scenario.bad else ())
         if scenario.reboot:
             world.supervisor = FakeSupervisor()
         live = journal.live()
@@ -482,6 +370,9 @@ class Lane:
         session = self._session(world, journal)
         if scenario.kind is Kind.STOP:
             self.activate.stop(session)
+            return
+        if scenario.kind is Kind.REPAIR:
+            self.activate.repair(session, crash_repair.wished(world.releases.existing()))
             return
         live = journal.live()
         order = self.activate.Order(
@@ -575,20 +466,27 @@ class Lane:
         promise(rows & world.strange == world.strange, "a stranger's writes are lost")
         self._judge_data(scenario, world, live, lived, promise)
         promise(world.database.exists() == bool(lived), "the database is there without a release, or gone with one")
+        self._judge_leftovers(world, lived, promise)
+        if scenario.kind is Kind.STOP:
+            return "old" if wants_running else "new"
+        if scenario.kind is Kind.REPAIR:
+            is_done = any(one.is_committed for one in journal.entries() if one.deployment.number == world.bad_from)
+            return crash_repair.judge(world, world.bad_from, live.release, is_done=is_done, promise=promise)
+        return "new" if world.bad_from in {one.number for one in lived} else "old"
+
+    def _judge_leftovers(self, world: World, lived: Any, promise: Callable[..., None]) -> None:
+        """Nothing is left of what did not live, and nothing is missing of what did."""
         promise(not world.rehearsal.copies, f"copies of the data are left: {world.rehearsal.copies}")
         left = world.backups.new.keys() | world.backups.old.keys()
         promise(not left, f"folders of the restores {left} are left")
         promise(not world.swap.is_seized, "the database is locked")
         on_disk = set(world.releases.existing())
-        promise(on_disk <= {one.release for one in lived}, f"releases nobody needs: {on_disk}")
+        promise(on_disk <= {one.release for one in lived} | {crash_repair.OLD}, f"releases nobody needs: {on_disk}")
         kept = list(dict.fromkeys(one.release for one in reversed(lived)))[: CONFIG.keep.releases]
         promise(set(kept) <= on_disk, f"{kept} are needed, only {on_disk} are there")
         promise(
             set(world.settings.numbers()) <= {one.number for one in lived}, "settings of a deployment that never lived"
         )
-        if scenario.kind is Kind.STOP:
-            return "old" if wants_running else "new"
-        return "new" if world.bad_from in {one.number for one in lived} else "old"
 
     def _judge_proxy(self, scenario: Scenario, world: World, lived: Any, promise: Callable[..., None]) -> None:
         """It is configured as what is live brought it, and works by that."""

@@ -19,7 +19,7 @@ from bulletproof.domain.ownership import Owned
 from bulletproof.domain.past import Replay
 from bulletproof.domain.process import ProcessSpec, ProcessState
 from bulletproof.domain.public import Public
-from bulletproof.domain.repair import Change
+from bulletproof.domain.repair import Change, Note
 from bulletproof.domain.restore import RowChange
 from bulletproof.domain.schema import Schema
 from bulletproof.domain.settings import Settings
@@ -247,6 +247,12 @@ class Database(Protocol):
         """Put it into WAL mode, which stays with it; idempotent. False when there is none.
 
         Raises StepFailed `database-not-wal`.
+        """
+
+    def empty_wal(self, longer_than: int) -> int:
+        """Give back the disk that a -wal of more bytes than this takes; returns how many, 0 when it is still read.
+
+        No content changes: SQLite does the same whenever the last one closes the database.
         """
 
     def remove(self) -> None:
@@ -596,6 +602,31 @@ class Swap(Protocol):
         """The deployments that have a snapshot, oldest first."""
 
 
+class Mender(Protocol):
+    """Owners, modes, files of ours and logs, and the notes of how they were before they were mended."""
+
+    def found(self, changes: tuple[Change, ...]) -> tuple[Change, ...]:
+        """How each of these is now; what is gone is none of them. Raises OSError."""
+
+    def make(self, change: Change) -> None:
+        """Make it so, following no link; idempotent. Raises OSError, and Refused `place-not-plain`."""
+
+    def keep(self, number: int, note: Note) -> None:
+        """Deployment `number`'s note is on disk when this returns."""
+
+    def kept(self, number: int) -> Note | None:
+        """That note; None when it was not written yet, or is not needed any more."""
+
+    def forget(self, number: int) -> None:
+        """Make it so that the note is not; idempotent."""
+
+    def damage(self, release: str) -> tuple[str, ...]:
+        """The files of its packages that are not what was installed."""
+
+    def rotate(self, log: str) -> None:
+        """Let a log begin anew, with its end kept beside it; idempotent."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
     """What the host has left, in bytes."""
@@ -642,6 +673,7 @@ class Host:
     settings: SettingsStore
     rehearsal: Rehearsal
     swap: Swap
+    mender: Mender
     backups: Backups
     replica: Replica
     engine: tuple[str, ...]
@@ -659,8 +691,18 @@ class Host:
 
     Raises Refused `place-not-plain`.
     """
+    unsafe_data: Callable[[], str]
+    """Why nobody but the app should open its data now, in words: it could exchange them for a link. Mostly empty.
+
+    Raises Refused `place-not-plain`.
+    """
     drifts: Callable[[Live], tuple[Drift, ...]]
     """The units of systemd of what is live that somebody changed; none where it does not run the app."""
+    newer: Callable[[str], Mapping[str, tuple[str, str]]]
+    """Of a release's packages those that their index has newer versions of: the version that there is, and the newest.
+
+    Raises StepFailed `index-not-asked`.
+    """
     reread: Callable[[], None]
     """Let whatever runs the processes read its files again."""
     keep_report: Callable[[int, bytes], None]
@@ -671,7 +713,7 @@ class Host:
     ask_public: Callable[[str, float], Answer]
     """GET a path through the proxy: (path, time-out in seconds)."""
     log_tail: Callable[[int, int], tuple[str, ...]]
-    """The last lines that an instance printed: (number, how many)."""
+    """The last lines that an instance printed since its last start: (number, how many)."""
     set_data_aside: Callable[[str], str]
     """Move what users made to where nothing deletes it, under a name with this time in it; idempotent; says where."""
     wipe: Callable[[], None]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bulletproof.domain.process import Phase
+from bulletproof.domain.process import Phase, is_start_line
 from contract.supervisors import KINDS, Real, real
 from embedded.places import is_alive, until
 
@@ -107,7 +107,9 @@ def test_its_output_is_appended(given: Real) -> None:
     process.log.parent.mkdir()
     process.log.write_text("before\n")
     given.supervisor.start(process)
-    until(lambda: process.log.read_text().splitlines() == ["before", "out", "err"])
+    until(lambda: process.log.read_text().splitlines()[2:] == ["out", "err"])
+    before, started = process.log.read_text().splitlines()[:2]
+    assert (before, is_start_line(started)) == ("before", True)
 
 
 def test_workers_are_their_masters_to_end(given: Real) -> None:

@@ -10,7 +10,8 @@ from collections import Counter
 
 import pytest
 
-from crash_model import SCENARIOS, Lane, Scenario, Violation
+from crash_model import Lane, Violation
+from crash_scenarios import SCENARIOS, Scenario
 from planted import Bug, planted
 
 FRESH = ("bulletproof.engine", "bulletproof.operations")
@@ -240,6 +241,39 @@ BUGS = (
         '    if attempt.number not in host.swap.numbers():\n        return ""\n',
         '    host.swap.discard(attempt.number)\n    return ""\n',
     ),
+    Bug(
+        "a repair that is undone leaves what it mended",
+        "bulletproof.operations.pipelines",
+        'Step("mend", mend, undo=unmend)',
+        'Step("mend", mend)',
+    ),
+    Bug(
+        "how it was is noted after it is mended",
+        "bulletproof.operations.repair",
+        "    mender.keep(attempt.number, Note(before=mender.found(repairs.changes), repairs=repairs))\n"
+        "    for change in repairs.changes:\n        mender.make(change)\n",
+        "    for change in repairs.changes:\n        mender.make(change)\n"
+        "    mender.keep(attempt.number, Note(before=mender.found(repairs.changes), repairs=repairs))\n",
+    ),
+    Bug(
+        "units that are taken back are not read",
+        "bulletproof.operations.repair",
+        "    if any(isinstance(change, Text) for change in note.before):\n        attempt.host.reread()\n",
+        "",
+    ),
+    Bug(
+        "the damaged release is thrown away before the commit",
+        "bulletproof.operations.repair",
+        "        attempt.host.releases.exchange(name, attempt.number)\n",
+        "        attempt.host.releases.exchange(name, attempt.number)\n"
+        "        attempt.host.releases.discard_rebuilt(name, attempt.number)\n",
+    ),
+    Bug(
+        "a repair is finished by what only the dead deployer knew",
+        "bulletproof.operations.repair",
+        "    host, repairs = attempt.host, _repairs(attempt)\n",
+        "    host, repairs = attempt.host, attempt.order.repairs if attempt.order else Repairs()\n",
+    ),
 )
 
 CAUGHT_BY = {
@@ -274,6 +308,11 @@ CAUGHT_BY = {
     "what a restore replaced is not kept": "restore",
     "what a restore replaced is thrown away before it is a backup": "restore",
     "a snapshot is thrown away although no backup was made of it": "migration",
+    "a repair that is undone leaves what it mended": "repair that gives no whole release",
+    "how it was is noted after it is mended": "repair",
+    "units that are taken back are not read": "repair that gives no whole release",
+    "the damaged release is thrown away before the commit": "repair",
+    "a repair is finished by what only the dead deployer knew": "repair",
 }
 """The scenario that breaks over each bug."""
 

@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from bulletproof.domain.deployment import Kind
 from bulletproof.errors import UsageError
 from crash.test_model import BUGS, FRESH, lane
-from crash_model import Death, Lane, Scenario, Violation, World, release_of
+from crash_model import Death, Lane, Violation, World, release_of
+from crash_scenarios import Scenario
 from planted import planted
 
 pytestmark = pytest.mark.xdist_group("sequences")

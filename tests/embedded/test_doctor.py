@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import http.server
-import json
 import secrets
 import shutil
 import signal
-import sqlite3
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from bulletproof.cli.check import ground_of
-from bulletproof.cli.target import Target
-from bulletproof.domain.config import Require
-from bulletproof.operations.checks import Ground
-from bulletproof.operations.doctor import machine
-from live_app import Event, LiveApp, branch
+from embedded.examining import examined, only
+from live_app import LiveApp, branch
 
 pytestmark = [pytest.mark.xdist_group("doctor"), pytest.mark.timeout(600)]
 
@@ -32,17 +21,6 @@ import os, pathlib, socket, sqlite3
 _here = pathlib.Path(os.environ["HOME"])
 if (_here / "break-me").exists():
     raise RuntimeError("no house is built on sand")
-"""
-OPENS = """
-
-_kept = []
-
-@app.route("/open")
-def _open():
-    _kept.append(sqlite3.connect((_here / "open-this").read_text()))
-    _kept[-1].execute("SELECT count(*) FROM sqlite_master").fetchone()
-    _kept.append(socket.create_server(("0.0.0.0", 0)))
-    return str(_kept[-1].getsockname()[1])
 """
 
 
@@ -54,22 +32,10 @@ def app(make_lasting_app: Callable[[str], LiveApp]) -> LiveApp:
     made.run("env", "set", *wrong, status=0)
     made.deploy("v1")
     source = (made.folder / "run.py").read_text()
-    branch(made, {"run.py": BROKEN + source + OPENS})
+    branch(made, {"run.py": BROKEN + source})
     made.deploy()
     made.run("backup", "create", status=0)
     return made
-
-
-def examined(app: LiveApp, *words: str) -> dict[str, Event]:
-    """What `doctor` tells of each thing that is wrong."""
-    found = json.loads(app.run("doctor", "--json", *words).out)
-    return {one["name"]: one for one in found["diagnoses"]}
-
-
-def only(app: LiveApp, name: str) -> Event:
-    """The one thing that this diagnosis tells."""
-    (found,) = examined(app, "--only", name).values()
-    return found
 
 
 def packages_of(app: LiveApp, release: str) -> Path:
@@ -150,65 +116,6 @@ def test_a_healthy_host_gives_no_alarm(app: LiveApp) -> None:
     assert (again.status, again.err) == (0, "")
 
 
-def test_what_only_a_person_can_decide(app: LiveApp) -> None:
-    """Migrations in an odd state, a database that is damaged or gone, and one that lies beside it."""
-    with contextlib.closing(sqlite3.connect(app.database, isolation_level=None)) as database:
-        (noted,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
-        database.execute("UPDATE alembic_version SET version_num = 'deadbeef'")
-        unknown = only(app, "migrations")
-        database.execute("DELETE FROM alembic_version")
-        unnoted = only(app, "migrations")
-        database.execute("INSERT INTO alembic_version VALUES (?)", (noted,))
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    assert "is at deadbeef, which 2-" in str(unknown["words"])
-    assert "no note of the migrations" in str(unnoted["words"])
-    assert (unnoted["fix"], unnoted["command"]) == ("", "bulletproof plan")
-
-    files = [file for file in app.layout.data.iterdir() if file.name.startswith("app.db")]
-    aside = app.layout.data / "aside"
-    aside.mkdir()
-    for file in files:
-        file.rename(aside / file.name)
-    gone = only(app, "database")
-    for file in files:
-        (aside / file.name).rename(file)
-    aside.rmdir()
-    assert str(gone["words"]).startswith("the database is gone: ")
-    assert str(gone["command"]).startswith("bulletproof backup restore b")
-
-    with app.database.open("r+b") as raw:
-        raw.seek(4096)
-        page = raw.read(2048)
-        raw.seek(4096)
-        raw.write(b"\xff" * 2048)
-        raw.flush()
-        damaged = only(app, "database")
-        raw.seek(4096)
-        raw.write(page)
-    assert damaged["state"] == "critical"
-    assert str(damaged["command"]).startswith("bulletproof backup restore b")
-
-    stray = app.layout.data / "app_dev.sqlite3"
-    with contextlib.closing(sqlite3.connect(stray)) as database:
-        database.execute("CREATE TABLE user (id INTEGER)")
-        told = only(app, "stray-databases")
-    stray.unlink()
-    assert "holds 0 rows in 1 table" in str(told["words"])
-    assert "has it open" in str(told["why"])
-    assert examined(app) == {}
-
-
-def test_what_the_app_opens_is_seen(app: LiveApp) -> None:
-    """A database outside the data, and a port beside the proxy."""
-    elsewhere = app.root / "elsewhere.db"
-    with contextlib.closing(sqlite3.connect(elsewhere, isolation_level=None)) as database:
-        database.execute("CREATE TABLE user (id INTEGER)")
-    (app.layout.data / "open-this").write_text(str(elsewhere))
-    port = app.ask("/open")[2]
-    assert str(only(app, "misplaced-database")["words"]).startswith(f"the app has {elsewhere} open")
-    assert only(app, "exposed-ports")["words"] == f"the app itself listens on port {port} of every network"
-
-
 def test_an_app_that_does_not_start(app: LiveApp) -> None:
     """Its reason is told in a sentence; what does not help is undone, and a person is asked for."""
     (app.layout.data / "break-me").touch()
@@ -258,62 +165,6 @@ def test_a_kill_in_the_middle_of_a_repair(app: LiveApp) -> None:
     assert mended.status == 0, mended.out + mended.err
     assert app.ask()[0] == 200
     assert examined(app) == {}
-
-
-def test_a_full_disk_and_what_may_go(app: LiveApp) -> None:
-    """What can be made again is told with its size, and what is a person's is not touched."""
-    ground = ground_of(Target(root=app.root, app=app.name))
-    (ill,) = machine.disk(_with_little_room(ground))
-    assert ill.remedy.has_cache
-    assert ill.remedy.releases == ()
-    assert any("the cache of builds: --fix removes it" in line for line in ill.more)
-    assert list(machine.disk(ground)) == []
-
-
-def _with_little_room(ground: Ground) -> Ground:
-    """The same app, which requires more room than any disk has."""
-    config = msgspec.structs.replace(ground.config, require=Require(free_disk_mib=1 << 20))
-    return dataclasses.replace(ground, config=config)
-
-
-class _Osv(http.server.BaseHTTPRequestHandler):
-    """Answers as OSV does: what it knows of each package, in the order in which it was asked."""
-
-    def do_POST(self) -> None:
-        """A hole in Flask."""
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        results = [
-            {"vulns": [{"id": "PYSEC-1", "modified": "x"}]} if one["package"]["name"] == "flask" else {}
-            for one in asked["queries"]
-        ]
-        content = json.dumps({"results": results}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
-
-
-@contextlib.contextmanager
-def osv() -> Iterator[str]:
-    """An address where it is asked."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Osv) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/v1/querybatch"
-        server.shutdown()
-
-
-def test_known_vulnerabilities_are_asked_for_only_when_a_person_says_so(app: LiveApp) -> None:
-    """Names and versions go there; where it cannot be asked, that is said, and is no all-clear."""
-    with osv() as address:
-        found = examined(app, "--only", "vulnerabilities", "--online", "--osv", address)
-    silent = app.run("doctor", "--only", "vulnerabilities", "--online", "--osv", address)
-    assert "has 1 known vulnerabilities: PYSEC-1" in str(found["vulnerabilities"]["words"])
-    assert silent.status == 1
-    assert "known vulnerabilities are not known" in silent.out
-    assert "not compared with known" in app.run("doctor", "--only", "logs", "--only", "vulnerabilities", status=0).out
 
 
 def test_a_repair_is_no_wish_to_run(app: LiveApp) -> None:

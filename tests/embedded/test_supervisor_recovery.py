@@ -52,7 +52,7 @@ with open(here / "recoveries", "a") as file:
         self._die_with_the_lock(layout)
         until(place.file("recoveries").exists)
         assert not _is_free(layout.lock)
-        assert (layout.logs / "recover.log").read_text() == "recovering\n"
+        assert (layout.logs / "recover.log").read_text().endswith(" is started\nrecovering\n")
         place.file("go").write_text("")
         until(lambda: _is_free(layout.lock))
         assert acquire(layout.lock, Holder.of_this_process("deploy", step="lock")).left_by is None

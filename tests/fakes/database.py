@@ -55,6 +55,10 @@ class FakeDatabase:
         """It has no journal."""
         return self.exists()
 
+    def empty_wal(self, longer_than: int) -> int:  # noqa: ARG002  the port's
+        """It has none."""
+        return 0
+
     def remove(self) -> None:
         """Forget it and its trouble."""
         self.content, self.trouble = Content(), ""

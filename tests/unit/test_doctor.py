@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from bulletproof.domain.check import State
 from bulletproof.domain.diagnoses import DIAGNOSES
 from bulletproof.domain.difference import first_difference
 from bulletproof.domain.doctor import Diagnosis, Ill, Remedy, exit_code, treatment
+from bulletproof.domain.process import START_TIME, is_start_line, since_start, start_line
 from bulletproof.domain.reason import reason_in
 from bulletproof.domain.repair import Permission
 from bulletproof.domain.security import debug_settings, weak_secret
-from bulletproof.operations.doctor import _LOOKS
+from bulletproof.operations.doctor import _LOOKS, _ONLINE
 
 MENDED = Remedy(words="mend it", restarts=True)
 
@@ -129,4 +132,16 @@ def test_remedies_together() -> None:
 
 def test_each_diagnosis_has_its_page() -> None:
     """And each page its look."""
-    assert [*_LOOKS, "vulnerabilities"] == list(DIAGNOSES)
+    assert [*_LOOKS, *_ONLINE] == list(DIAGNOSES)
+
+
+def test_the_reason_is_of_the_last_start() -> None:
+    """What was mended before it is not told again; a log that tells of no start was cut off after it."""
+    old = ["2026-11-28 07:40:12 +0000 [bulletproof] web-3 is started", "ModuleNotFoundError: No module named 'flask'"]
+    new = [old[0], "Booting", "ValueError: no house is built on sand"]
+    assert since_start((*old, *new)) == tuple(new[1:])
+    assert since_start(new[1:]) == tuple(new[1:])
+    assert since_start((*new, new[0])) == ()
+    assert is_start_line(start_line("web-3", time.strftime(START_TIME)))
+    assert not is_start_line("an app that says [bulletproof] web-3 is started")
+    assert start_line("check-1", "") == start_line("backup-1", "") == ""

@@ -16,7 +16,8 @@ from bulletproof.engine.pipeline import Surroundings
 from bulletproof.errors import StepFailed
 from bulletproof.operations.activate import Result, Session, activate
 from bulletproof.operations.attempt import Order
-from crash_model import CONFIG, World
+from crash_model import World
+from crash_scenarios import CONFIG
 
 TWO = msgspec.structs.replace(
     CONFIG,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bulletproof.effects import durable
 from bulletproof.effects.sqlite_file import PATIENCE_SECONDS, read_whole
-from bulletproof.effects.sqlite_journal import use_wal
+from bulletproof.effects.sqlite_journal import empty_wal, use_wal
 from bulletproof.errors import Refused
 
 _SUFFIXES = ("-wal", "-shm", "-journal")
@@ -68,6 +68,12 @@ class SqliteDatabase:
             return False
         use_wal(self._real)
         return True
+
+    def empty_wal(self, longer_than: int) -> int:
+        """Give back the disk that a -wal of more bytes than this takes; returns how many, 0 when it is still read."""
+        wal = self._beside("-wal")
+        size = wal.stat().st_size if wal.is_file() else 0
+        return size if size > longer_than and empty_wal(self._real) else 0
 
     def remove(self) -> None:
         """Remove the file and what belongs to it, the file last; where a symlink leads to it, an empty one stays.

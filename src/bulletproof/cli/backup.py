@@ -211,7 +211,7 @@ def prune_command(
     """
     target = find_target(root, verb_root, app_name)
     renderer = choose_renderer(target.app, as_json=as_json)
-    with open_session(target, BACKUP_VERB, renderer, wait_seconds=wait_seconds) as session:
+    with open_session(target, BACKUP_VERB, renderer, wait_seconds=wait_seconds, on_full_disk=True) as session:
         recover(session)
         live = require_live(target, session.journal)
         gone = prune_backups(session.host, config_for(target, live))

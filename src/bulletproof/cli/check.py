@@ -122,16 +122,18 @@ def _look(target: Target, names: tuple[str, ...]) -> tuple[Ground, tuple[Finding
 
 
 def ground_of(target: Target) -> Ground:
-    """The app as it stands. Raises UsageError when nothing of it is live."""
+    """The app as it stands, for who only looks. Raises UsageError when nothing of it is live."""
     status = read_status(target)
     if status.live is None:
         raise UsageError("nothing-deployed", f"no release of {target.app} is live", hint="bulletproof deploy")
     config = config_of(target.layout, status.live.release) or target.config
     config = config or find_target(target.root, None, None).config
     assert config is not None  # noqa: S101  find_target without a name gives the project's or raises
-    with contextlib.closing(target.journal()) as journal:
+    with contextlib.closing(target.glance()) as journal:
         lived = journal.lived()
-    return Ground(host=connect(target.root, target.app, config), status=status, config=config, lived=lived)
+    return Ground(
+        host=connect(target.root, target.app, config, is_looking=True), status=status, config=config, lived=lived
+    )
 
 
 def _shown(app: str, found: tuple[Finding, ...], form: str) -> str:

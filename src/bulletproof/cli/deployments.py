@@ -144,7 +144,7 @@ def carry_out(
     """Run `act` in a session, show it, and end the process with the exit code that its outcome means."""
     renderer = Recording(choose_renderer(target.app, as_json=as_json), target.layout)
     try:
-        with open_session(target, verb, renderer, wait_seconds=wait_seconds) as session:
+        with open_session(target, verb, renderer, wait_seconds=wait_seconds, on_full_disk=verb == "stop") as session:
             result = act(session)
             address = session.host.proxy.public().address if result.serving else ""
     except (BulletproofError, OSError, Interrupted) as cause:

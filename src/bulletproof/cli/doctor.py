@@ -48,7 +48,10 @@ def _decided(context: click.Context) -> Iterator[Parcel]:
 @click.option("--only", "names", multiple=True, metavar="NAME", help="Only this one; can be given several times.")
 @click.option("--explain", "explained", metavar="NAME", help="Tell what a diagnosis means and what to do.")
 @click.option(
-    "--online", "is_online", is_flag=True, help="Ask OSV for known vulnerabilities: it gets names and versions."
+    "--online",
+    "is_online",
+    is_flag=True,
+    help="Ask OSV for known vulnerabilities, and the package index for newer versions: they get names and versions.",
 )
 @click.option("--osv", "osv", default=OSV, hidden=True)
 @sent_with(_decided)
@@ -127,7 +130,7 @@ def _mend(target: Target, wanted: Treatment, *, wait_seconds: float, as_json: bo
     """All of it under one lock; the proof of a backup comes after, since it keeps no deployment waiting."""
     renderer = Recording(choose_renderer(target.app, as_json=as_json), target.layout)
     backup: Backup | None = None
-    with open_session(target, "doctor", renderer, wait_seconds=wait_seconds) as session:
+    with open_session(target, "doctor", renderer, wait_seconds=wait_seconds, on_full_disk=True) as session:
         served: list[Result] = []
 
         def tell(result: Result) -> None:

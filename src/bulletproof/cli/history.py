@@ -46,7 +46,7 @@ def history_command(root: Path, *, back: int, verb_root: Path | None, app_name: 
     apart from what should be better looked after.
     """
     target = find_target(root, verb_root, app_name)
-    with closing(target.journal()) as journal:
+    with closing(target.glance()) as journal:
         entries = journal.entries()
     record, since, zone = read_record(target.layout.health), time.time() - back * _DAY, local_zone()
     runs = [run for run in record.runs if run.at >= since]

@@ -26,7 +26,7 @@ def releases_command(
 ) -> None:
     """Every deployment, newest first, and how it ended; the live one is marked."""
     target = find_target(root, verb_root, app_name)
-    journal = target.journal()
+    journal = target.glance()
     entries, live = journal.entries()[::-1], journal.live()
     journal.close()
     shown = entries if show_all or as_json else entries[:_SHOWN]

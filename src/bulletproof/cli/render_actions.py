@@ -71,7 +71,7 @@ class ActionsLog:
             return
         if result.outcome is Outcome.DEPLOYED:
             words = f"{DONE[self._kind]} {result.release or self._app} in {result.seconds:.1f} s"
-            now = serves(result.serving, address) if self._kind.makes_live else "nothing serves"
+            now = "nothing serves" if self._kind.stops_app else serves(result.serving, address)
             click.echo(command("notice", now, title=harmless(words)), err=True)
             say(f"{words}; {now}")
             self._summary(f"✅ {self._app}: {DONE[self._kind]}", result.release, now, [], warnings)

@@ -50,13 +50,13 @@ def _exit_code(found: Status) -> int:
 
 def read_status(target: Target) -> Status:
     """The app's status. Raises UsageError when it was never deployed here."""
-    journal = target.journal()
+    journal = target.glance()
     live = journal.live()
     config = (config_of(target.layout, live.release) if live else None) or target.config
     if config is None:
         config = find_target(target.root, None, None).config
     assert config is not None  # noqa: S101  find_target without a name gives the project's or raises
-    found = status(connect(target.root, target.app, config), journal)
+    found = status(connect(target.root, target.app, config, is_looking=True), journal)
     journal.close()
     return found
 

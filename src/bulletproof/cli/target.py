@@ -165,7 +165,13 @@ class Target:
 
     def journal(self) -> Journal:
         """The app's journal, for reading. Raises UsageError when the app is not on this host."""
-        journal = Journal.read(self.layout.journal)
+        return self._there(Journal.read(self.layout.journal))
+
+    def glance(self) -> Journal:
+        """The app's journal as it is now, read without a trace. Raises UsageError when the app is not on this host."""
+        return self._there(Journal.glance(self.layout.journal))
+
+    def _there(self, journal: Journal | None) -> Journal:
         if journal is None:
             raise UsageError(
                 "nothing-deployed",
@@ -188,15 +194,19 @@ def find_target(root: Path, verb_root: Path | None, app_name: str | None) -> Tar
 
 
 @contextmanager
-def open_session(target: Target, verb: str, renderer: Renderer, *, wait_seconds: float = 0.0) -> Iterator[Session]:
+def open_session(
+    target: Target, verb: str, renderer: Renderer, *, wait_seconds: float = 0.0, on_full_disk: bool = False
+) -> Iterator[Session]:
     """Hold the lock and open everything that a changing verb needs.
 
+    `on_full_disk` is for one that frees the disk, or takes none: where no byte is left, it has what the journal put by.
     The lock's note is emptied at the end only when nothing is left to finish or undo; otherwise it stays, and the
     supervisor sees that its owner died, and recovers. Raises LockHeld when another deployment holds the lock.
     """
     layout = target.layout
     durable.make_folder(layout.state, mode=0o700)
     origin = our_origin()
+    put_by = _way_to_put_by(layout, on_full_disk=on_full_disk)
     with Interrupts() as interrupts:
         held = _lock(layout, lock.Holder.of_this_process(verb, step="begin"), wait_seconds)
         journal = Journal.open(layout.journal)
@@ -224,7 +234,7 @@ def open_session(target: Target, verb: str, renderer: Renderer, *, wait_seconds:
             say(renderer.taken_up, entry)
 
         try:
-            room.put_by(layout.rooms[0])
+            put_by(layout.rooms[0])
             yield Session(
                 host=connect(
                     target.root, target.app, _config(target, verb, journal), has_new_proxy=_brings_config(target, verb)
@@ -248,6 +258,14 @@ def open_session(target: Target, verb: str, renderer: Renderer, *, wait_seconds:
             if journal.unfinished() is None:
                 held.release()
             journal.close()
+
+
+def _way_to_put_by(layout: Layout, *, on_full_disk: bool) -> Callable[[Path], None]:
+    """Nothing is put by on a disk that is full: there what was put by before is spent."""
+    if not (on_full_disk and room.is_tight(layout.state)):
+        return room.put_by
+    Journal.spend_spare(layout.journal)
+    return lambda _: None
 
 
 def _lock(layout: Layout, holder: lock.Holder, wait_seconds: float) -> lock.HeldLock:

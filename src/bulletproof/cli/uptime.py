@@ -15,7 +15,7 @@ from bulletproof.cli.target import find_target, host_options, json_option
 from bulletproof.cli.wording import duration
 from bulletproof.domain.uptime import Uptime, uptime
 from bulletproof.effects.health_record import read_record
-from bulletproof.engine.journal import stops
+from bulletproof.operations.status import stops
 
 _DAY = 86400
 _WINDOWS = {"24 hours": _DAY, "7 days": 7 * _DAY, "30 days": 30 * _DAY, "90 days": 90 * _DAY}
@@ -32,7 +32,7 @@ def uptime_command(root: Path, *, verb_root: Path | None, app_name: str | None, 
     as up nor as down, and the share is of the time that is known. So it is with time in which a person had it stopped.
     """
     target = find_target(root, verb_root, app_name)
-    with closing(target.journal()) as journal:
+    with closing(target.glance()) as journal:
         halts = stops(journal.entries())
     record, now = read_record(target.layout.health), time.time()
     found = {

@@ -26,8 +26,8 @@ class Kind(StrEnum):
         return self not in {Kind.STOP, Kind.DESTROY, Kind.REPAIR}
 
     @property
-    def ends_serving(self) -> bool:
-        """Whether the app is stopped once it is committed; a repair leaves it as it was, running or not."""
+    def stops_app(self) -> bool:
+        """Whether a person wants it stopped, or gone; not the contrary of `makes_live`: a repair is neither."""
         return self in {Kind.STOP, Kind.DESTROY}
 
 

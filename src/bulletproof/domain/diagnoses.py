@@ -192,6 +192,23 @@ DIAGNOSES: Mapping[str, Ailment] = {
         to_do=("`systemctl revert UNIT` takes away what `systemctl edit` has laid over it.",),
         severity=_WANTED,
     ),
+    "wal": Ailment(
+        looks_at="a `-wal` beside the database that takes more room than it should, and who may be why",
+        why=(
+            "SQLite writes there first, and empties it when nobody reads from it. A reader that never ends lets it grow"
+            " until the disk is full, and makes every page slower. After one very large write it only takes room."
+        ),
+        mended_by=(
+            "The app is restarted, which ends its own readers; then what the `-wal` holds is moved into the database,"
+            " and it is emptied. No data change."
+        ),
+        to_do=(
+            "Never delete a `-wal`: what was written last is in it, and nowhere else.",
+            "A shell, a notebook or a script that has the database open is named: end it, then `doctor --fix`.",
+            "`wal_mib` under `[check]` when the app really writes that much.",
+        ),
+        severity=_WANTED,
+    ),
     "durability": Ailment(
         looks_at="a database that is not in the journal mode that the configuration asks for",
         why="Several workers without WAL wait for each other; and what a power cut costs is not what you decided.",
@@ -245,6 +262,18 @@ DIAGNOSES: Mapping[str, Ailment] = {
         to_do=(
             "Raise the package in the project's list, lock it anew, `bulletproof plan`, `bulletproof deploy`.",
             "Read it first: many need a feature that you do not use. `https://osv.dev/vulnerability/ID`",
+        ),
+        severity=_WANTED,
+    ),
+    "outdated": Ailment(
+        looks_at="packages of the live release of which their index has newer versions; only with `--online`",
+        why=(
+            "Nothing is broken. But holes are repaired in new versions only, and ten small steps are easier than one"
+            " large one."
+        ),
+        to_do=(
+            "Not tonight: raise them where you develop, run your tests, lock anew, `bulletproof plan`.",
+            "First those that `vulnerabilities` names. A change of the first number mostly breaks something.",
         ),
         severity=_WANTED,
     ),

@@ -144,13 +144,13 @@ FINDINGS: Mapping[str, About] = {
         looks_at="who may read the database, and a `-wal` that grows without end",
         why=(
             "A database that everybody on the machine may read is everybody's. A `-wal` that grows makes reading slow"
-            " and fills the disk: some reader never ends, so SQLite cannot empty it."
+            " and fills the disk: some reader never ends, so SQLite cannot empty it, or very much was written at once."
         ),
         to_do=(
             "`chmod o= FILE` takes it from all but its owner and group.",
             (
-                "`bulletproof restart` ends the reader, if it is one of the app's; `fuser -v FILE` tells who has it"
-                " open."
+                "`bulletproof doctor` tells who has it open; `--fix` restarts the app, which ends its own readers, and"
+                " empties it."
             ),
             "`wal_mib` under `[check]` when the app really writes that much between two looks.",
         ),

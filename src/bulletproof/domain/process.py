@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -65,6 +66,32 @@ class ProcessState:
     """How often it crashed since it was asked for."""
     words: str = ""
     """What happened last: `exited with status 3`, `killed by SIGKILL`, `gave up after 8 crashes in 40 s`."""
+
+
+START_TIME = "%Y-%m-%d %H:%M:%S %z"
+"""How the line begins that is laid into a log with each start, for strftime(3)."""
+_STARTED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [-+]\d{4} \[bulletproof\] \S+ is started")
+
+
+def start_line(name: str, time: str) -> str:
+    """What is laid into the log of a process with each start: what it says afterwards is told from what it said before.
+
+    Empty for what runs by the clock for us, whose log is read by people as a list.
+    """
+    if is_backup(name) or is_check(name):
+        return ""
+    return f"{time} [bulletproof] {name} is started"
+
+
+def is_start_line(line: str) -> bool:
+    """Whether a line of a log is that."""
+    return _STARTED.fullmatch(line.rstrip()) is not None
+
+
+def since_start(lines: Sequence[str]) -> tuple[str, ...]:
+    """Those that were printed since the last start; all of them when it lies further back."""
+    starts = [index for index, line in enumerate(lines) if is_start_line(line)]
+    return tuple(lines[starts[-1] + 1 :]) if starts else tuple(lines)
 
 
 def web_name(number: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bulletproof.domain.account import Sandbox
 from bulletproof.domain.calendar import calendar_events
-from bulletproof.domain.process import ProcessSpec
+from bulletproof.domain.process import START_TIME, ProcessSpec, start_line
 
 RUN = Path("/run")
 """Below it systemd makes and removes a unit's runtime folder by itself."""
@@ -63,6 +63,7 @@ def service(
         "",
         "[Service]",
         "Type=exec",
+        *_said(process),
         f"ExecStart={' '.join(_word(word) for word in process.argv)}",
         f"WorkingDirectory={_path(process.folder)}",
         f"EnvironmentFile={_path(environment_file)}",
@@ -228,6 +229,12 @@ def _limits(process: ProcessSpec, patience: Patience) -> tuple[str, ...]:
     if process.schedule:
         return ("StartLimitIntervalSec=0",)
     return (f"StartLimitIntervalSec={patience.row_seconds:g}", f"StartLimitBurst={patience.crashes}")
+
+
+def _said(process: ProcessSpec) -> tuple[str, ...]:
+    """Its log tells of each start; no start depends on that, nor on what the process is kept to."""
+    line = start_line(process.name, START_TIME)
+    return (f"ExecStartPre=-+/bin/date {_word(f'+{line}')}",) if line else ()
 
 
 def _runtime(process: ProcessSpec) -> tuple[str, ...]:

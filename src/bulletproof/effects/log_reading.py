@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from bulletproof.domain.process import is_start_line
 from bulletproof.domain.runs import Logged, Position
 
 _MOST_BYTES = 32 << 20
@@ -82,7 +83,9 @@ def _complaints(lines: Iterator[str]) -> Iterator[str]:
     """Each error once: a traceback by what was raised at its end, with the line that announces it; others by a line."""
     pending, is_inside = "", False
     for line in lines:
-        if line.startswith("Traceback "):
+        if is_start_line(line):
+            is_inside = False  # whoever died in the middle of a traceback has not said what was raised
+        elif line.startswith("Traceback "):
             pending, is_inside = "a traceback", True
         elif is_inside and line[:1].strip():
             pending, is_inside = line, False

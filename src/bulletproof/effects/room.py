@@ -10,8 +10,15 @@ from bulletproof.effects import durable
 
 _FEW_BYTES = 1 << 20
 """For the journal's records, links and notes of a way back."""
+_TIGHT_BYTES = 4 << 20
 _FILES = 8
 """Names that a way back makes at the same time: a copy set aside, what SQLite writes beside a database, a link."""
+
+
+def is_tight(folder: Path) -> bool:
+    """Whether there is too little on its disk to put anything by."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize < _TIGHT_BYTES
 
 
 def put_by(folder: Path) -> None:

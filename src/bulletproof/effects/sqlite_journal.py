@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bulletproof.effects.process import run_checked
+from bulletproof.effects.process import run, run_checked
 
 _SECONDS = 60.0
 _PATIENCE_SECONDS = 5
@@ -22,6 +22,14 @@ except sqlite3.Error as error:
     sys.exit(str(error))
 sys.exit(0 if mode == "wal" else f"SQLite leaves it in the mode {{mode}}")
 """
+_EMPTY = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], timeout=1, isolation_level=None)
+(busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+connection.close()
+sys.exit(busy)
+"""
+"""Writers wait for no longer than that second; whoever reads goes on."""
 
 
 def journal_mode(file: Path) -> str:
@@ -52,4 +60,11 @@ def use_wal(file: Path) -> None:
         reference="database-not-wal",
         failure=f"the database {file} could not be put into WAL mode",
         timeout_seconds=_SECONDS,
+    )
+
+
+def empty_wal(file: Path) -> bool:
+    """Move what its -wal holds into the database, and empty it; False when somebody reads from it all the time."""
+    return (
+        run((sys.executable, "-I", "-S", "-c", _EMPTY, file), folder=file.parent, timeout_seconds=_SECONDS).status == 0
     )

@@ -135,7 +135,7 @@ class Uv:
 
     def _environment(self) -> dict[str, str]:
         found = environment(os.environ, self.settings) | self._from_settings() | {"UV_CACHE_DIR": str(self.cache)}
-        named = [f"{_index_name(one.name)}={_expanded(one.url, self.settings)}" for one in self.indexes]
+        named = [f"{_index_name(one.name)}={expanded(one.url, self.settings)}" for one in self.indexes]
         if self.account is not None:
             found["HOME"] = str(self.cache)
         return found | ({"UV_INDEX": " ".join([*found.get("UV_INDEX", "").split(), *named])} if named else {})
@@ -180,7 +180,8 @@ def _index_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "-", name)
 
 
-def _expanded(text: str, settings: Mapping[str, str]) -> str:
+def expanded(text: str, settings: Mapping[str, str]) -> str:
+    """An address with the settings that it names as `${NAME}`; a name that is not set stays."""
     return _VARIABLE.sub(lambda found: settings.get(found.group(1), found.group(0)), text)
 
 

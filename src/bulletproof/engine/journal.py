@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +14,8 @@ import msgspec
 from bulletproof.domain.deployment import Deployment, Kind, Live, Outcome
 from bulletproof.domain.origin import Origin
 from bulletproof.effects import durable
+from bulletproof.effects.room import is_tight
+from bulletproof.effects.sqlite_glance import glance
 from bulletproof.engine.pipeline import Phase
 from bulletproof.errors import NeedsPerson
 
@@ -94,11 +96,16 @@ class Journal:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         _prepare(connection, path)
-        spare = path.with_name("spare")
-        if not spare.exists():
+        spare = _spare_of(path)
+        if not spare.exists() and not is_tight(path.parent):
             with suppress(OSError):  # there will be more room another time
                 durable.write_file(spare, b"\1" * _SPARE_BYTES, mode=0o600)
         return cls(connection, spare=spare)
+
+    @classmethod
+    def spend_spare(cls, path: Path) -> None:
+        """Give back what the journal put by on a disk that is full; it is put by again when there is room."""
+        durable.remove(_spare_of(path))
 
     @classmethod
     def read(cls, path: Path) -> Journal | None:
@@ -110,6 +117,12 @@ class Journal:
             connection.close()
             return None
         return cls(connection)
+
+    @classmethod
+    def glance(cls, path: Path) -> Journal | None:
+        """The journal as it is now; None when there is none yet. What comes later is not seen, and nothing is laid."""
+        connection = _connect(path) if path.exists() else None
+        return cls(connection) if connection and _version(connection, path) else None
 
     @classmethod
     def in_memory(cls, now: Callable[[], str]) -> Journal:
@@ -322,22 +335,6 @@ def _lived(committed: tuple[Entry, ...]) -> tuple[Live, ...]:
     )
 
 
-def stops(entries: Iterable[Entry]) -> tuple[tuple[float, float | None], ...]:
-    """When the app was stopped by a person, and until when, in seconds since the epoch; None while it is."""
-    found: list[tuple[float, float | None]] = []
-    begin: float | None = None
-    for entry in entries:
-        if not entry.is_committed:
-            continue
-        moment = datetime.fromisoformat(entry.ended_at or entry.deployment.started_at).timestamp()
-        if entry.deployment.kind.ends_serving:
-            begin = moment if begin is None else begin
-        elif begin is not None and entry.deployment.kind.makes_live:
-            found.append((begin, moment))
-            begin = None
-    return (*found, (begin, None)) if begin is not None else tuple(found)
-
-
 def _entry(row: tuple[object, ...]) -> Entry:
     number, kind, pipeline, release, revision, title, previous_number, previous_release = row[:8]
     started_by, started_at, ended_at, outcome, message, is_committed, origin = row[8:]
@@ -362,9 +359,13 @@ def _entry(row: tuple[object, ...]) -> Entry:
     )
 
 
-def _connect(path: Path, uri: str) -> sqlite3.Connection:
+def _spare_of(path: Path) -> Path:
+    return path.with_name("spare")
+
+
+def _connect(path: Path, uri: str = "") -> sqlite3.Connection:
     try:
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0)
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0) if uri else glance(path)
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as error:
         raise NeedsPerson(

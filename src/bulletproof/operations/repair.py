@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import msgspec
-
 from bulletproof.domain.repair import Note, Repairs, Text
-from bulletproof.effects import durable, mending
-from bulletproof.effects.records import damaged_packages
-from bulletproof.effects.rotation import rotate
 from bulletproof.errors import StepFailed
 from bulletproof.operations.attempt import Attempt
 
 
 def mend(attempt: Attempt) -> str:
     """Owners, modes and files are as they are to be; how they were is on disk before."""
-    repairs, note = attempt.ordered.repairs, attempt.host.layout.repair(attempt.number)
-    before = tuple(mending.found(repairs.changes))
-    durable.make_folder(note.parent, mode=0o700)
-    durable.write_file(note, msgspec.json.encode(Note(before=before, repairs=repairs)), mode=0o600)
+    repairs, mender = attempt.ordered.repairs, attempt.host.mender
+    mender.keep(attempt.number, Note(before=mender.found(repairs.changes), repairs=repairs))
     for change in repairs.changes:
-        mending.make(change)
+        mender.make(change)
     if any(isinstance(change, Text) for change in repairs.changes):
         attempt.host.reread()
     return "\n".join(change.path for change in repairs.changes)
@@ -29,14 +20,14 @@ def mend(attempt: Attempt) -> str:
 
 def unmend(attempt: Attempt) -> None:
     """They are as they were."""
-    note = _note(attempt)
+    note = attempt.host.mender.kept(attempt.number)
     if note is None:
         return
     for change in reversed(note.before):
-        mending.make(change)
+        attempt.host.mender.make(change)
     if any(isinstance(change, Text) for change in note.before):
         attempt.host.reread()
-    durable.remove(attempt.host.layout.repair(attempt.number))
+    attempt.host.mender.forget(attempt.number)
 
 
 def rebuild(attempt: Attempt) -> str:
@@ -58,7 +49,7 @@ def exchange(attempt: Attempt) -> str:
     names = attempt.ordered.repairs.rebuilds
     for name in names:
         attempt.host.releases.exchange(name, attempt.number)
-        if bad := damaged_packages(attempt.host.layout.venv(name)):
+        if bad := attempt.host.mender.damage(name):
             words = f"release {name} is not whole although it was built anew: {', '.join(bad[:3])}"
             raise StepFailed("release-damaged", words, hint="dmesg | tail, and smartctl -a: the disk may be failing")
     return ", ".join(names)
@@ -80,24 +71,13 @@ def tidy(attempt: Attempt) -> str:
     if repairs.has_cache:
         host.releases.empty_cache()
     for log in repairs.logs:
-        rotate(Path(log), longest_bytes=KEPT_LOG_BYTES)
-    durable.remove(host.layout.repair(attempt.number))
+        host.mender.rotate(log)
+    host.mender.forget(attempt.number)
     told = (*(f"{name} removed" for name in repairs.releases), *("cache emptied" for _ in range(repairs.has_cache)))
     return "\n".join((*told, *(f"{log} rotated" for log in repairs.logs)))
 
 
-KEPT_LOG_BYTES = 20 << 20
-"""Of a log that is rotated, as the supervisor of the embedded host keeps of its own."""
-
-
 def _repairs(attempt: Attempt) -> Repairs:
     """What is repaired, by the note; nothing when it was not written yet, or is done."""
-    note = _note(attempt)
+    note = attempt.host.mender.kept(attempt.number)
     return note.repairs if note else Repairs()
-
-
-def _note(attempt: Attempt) -> Note | None:
-    try:
-        return msgspec.json.decode(attempt.host.layout.repair(attempt.number).read_bytes(), type=Note)
-    except FileNotFoundError:
-        return None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from http import HTTPStatus
 
 from bulletproof.domain.deployment import Live, earlier_release
@@ -90,6 +91,22 @@ def status(host: Host, journal: Journal) -> Status:
         earlier=earlier_release(journal.lived()),
         background=look(host, live) if live is not None and journal.wants_running() else {},
     )
+
+
+def stops(entries: Iterable[Entry]) -> tuple[tuple[float, float | None], ...]:
+    """When the app was stopped by a person, and until when, in seconds since the epoch; None while it is."""
+    found: list[tuple[float, float | None]] = []
+    begin: float | None = None
+    for entry in entries:
+        if not entry.is_committed:
+            continue
+        moment = datetime.fromisoformat(entry.ended_at or entry.deployment.started_at).timestamp()
+        if entry.deployment.kind.stops_app:
+            begin = moment if begin is None else begin
+        elif begin is not None and entry.deployment.kind.makes_live:
+            found.append((begin, moment))
+            begin = None
+    return (*found, (begin, None)) if begin is not None else tuple(found)
 
 
 def _workers(host: Host, live: Live | None) -> int:

@@ -281,7 +281,17 @@ def drain_previous(attempt: Attempt) -> str:
         return ""
     left = drain(attempt.host, previous.number, seconds=attempt.manifest.config.drain.seconds)
     attempt.host.supervisor.stop(web_name(previous.number))
-    return f"{left} requests outlasted the drain and were cut" if left else ""
+    cut = f"{left} requests outlasted the drain and were cut" if left else ""
+    return "\n".join(filter(None, (cut, _empty_wal(attempt))))
+
+
+def _empty_wal(attempt: Attempt) -> str:
+    """What the old instance kept from being emptied is; the replica, where there is one, sees to that itself."""
+    host, most = attempt.host, attempt.manifest.config.check.wal_mib << 20
+    if any(map(is_replica, host.supervisor.names())):
+        return ""
+    emptied = host.database.empty_wal(most)
+    return f"the database's -wal of {emptied >> 20} MiB was emptied" if emptied else ""
 
 
 def prune(attempt: Attempt) -> str:

@@ -21,6 +21,7 @@ from bulletproof.adapters.caddy import CaddyProxy
 from bulletproof.adapters.caddy.ports import kept_proxy
 from bulletproof.adapters.depots import open_depot
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
+from bulletproof.adapters.mender import FileMender
 from bulletproof.adapters.migrators import Migrators, collect_static
 from bulletproof.adapters.rehearsal import CellRehearsal
 from bulletproof.adapters.releases import BuiltReleases
@@ -33,10 +34,12 @@ from bulletproof.domain.deployment import Live
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout, PlannedLayout, runtime_folder
 from bulletproof.domain.offsite import Connection
+from bulletproof.domain.process import since_start
 from bulletproof.effects import durable
 from bulletproof.effects.depot import Depot
 from bulletproof.effects.health_record import lock_of
 from bulletproof.effects.logs import tail
+from bulletproof.effects.newer import newer_versions
 from bulletproof.effects.ownership import acting_as
 from bulletproof.effects.probe import ask_socket
 from bulletproof.engine.journal import Journal, utc_now
@@ -118,10 +121,11 @@ def connect_settings(layout: Layout) -> SettingsStore:
     return FileSettings(layout)
 
 
-def connect(root: Path, app: str, config: AppConfig, *, has_new_proxy: bool = False) -> Host:
+def connect(root: Path, app: str, config: AppConfig, *, has_new_proxy: bool = False, is_looking: bool = False) -> Host:
     """The host of an app: a server that was set up, or the embedded one of a folder.
 
-    Its proxy stays as it is unless a deployment brings another configuration of it. Raises Refused.
+    Its proxy stays as it is unless a deployment brings another configuration of it. Who is only looking changes
+    nothing, and leaves data that are not whose they should be as they are: `unsafe_data` tells. Raises Refused.
     """
     layout, accounts = layout_of(root, app), accounts_of(root, config)
     kept = None if has_new_proxy else kept_proxy(layout)
@@ -129,13 +133,13 @@ def connect(root: Path, app: str, config: AppConfig, *, has_new_proxy: bool = Fa
     host = _connect(layout, config, accounts)
     if accounts is None:
         return host
-    return as_server(host, config, accounts, functools.partial(user_of, layout))
+    return as_server(host, config, accounts, functools.partial(user_of, layout), is_looking=is_looking)
 
 
 def user_of(layout: Layout, other: str) -> str | None:
     """As whom another app of the same root runs; None when it was never live, or is damaged."""
     there = layout_of(layout.root, other)
-    journal = Journal.read(there.journal)
+    journal = Journal.glance(there.journal)
     if journal is None:
         return None
     with contextlib.closing(journal):
@@ -217,6 +221,7 @@ def _connect(layout: Layout, config: AppConfig, accounts: Accounts | None) -> Ho
         settings=FileSettings(layout),
         rehearsal=CellRehearsal(layout, file, proxy.public, user),
         swap=SqliteSwap(layout, file),
+        mender=FileMender(layout),
         backups=FolderBackups(layout, file, utc_now, user),
         replica=connect_replica(layout, file),
         engine=(sys.executable, "-P", "-m", "bulletproof", "--root", str(layout.root)),
@@ -224,13 +229,15 @@ def _connect(layout: Layout, config: AppConfig, accounts: Accounts | None) -> Ho
         claim_data=lambda: None,
         as_app=lambda argv: user.argv(argv) if user else argv,
         trespasses=lambda: (),
+        unsafe_data=lambda: "",
         drifts=lambda _: (),
+        newer=lambda name: newer_versions(layout.release(name), FileSettings(layout).today(), user),
         reread=lambda: None,
         keep_report=lambda number, content: _keep_report(layout, number, content),
         resources=lambda: _resources(layout.home),
         ask_instance=ask_instance,
         ask_public=proxy.ask,
-        log_tail=lambda number, lines: tail(layout.web_log(number), lines),
+        log_tail=lambda number, lines: since_start(tail(layout.web_log(number), lines)),
         set_data_aside=lambda name: _set_data_aside(layout, name),
         wipe=lambda: _wipe(layout),
         chronicle=lambda line: durable.append_line(layout.deployment_log, line, mode=0o640),

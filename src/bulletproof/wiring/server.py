@@ -36,11 +36,13 @@ def accounts_of(root: Path, config: AppConfig) -> Accounts | None:
     return Accounts(app=app, proxy=proxy, builder=builder)
 
 
-def as_server(host: Host, config: AppConfig, accounts: Accounts, user_of: Callable[[str], str | None]) -> Host:
+def as_server(
+    host: Host, config: AppConfig, accounts: Accounts, user_of: Callable[[str], str | None], *, is_looking: bool
+) -> Host:
     """The host with what is otherwise on a server; `user_of` tells as whom an app runs that was live.
 
-    Whatever the app could exchange for a link is ours before any of it is opened. Raises Refused `place-not-plain`, and
-    `user-changed`.
+    Whatever the app could exchange for a link is ours before any of it is opened; who is only looking leaves it, and
+    opens none of it. Raises Refused `place-not-plain`, and `user-changed`.
     """
     layout = host.layout
     everything = owned(layout, accounts, config.app.persistent, config.database.file)
@@ -48,7 +50,8 @@ def as_server(host: Host, config: AppConfig, accounts: Accounts, user_of: Callab
     of_data += beside_database(layout, accounts, config.database.file)
     live_as = user_of(layout.app)
     _refuse_another_user(layout.app, live_as, config.app.user)
-    claim(of_data if live_as else [*of_data, *(one for one in everything if one.path.is_relative_to(layout.home))])
+    if not is_looking:
+        claim(of_data if live_as else [*of_data, *(one for one in everything if one.path.is_relative_to(layout.home))])
     supervisor = SystemdSupervisor(
         layout.app,
         confine=lambda name: sandbox_of(name, layout, accounts),
@@ -64,9 +67,16 @@ def as_server(host: Host, config: AppConfig, accounts: Accounts, user_of: Callab
         wrong = (_in_words(one, found) for one, found in differences(everything))
         return (*wrong, *_sharers(layout, config.app.user, user_of))
 
+    def unsafe_data() -> str:
+        # What SQLite lays beside the database is mostly made by the app; it follows no link there (O_NOFOLLOW).
+        differences(beside_database(layout, accounts, config.database.file))
+        found = differences(one for one in everything if one.path.is_relative_to(layout.data))
+        return _in_words(*found[0]).words if found else ""
+
     return dataclasses.replace(
         host,
         supervisor=supervisor,
+        unsafe_data=unsafe_data,
         wipe=wipe,
         claim_data=lambda: claim(of_data),
         trespasses=trespasses,

@@ -8,6 +8,7 @@ import sys
 
 from bulletproof.adapters.embedded.diary import note
 from bulletproof.adapters.embedded.policy import Policy, doubling
+from bulletproof.adapters.embedded.running import tell_start
 from bulletproof.domain.layout import Layout
 from bulletproof.effects.lock import RECOVERY_VERB, HeldLock, Holder, peek, take_from_dead
 from bulletproof.errors import Refused
@@ -65,6 +66,7 @@ class Recovery:
     def _spawn(self, lock: HeldLock) -> subprocess.Popen[bytes]:
         log = os.open(self._layout.logs / "recover.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         try:
+            tell_start("recovery", log)
             return subprocess.Popen(
                 self._argv(),
                 cwd="/",

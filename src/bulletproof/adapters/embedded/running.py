@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import msgspec
 
 from bulletproof.adapters.embedded import kernel, listener
 from bulletproof.adapters.embedded.kernel import Identity
-from bulletproof.domain.process import ProcessSpec
+from bulletproof.domain.process import START_TIME, ProcessSpec, start_line
 from bulletproof.domain.settings import for_app
 from bulletproof.effects import durable
 from bulletproof.errors import StepFailed
@@ -85,6 +87,13 @@ def adopt(wanted: Identity) -> Running | None:
     return None
 
 
+def tell_start(name: str, log: int) -> None:
+    """Let the log of a process tell that it is started; on a full disk it does not, and nothing else is changed."""
+    if line := start_line(name, time.strftime(START_TIME)):
+        with contextlib.suppress(OSError):
+            os.write(log, f"{line}\n".encode())
+
+
 def keep_descriptor_free() -> None:
     """Let nothing but the null device be at the number that children find their listening socket at."""
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -108,6 +117,7 @@ def _spawn(
 ) -> subprocess.Popen[bytes]:
     log = os.open(process.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, _LOG_MODE)
     try:
+        tell_start(process.name, log)
         if listening is not None:
             # Put in place here, so that the child inherits it without code of ours between fork and exec.
             os.dup2(listening.fileno(), listener.DESCRIPTOR, inheritable=False)

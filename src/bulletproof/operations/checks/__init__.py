@@ -43,8 +43,10 @@ _LOOKS: Mapping[str, Callable[[Ground], Seen]] = {
     "libraries": surroundings.libraries,
     "deployments": surroundings.deployments,
 }
+_OPEN_DATA = frozenset({"database", "stray-databases"})
 CHECKS: Mapping[str, Check] = {
-    name: Check(look=_LOOKS[name], severity=about.severity) for name, about in FINDINGS.items()
+    name: Check(look=_LOOKS[name], severity=about.severity, opens_data=name in _OPEN_DATA)
+    for name, about in FINDINGS.items()
 }
 """All that are built in by their names, in the order in which they are told; `domain.findings` explains each."""
 
@@ -81,6 +83,8 @@ def _look(name: str, check: Check, ground: Ground) -> Finding:
     begun = time.monotonic()
     hint, measures = "", dict[str, float]()
     try:
+        if check.opens_data:
+            ground.require_safe_data()
         seen = check.look(ground)
         state = State.OK if seen.is_good else (seen.severity or check.severity).state
         words, hint, measures = seen.words, "" if seen.is_good else seen.hint, dict(seen.measures)

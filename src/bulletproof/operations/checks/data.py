@@ -37,8 +37,8 @@ def database_file(ground: Ground) -> Seen:
         return Seen(words=words, is_good=False, hint=f"chmod o= {file}", severity=Severity.WANTED)
     wal = size_of(file.with_name(f"{file.name}-wal"))
     if wal > ground.config.check.wal_mib * MIB:
-        words = f"its -wal has {wal // MIB} MiB: a reader that never ends keeps it from being emptied"
-        return Seen(words=words, is_good=False, hint="bulletproof restart", severity=Severity.WANTED)
+        words = f"its -wal has {wal // MIB} MiB: something reads for too long, or wrote very much at once"
+        return Seen(words=words, is_good=False, hint="bulletproof doctor --only wal", severity=Severity.WANTED)
     return Seen(words=f"{size_of(file) / MIB:.1f} MiB, {mode_of(file)}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from bulletproof.domain.check import Seen, Severity
+from bulletproof.domain.check import Seen, Severity, Unseen
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.deployment import Live
 from bulletproof.domain.settings import for_app
@@ -49,6 +49,11 @@ class Ground:
         """Those that the live release runs with."""
         return self.host.settings.frozen(self.number)
 
+    def require_safe_data(self) -> None:
+        """Raise Unseen while the app could lead who opens its data elsewhere."""
+        if words := self.host.unsafe_data():
+            raise Unseen(f"it was not opened, since {words}")
+
     @property
     def environment(self) -> dict[str, str]:
         """All that a process of the live release gets, as a timer of it does."""
@@ -64,3 +69,5 @@ class Check:
     look: Callable[[Ground], Seen]
     severity: Severity = Severity.REQUIRED
     patience_seconds: float = PATIENCE_SECONDS
+    opens_data: bool = False
+    """Whether it opens files of the data, which it does not while the app could lay a link there."""

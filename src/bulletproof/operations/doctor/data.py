@@ -18,20 +18,22 @@ from bulletproof.domain.ownership import Owned
 from bulletproof.domain.settings import for_app, other_database
 from bulletproof.domain.web import database_setting as setting_of
 from bulletproof.effects import mending
-from bulletproof.effects.file_facts import mode_of, others_may
+from bulletproof.effects.file_facts import mode_of, others_may, size_of
 from bulletproof.effects.openers import openers_of
 from bulletproof.effects.processes import opened_files
 from bulletproof.effects.sqlite_file import read_schema
 from bulletproof.effects.sqlite_found import describe_database, is_database
 from bulletproof.errors import Refused
 from bulletproof.operations.checks import data as checks
-from bulletproof.operations.checks.ground import Ground
+from bulletproof.operations.checks.ground import MIB, Ground
 from bulletproof.ports import Trespass
 
 _PRIVATE_FILE, _PRIVATE_FOLDER = 0o600, 0o700
 _OTHERS = 0o007
 _LATELY_SECONDS = 7 * 86400
 _SQLITE = "sqlite"
+_READING_SECONDS = 30.0
+"""For all backups; what is not read by then is read when it is verified."""
 
 
 def permissions(ground: Ground) -> Iterator[Ill]:
@@ -185,22 +187,37 @@ def database_setting(ground: Ground) -> Iterator[Ill]:
 
 
 def backups(ground: Ground) -> Iterator[Ill]:
-    """Missing, old, damaged or unproven backups."""
+    """Missing, old, damaged or unproven backups; of each that there is time for, every byte is read."""
+    everything = ground.host.backups.all()
+    whole = [one for one in everything if isinstance(one, Backup)]
+    altered = dict(_altered(ground, whole))
+    damaged = {one.name: (one.words, one.place) for one in everything if not isinstance(one, Backup)}
+    damaged |= {name: (words, ground.host.layout.backups / name) for name, words in altered.items()}
+    for words, place in damaged.values():
+        yield Ill(words=f"of the backups, {words}", command=f"rm -r {place}")
     seen = checks.backups(ground)
-    if seen.is_good:
-        return
-    damaged = [one for one in ground.host.backups.all() if not isinstance(one, Backup)]
-    for one in damaged:
-        yield Ill(words=f"backup {one.name} cannot be read: {one.words}", command=f"rm -r {one.place}")
-    if not damaged or not _has_fresh(ground):
-        yield Ill(words=seen.words, remedy=Remedy(words="make a backup, and prove it", backs_up=True))
+    if (damaged or not seen.is_good) and not _is_fresh(ground, [one for one in whole if one.name not in altered]):
+        words = "no backup is left that is whole, proven and fresh" if damaged else seen.words
+        yield Ill(words=words, remedy=Remedy(words="make a backup, and prove it", backs_up=True))
 
 
-def _has_fresh(ground: Ground) -> bool:
-    whole = [one for one in ground.host.backups.all() if isinstance(one, Backup) and one.is_proven]
-    if not whole:
+def _altered(ground: Ground, whole: list[Backup]) -> Iterator[tuple[str, str]]:
+    """The names of those of which a byte is not what was written, and how that is told; the newest are read first."""
+    deadline = time.monotonic() + _READING_SECONDS
+    for one in reversed(whole):
+        if time.monotonic() > deadline:
+            return
+        try:
+            ground.host.backups.check(one)
+        except Refused as error:
+            yield one.name, error.message
+
+
+def _is_fresh(ground: Ground, whole: list[Backup]) -> bool:
+    proven = [one for one in whole if one.is_proven]
+    if not proven:
         return False
-    age = datetime.now(UTC) - datetime.fromisoformat(whole[-1].manifest.taken_at)
+    age = datetime.now(UTC) - datetime.fromisoformat(proven[-1].manifest.taken_at)
     return age.total_seconds() < ground.config.check.backup_hours * 3600
 
 
@@ -217,3 +234,23 @@ def durability(ground: Ground) -> Iterator[Ill]:
             state=State.WARNING,
             command=f"sqlite3 {file} 'PRAGMA journal_mode = wal'",
         )
+
+
+def wal(ground: Ground) -> Iterator[Ill]:
+    """A -wal that takes more room than it should, and whoever may keep it from being emptied."""
+    file = ground.host.layout.data / ground.config.database.file
+    beside = file.with_name(f"{file.name}-wal")
+    size = size_of(beside) // MIB
+    if size <= ground.config.check.wal_mib:
+        return
+    words = f"{beside} has {size} MiB, and {ground.config.check.wal_mib} are the most it should have"
+    supervisor = ground.host.supervisor
+    ours = frozenset(pid for name in supervisor.names() if (pid := supervisor.state(name).pid))
+    if others := openers_of([beside], besides=ours):
+        why = f"{others[0]} has the database open, and may keep it from being emptied"
+        yield Ill(words=words, why=why, command=f"end it (kill {others[0].pid}), then bulletproof doctor --fix")
+    elif ground.status.wants_running:
+        remedy = Remedy(words="restart without a dropped request, and empty it", restarts=True)
+        yield Ill(words=words, why="a request that never ends reads from it, or very much was written", remedy=remedy)
+    else:
+        yield Ill(words=words, why="the app was killed before it was stopped", command="bulletproof start")

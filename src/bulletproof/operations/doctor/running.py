@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from bulletproof.domain.check import State
 from bulletproof.domain.deployment import Live
 from bulletproof.domain.doctor import Ill, Remedy
-from bulletproof.domain.process import Phase, ProcessState
+from bulletproof.domain.process import Phase, ProcessState, since_start
 from bulletproof.domain.reason import reason_in
 from bulletproof.effects.logs import tail
 from bulletproof.effects.process import last_lines, run
@@ -31,7 +32,7 @@ def half_done(ground: Ground) -> Iterator[Ill]:
     deployment = status.unfinished.deployment
     yield Ill(
         words=f"deployment {deployment.number} ({deployment.kind} {deployment.release}) was left half-done",
-        why=reason_in(tail(ground.host.layout.logs / "recover.log", _LINES)) or "its deployer was killed",
+        why=_reason(ground.host.layout.logs / "recover.log") or "its deployer was killed",
         remedy=Remedy(words=what, recovers=True),
     )
 
@@ -55,12 +56,12 @@ def service(ground: Ground) -> Iterator[Ill]:
     for name, (state, log) in places.items():
         if state.phase is not Phase.RUNNING:
             words = f"the {name} does not run: it is {state.phase}{_after(state)}"
-            yield Ill(words=words, why=reason_in(tail(log, _LINES)), remedy=Remedy(words=_RESTART, restarts=True))
+            yield Ill(words=words, why=_reason(log), remedy=Remedy(words=_RESTART, restarts=True))
     for name, states in status.background.items():
         if bad := [state for state in states if is_in_trouble(state)]:
             yield Ill(
                 words=f"{name} {bad[0].phase}{_after(bad[0])}",
-                why=reason_in(_printed(ground, name)),
+                why=_reason(_log_of(ground, name)),
                 state=State.WARNING,
                 remedy=Remedy(words="start the workers again", restarts=True),
                 command=f"bulletproof logs {name}",
@@ -71,10 +72,15 @@ def _after(state: ProcessState) -> str:
     return f" ({state.words})" if state.words else ""
 
 
-def _printed(ground: Ground, name: str) -> tuple[str, ...]:
+def _reason(log: Path) -> str:
+    """Why a program ended: by what it said since its last start, for what it said before may have been mended."""
+    return reason_in(since_start(tail(log, _LINES)))
+
+
+def _log_of(ground: Ground, name: str) -> Path:
     layout, number = ground.host.layout, ground.number
-    logs = (layout.worker_log(number, name), layout.timer_log(number, name))
-    return next((tail(log, _LINES) for log in logs if log.exists()), ())
+    log = layout.worker_log(number, name)
+    return log if log.exists() else layout.timer_log(number, name)
 
 
 def packages(ground: Ground) -> Iterator[Ill]:
