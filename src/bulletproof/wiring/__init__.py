@@ -32,7 +32,9 @@ from bulletproof.domain.deployment import Live
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout, PlannedLayout, runtime_folder
 from bulletproof.domain.offsite import Connection
+from bulletproof.domain.ownership import SET_ASIDE
 from bulletproof.effects import durable
+from bulletproof.effects.aside import set_aside
 from bulletproof.effects.depot import Depot
 from bulletproof.effects.health_record import lock_of
 from bulletproof.effects.logs import tail
@@ -230,11 +232,12 @@ def _set_data_aside(layout: Layout, started_at: str) -> str:
     for file in (layout.environment, layout.offsite):
         if file.exists():
             durable.copy_file(file, place / file.name, mode=0o600)
-    folders = {"data": layout.data, "backups": layout.backups, "set-aside": layout.database_aside}
-    for name, folder in folders.items():
+    own = {"backups": layout.backups, "set-aside": layout.database_aside}
+    for name, folder in own.items():
         if folder.exists() and not (place / name).exists():
             durable.rename(folder, place / name)
-    return f"data set aside in {place}"
+    kept = set_aside(layout.data, place / "data", SET_ASIDE, stamp)
+    return f"data set aside in {place}" + (f", and in {kept}" if kept else "")
 
 
 def _keep_report(layout: Layout, number: int, content: bytes) -> None:
