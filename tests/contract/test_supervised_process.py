@@ -64,11 +64,10 @@ def test_settings_reach_it_as_they_are(given: Real) -> None:
 
 def test_it_may_take_all_the_time_to_end_that_it_was_given(given: Real, monkeypatch: pytest.MonkeyPatch) -> None:
     """However short the patience with systemctl is otherwise: nothing is left of it when `stop` returns."""
-    monkeypatch.setattr(systemd, "_SECONDS", 1.0)
-    given.supervisor.start(
-        given.shell("trap 'sleep 2; touch ended; exit' TERM; touch begun; while :; do sleep 0.1; done")
-    )
+    slow = given.shell("trap 'sleep 5; touch ended; exit' TERM; touch begun; while :; do sleep 0.1; done")
+    given.supervisor.start(dataclasses.replace(slow, stop_seconds=20.0))
     until((given.folder / "begun").exists)
+    monkeypatch.setattr(systemd, "_SECONDS", 4.0)
     given.supervisor.stop("web-1")
     assert (given.folder / "ended").exists()
     assert given.supervisor.names() == ()
