@@ -110,7 +110,7 @@ def fetched_wheels() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="bp-wheels-"))
     folder.chmod(0o755)  # who builds is another user than root
     argv = (sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--dest", str(folder))
-    words = ("--requirement", str(lab.CHECKOUT / _REQUIREMENTS), "setuptools", "wheel")
+    words = ("--requirement", str(lab.CHECKOUT / _REQUIREMENTS), "setuptools", "wheel", "uvicorn", "websockets")
     try:
         subprocess.run((*argv, *words), check=True, timeout=_FETCH_SECONDS)
         yield folder

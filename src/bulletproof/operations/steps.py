@@ -285,14 +285,29 @@ def verify_through_proxy(attempt: Attempt) -> str:
     return f"{path} answered {answer}"
 
 
+def verify_cutover(attempt: Attempt) -> str:
+    """The same after a cutover; what still goes on at the old release is told before it is waited for."""
+    verified, previous = verify_through_proxy(attempt), attempt.deployment.previous
+    left = attempt.host.proxy.connections(previous.number) if previous is not None else 0
+    if not left:
+        return verified
+    most = attempt.manifest.config.drain.seconds
+    return f"{verified}\nnow waits for {_connections(left)} to the old release to end, at most {most:g} s"
+
+
 def drain_previous(attempt: Attempt) -> str:
     """Requests in flight at the old instance are finished, then it is stopped."""
     previous = attempt.deployment.previous
     if previous is None or previous.number == attempt.number:
         return ""
-    left = drain(attempt.host, previous.number, seconds=attempt.manifest.config.drain.seconds)
+    seconds = attempt.manifest.config.drain.seconds
+    left = drain(attempt.host, previous.number, seconds=seconds)
     attempt.host.supervisor.stop(web_name(previous.number))
-    return f"{left} requests outlasted the drain and were cut" if left else ""
+    return f"{_connections(left)} open after {seconds:g} s, such as websockets, and ended then" if left else ""
+
+
+def _connections(number: int) -> str:
+    return f"{number} connection{'s' if number > 1 else ''}"
 
 
 def prune(attempt: Attempt) -> str:
