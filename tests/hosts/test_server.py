@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -98,12 +99,21 @@ def test_systemctl_restart_loses_no_request(app: ServerApp) -> None:
 
 
 def test_systemctl_stops_and_starts(app: ServerApp) -> None:
-    """A stop is one, and a start brings up what was live."""
+    """A stop is one, also after what shows the logs was killed, and a start brings up what was live."""
+    shown = ("systemctl", "show", "--property=MainPID,ActiveState", "--value", app.name)
+    for killed_by in ("KILL", "TERM"):
+        before = app.host.must(*shown)
+        app.host.must("systemctl", "kill", f"--signal={killed_by}", app.name)
+        until(partial(_is_another_one, app.host, shown, before), "the unit stays down")
     app.host.must("systemctl", "stop", app.name)
     assert not app.is_listening()
     assert app.run("status").out.startswith(f"{app.name} is stopped")
     app.host.must("systemctl", "start", app.name)
     assert app.version() == "v2"
+
+
+def _is_another_one(host: lab.Server, shown: tuple[str, ...], before: str) -> bool:
+    return "\nactive" in (now := host.must(*shown)) and now != before
 
 
 @pytest.mark.parametrize("step", ["build", "rehearse", "hold", "swap", "gate"])
@@ -172,6 +182,9 @@ def test_units_are_sandboxed_and_valid(app: ServerApp) -> None:
     for name in (*names, f"{app.name}.service"):
         told = app.host.must("systemd-analyze", "security", "--no-pager", name).strip().splitlines()[-1]
         assert float(told.split(":")[1].split()[0]) <= _SAFE, told
+    # A worker that the kernel kills for want of memory is its master's to replace; systemd would end all of them.
+    kept = {app.host.must("systemctl", "show", "--property=OOMPolicy", "--value", name).strip() for name in names}
+    assert kept == {"continue"}
     verified = app.host.run("systemd-analyze", "verify", *names, f"{app.name}.service")
     assert (verified.returncode, verified.stderr) == (0, "")
 

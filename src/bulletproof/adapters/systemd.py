@@ -32,7 +32,9 @@ LASTING = Path("/etc/systemd/system")
 """What is there is there after a boot."""
 _WANTED = LASTING / "multi-user.target.wants"
 _SECONDS = 120.0
-"""For one systemctl: stopping waits for the process, whose patience the configuration bounds well below this."""
+"""For one systemctl that does not wait for the end of a process."""
+_STOPPING_SECONDS = 2 * 3600.0 + _SECONDS
+"""For one that does: systemd ends it by force after its own patience, of which the configuration allows an hour."""
 _POLL_SECONDS = 0.05
 _PRIVATE = 0o600
 _PHASES = {
@@ -127,7 +129,7 @@ class SystemdSupervisor:
             return
         self._let_run_end(name)
         kinds = [unit, units.beside(unit, "timer"), units.beside(unit, "socket")]
-        self._must("stop", *[kind for kind in kinds if (UNITS / kind).exists()])
+        self._must("stop", *[kind for kind in kinds if (UNITS / kind).exists()], seconds=_STOPPING_SECONDS)
         self._forget(*kinds, units.beside(unit, "env"))
 
     def ask_to_stop(self, name: str) -> None:
@@ -305,11 +307,12 @@ class SystemdSupervisor:
         end = msgspec.json.decode(told, type=_End)
         return _in_words(end.EXIT_CODE == "exited", int(end.EXIT_STATUS))
 
-    def _ask(self, *words: str) -> Completed:
-        return run(("systemctl", "--no-pager", "--no-ask-password", *words), folder=Path("/"), timeout_seconds=_SECONDS)
+    def _ask(self, *words: str, seconds: float | None = None) -> Completed:
+        argv = ("systemctl", "--no-pager", "--no-ask-password", *words)
+        return run(argv, folder=Path("/"), timeout_seconds=seconds or _SECONDS)
 
-    def _must(self, *words: str) -> Completed:
-        done = self._ask(*words)
+    def _must(self, *words: str, seconds: float | None = None) -> Completed:
+        done = self._ask(*words, seconds=seconds)
         if done.status != 0:
             words_of_it = " ".join(("systemctl", *words))
             raise StepFailed("systemd-refused", f"`{words_of_it}` failed", context=last_lines(done.errors))

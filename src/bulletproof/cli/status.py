@@ -19,7 +19,7 @@ from bulletproof.domain.process import Phase, ProcessState
 from bulletproof.errors import NeedsPerson, RecoveryNeeded
 from bulletproof.operations.status import Status, status
 from bulletproof.operations.workers import is_in_trouble
-from bulletproof.wiring import config_of, connect, connect_backups
+from bulletproof.wiring import connect, connect_backups, known_config
 
 _FOR_ITSELF = {Reason.ASKED, Reason.SCHEDULE}
 """Backups of migrations, restores and points in time tell nothing of how well the data are looked after."""
@@ -51,11 +51,7 @@ def _exit_code(found: Status) -> int:
 def read_status(target: Target) -> Status:
     """The app's status. Raises UsageError when it was never deployed here."""
     journal = target.glance()
-    live = journal.live()
-    config = (config_of(target.layout, live.release) if live else None) or target.config
-    if config is None:
-        config = find_target(target.root, None, None).config
-    assert config is not None  # noqa: S101  find_target without a name gives the project's or raises
+    config = known_config(target.layout, journal.lived(), target.config)
     found = status(connect(target.root, target.app, config, is_looking=True), journal)
     journal.close()
     return found

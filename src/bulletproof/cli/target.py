@@ -28,7 +28,7 @@ from bulletproof.engine.journal import Entry, Journal
 from bulletproof.engine.pipeline import Surroundings
 from bulletproof.errors import UsageError
 from bulletproof.operations.activate import Session
-from bulletproof.wiring import config_of, connect, is_server, layout_of
+from bulletproof.wiring import connect, is_server, known_config, layout_of
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
@@ -285,6 +285,4 @@ def _config(target: Target, verb: str, journal: Journal) -> AppConfig:
     """The project's configuration for a deployment from source; for all else the live release's, as it runs."""
     if _brings_config(target, verb) and target.config is not None:
         return target.config
-    live = journal.live()
-    found = config_of(target.layout, live.release) if live else None
-    return found or AppConfig(name=target.app)
+    return known_config(target.layout, journal.lived())
