@@ -17,6 +17,7 @@ from click.core import ParameterSource
 from bulletproof import __version__
 from bulletproof.cli.actions import SUMMARISED, is_in_actions, summary_file, summary_output
 from bulletproof.cli.client import Client, as_word
+from bulletproof.cli.unwatched import connection_lost, tell_stopped
 from bulletproof.cli.whence import account
 from bulletproof.domain.address import find_address
 from bulletproof.domain.config import AppConfig
@@ -25,7 +26,7 @@ from bulletproof.domain.origin import claims
 from bulletproof.effects.interrupts import Interrupted, Interrupts
 from bulletproof.effects.project import find_project
 from bulletproof.effects.ssh import SshHost
-from bulletproof.errors import Refused, Unwatched, UsageError
+from bulletproof.errors import Refused, UsageError
 
 TO = "bulletproof.to"
 """Where the chosen host is kept in click's context, whether it was named before or behind the verb."""
@@ -84,15 +85,13 @@ def hand_over(context: click.Context, host: SshHost, packing: Packing | None) ->
             status = host.run(argv, given=parcel.given, said=said, in_terminal=parcel.in_terminal)
     except Interrupted:
         if is_sent and _BELONGS_TO_HOST in context.params:
-            _stopped_watching(host.address.called)
+            tell_stopped(host.address.called, context.info_name or "")
         else:
             click.echo("\ninterrupted; nothing was changed by this command", err=True)
         sys.exit(_INTERRUPTED)
     except Refused as error:
         if error.reference == "connection-lost" and _BELONGS_TO_HOST in context.params:
-            called = host.address.called
-            words = f"{error.message}; what was begun there goes on"
-            raise Unwatched("connection-lost", words, hint=f"bulletproof attach --to {called}") from error
+            raise connection_lost(host.address.called, error, context.info_name or "") from error
         raise
     sys.exit(status)
 
@@ -213,10 +212,3 @@ def _config() -> AppConfig | None:
         if error.reference == "config-missing":
             return None
         raise
-
-
-def _stopped_watching(called: str) -> None:
-    """Say that nothing is watched any more, that it goes on all the same, and what to type."""
-    click.echo(f"\nstopped watching; what was begun at {called} goes on", err=True)
-    click.echo(f"  to see it:   bulletproof attach --to {called}", err=True)
-    click.echo(f"  to undo it:  bulletproof abort --to {called}", err=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 FOLDER = ".github/workflows"
 KEY_SECRET = "BULLETPROOF_SSH_KEY"  # noqa: S105  a name
 HOSTS_SECRET = "BULLETPROOF_KNOWN_HOSTS"  # noqa: S105  a name
+_TOLD = "# Without a shell around it, so that it is told when the job is cancelled, and says what becomes of it."
 _TOKEN = {"TOKEN": "${{ github.token }}"}
 _MARK = "# Written by `bulletproof ci github`, which writes it anew unless somebody has changed it: "
 _MARKED = re.compile(re.escape(_MARK) + r"([0-9a-f]{16})\n")
@@ -97,19 +98,25 @@ def _pull_request(wishes: Wishes) -> str:
 
 def _deploy(wishes: Wishes) -> str:
     has_tests = bool(wishes.tests)
+    script = f"""
+        {_TOLD}
+        if [ "$MAY_BE_OLDER" = true ]; then
+          exec bulletproof deploy --to "$HOST" --wait 1800 --allow-older
+        fi
+        exec bulletproof deploy --to "$HOST" --wait 1800
+    """
     deploy = _job(
         wishes,
         "deploy",
         (
             *(("needs: test",) if has_tests else ()),
             *("timeout-minutes: 60", f"environment: {_text(wishes.environment)}"),
-            *("# One after the other. The one that runs is never cancelled; of those that wait the newest is kept.",),
-            *("concurrency:", f"  group: bulletproof-{wishes.app}-{wishes.environment}", "  cancel-in-progress: false"),
+            *_one_at_a_time(f"bulletproof-{wishes.app}-{wishes.environment}"),
         ),
         _checkout(wishes, is_whole=True),
         _install(wishes),
         _connect(wishes),
-        _step("Deploy", 'bulletproof deploy --to "$HOST" --wait 1800', HOST=_text(wishes.host)),
+        _step("Deploy", script, HOST=_text(wishes.host), MAY_BE_OLDER="${{ inputs.may-be-older }}"),
         _serves(wishes),
     )
     head = f"""
@@ -117,6 +124,12 @@ def _deploy(wishes: Wishes) -> str:
         on:
           push:
             branches: [{_text(wishes.branch)}]
+          workflow_dispatch:
+            inputs:
+              may-be-older:
+                description: "Deploy it although what is live came after it"
+                type: boolean
+                default: false
         permissions: {{}}
         jobs:
     """
@@ -124,17 +137,20 @@ def _deploy(wishes: Wishes) -> str:
 
 
 def _rollback(wishes: Wishes) -> str:
-    script = """
+    script = f"""
+        {_TOLD}
         if [ -n "$RELEASE" ]; then
-          bulletproof rollback --to "$HOST" --wait 1800 -- "$RELEASE"
-        else
-          bulletproof rollback --to "$HOST" --wait 1800
+          exec bulletproof rollback --to "$HOST" --wait 1800 -- "$RELEASE"
         fi
+        exec bulletproof rollback --to "$HOST" --wait 1800
     """
     job = _job(
         wishes,
         "rollback",
-        ("timeout-minutes: 60", f"environment: {_text(wishes.environment)}"),
+        (
+            *("timeout-minutes: 60", f"environment: {_text(wishes.environment)}"),
+            *_one_at_a_time("bulletproof-rollback"),
+        ),
         _checkout(wishes, is_whole=False),
         _install(wishes),
         _connect(wishes),
@@ -151,9 +167,6 @@ def _rollback(wishes: Wishes) -> str:
                 required: false
                 type: string
         permissions: {}
-        concurrency:
-          group: bulletproof-rollback
-          cancel-in-progress: false
         jobs:
     """
     return _joined(head, job)
@@ -164,7 +177,7 @@ def _check(wishes: Wishes) -> str:
         code=0
         bulletproof check --to "$HOST" >"$RUNNER_TEMP/check.txt" || code=$?
         cat "$RUNNER_TEMP/check.txt"
-        { echo '```text'; cat "$RUNNER_TEMP/check.txt"; echo '```'; } >>"$GITHUB_STEP_SUMMARY"
+        { echo; sed 's/^/    /' "$RUNNER_TEMP/check.txt"; echo; } >>"$GITHUB_STEP_SUMMARY"
         exit "$code"
     """
     job = _job(
@@ -188,6 +201,12 @@ def _check(wishes: Wishes) -> str:
         jobs:
     """
     return _joined(head, job)
+
+
+def _one_at_a_time(group: str) -> tuple[str, ...]:
+    """Without `queue`, GitHub cancels the one that waits when another comes, even when that is of an older commit."""
+    words = "# One after the other: none that runs or waits is cancelled."
+    return (words, "concurrency:", f"  group: {group}", "  cancel-in-progress: false", "  queue: max")
 
 
 def _test_job(wishes: Wishes) -> tuple[str, ...]:
@@ -255,8 +274,12 @@ def _connect(wishes: Wishes) -> str:
 
 def _serves(wishes: Wishes) -> str:
     script = """
-        bulletproof status --to "$HOST"
-        rm -f "$RUNNER_TEMP/bulletproof-key"
+        trap 'rm -f "$RUNNER_TEMP/bulletproof-key"' EXIT
+        code=0
+        bulletproof status --to "$HOST" >"$RUNNER_TEMP/status.txt" || code=$?
+        cat "$RUNNER_TEMP/status.txt"
+        { echo; sed 's/^/    /' "$RUNNER_TEMP/status.txt"; echo; } >>"$GITHUB_STEP_SUMMARY"
+        exit "$code"
     """
     return _step("What serves now", script, more="if: always()\n", HOST=_text(wishes.host))
 
