@@ -125,10 +125,8 @@ class Running:
         return self._runner.poll() is None
 
     def step(self) -> psutil.Process:
-        """The process that a step of it began with, of the step that deploys: the one that a cancellation signals."""
-        (found,) = [
-            one for one in self._runner.children(recursive=True) if "deploy" in _words(one) and one.name() != "ssh"
-        ]
+        """The process that the step which runs began with: the only one that GitHub signals in a cancellation."""
+        (found,) = self._runner.children()
         return found
 
     def end(self) -> Run:
@@ -144,15 +142,8 @@ class Running:
         self._runner.wait(timeout=30)
 
 
-def _words(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
-
-
 def new_forge(folder: Path, home: Path, secrets: dict[str, dict[str, str]]) -> Forge:
-    """A forge whose only project is in `folder`, with its workflows."""
+    """A forge whose only project is in `folder`, with its workflows; the last commit and the one before have them."""
     workshop.git(folder, "remote", "add", "origin", "https://github.com/o/r.git")
     workshop.git(folder, "config", "uploadpack.allowAnySHA1InWant", "true")
     workshop.git(folder, "config", "uploadpack.allowFilter", "true")
@@ -164,4 +155,5 @@ def new_forge(folder: Path, home: Path, secrets: dict[str, dict[str, str]]) -> F
     argv = [sys.executable, "-P", "-m", "bulletproof", "ci", "github", "--test", "test -f run.py"]
     subprocess.run(argv, cwd=folder, check=True, capture_output=True, timeout=60)
     workshop.commit(folder, {"one.txt": "1"}, "Workflows")
+    workshop.commit(folder, {"two.txt": "2"}, "One more")
     return Forge(folder=folder, home=home, secrets=secrets)

@@ -90,8 +90,7 @@ def test_a_push_that_cannot_boot_is_undone(app: ServerApp, forge: Forge) -> None
     source = (app.folder / "run.py").read_text()
     broken = 'raise RuntimeError("no boot\\n::warning::and no annotation\\n``` ${{ github.token }} <b>")\n'
     branch(app, {"run.py": f"{broken}{source}"}, title="Broken ```\n::error::x")
-    with app.under_load():
-        run = forge.push().must(1)
+    run = forge.push().must(1)
     _back(forge)
 
     assert "::error title=" in run.log
@@ -126,9 +125,27 @@ def test_a_pull_request_is_planned(app: ServerApp, forge: Forge, tmp_path: Path)
     assert "rollback" in run.summary
     assert "would deploy" not in fork.log + fork.summary
     assert "key-refused" in denied.log
-    assert "❌ deploy" in denied.summary
+    assert "### ❌ deploy: not done" in denied.summary
+    assert "::error title=deploy failed::prod did not do it" in denied.log
     assert not (tmp_path / "proof").exists()
     assert app.history() == before
+
+
+def test_a_job_that_is_run_again_does_not_go_backwards(app: ServerApp, forge: Forge) -> None:
+    """Refused, and told what serves; somebody who means it says so where the workflow is started by hand."""
+    newest, live = workshop.git(forge.folder, "rev-parse", "HEAD"), _serving(app)
+    workshop.git(forge.folder, "checkout", "-q", "--detach", "HEAD^")
+    again = forge.push().must(1)
+    refused = _serving(app)
+    meant = forge.run("by-hand", "prod", inputs={"may-be-older": "true"}).must(0)
+    workshop.git(forge.folder, "checkout", "-q", newest)
+
+    assert "older-than-live" in again.summary
+    assert f"nothing was changed; {live} serves" in again.log
+    assert f"**Now: {live} serves" in again.summary
+    assert refused == live
+    assert f"**Now: {_serving(app)} serves" in meant.summary
+    assert _serving(app) != live
 
 
 def test_a_rollback_and_a_check_are_done_by_hand(app: ServerApp, forge: Forge, tmp_path: Path) -> None:
@@ -148,27 +165,6 @@ def test_a_rollback_and_a_check_are_done_by_hand(app: ServerApp, forge: Forge, t
     assert f"**Now: {chosen} serves at" in run.summary
     assert checked.status in {0, 1}, checked
     assert "processes" in checked.summary
-
-
-def test_a_job_that_is_run_again_does_not_go_backwards(app: ServerApp, forge: Forge) -> None:
-    """Refused, and told what serves; somebody who means it says so where the workflow is started by hand."""
-    older = workshop.git(forge.folder, "rev-parse", "HEAD")
-    newer = branch(app, {"two.txt": "2"}, title="Newer")
-    forge.push().must(0)
-    live = _serving(app)
-    workshop.git(forge.folder, "checkout", "-q", older)
-    again = forge.push().must(1)
-    refused = _serving(app)
-    meant = forge.run("by-hand", "prod", inputs={"may-be-older": "true"}).must(0)
-    workshop.git(forge.folder, "checkout", "-q", newer)
-
-    assert live.endswith(newer[:7])
-    assert "older-than-live" in again.summary
-    assert f"nothing was changed; {live} serves" in again.log
-    assert f"**Now: {live} serves" in again.summary
-    assert refused == live
-    assert f"**Now: {_serving(app)} serves" in meant.summary
-    assert _serving(app).endswith(older[:7])
 
 
 def _is_rehearsing(app: ServerApp) -> bool:
@@ -206,32 +202,43 @@ _LOSSES = {
 
 @pytest.mark.parametrize("name", _LOSSES)
 def test_a_deployment_goes_on_without_its_job(app: ServerApp, forge: Forge, name: str) -> None:
-    """It belongs to its server; the job says so, and the job of the next push waits for it and tells of whom."""
-    loss = _LOSSES[name]
-    before = _serving(app)
-    lost = branch(app, {"four.txt": name}, title=name)
+    """It belongs to its server; the job says so in its log and its summary, where it still can."""
+    loss, before = _LOSSES[name], _serving(app)
+    commit = branch(app, {"run.py": _slow(app), "four.txt": name}, title=name)
     with forge.begun("push", "prod") as running:
-        until(lambda: _is_rehearsing(app) or not running.is_running(), running.log())
+        until(lambda: _is_rehearsing(app) or not running.is_running())
         loss.how(app, running)
+        if name == "cancelled":
+            _another_push(app, forge)
         run = running.end() if loss.words else None
-    number = app.history()[-1]["number"]
-    if name == "cancelled":
-        newer = branch(app, {"five.txt": name}, title="Of two pushes the newer")
-        following = forge.push().must(0)
-        assert f"waiting for `deploy` of deployment {number}" in following.log
-        assert f"({number}-{lost[:7]} is live)" in following.log
-        assert _serving(app).endswith(newer[:7])
     until(app.is_idle, "the deployment did not end by itself")
-    ended = next(one for one in app.history() if one["number"] == number)
+    ended = next(one for one in reversed(app.history()) if str(one["release"]).endswith(commit[:7]))
 
-    assert (ended["outcome"], str(ended["release"])[-7:]) == ("deployed", lost[:7])
+    assert ended["outcome"] == "deployed"
     if run is not None:
         assert run.status == 1
         assert f"{loss.words} {_GOES_ON}" in run.log
-        assert f"{loss.words} {_GOES_ON}" in run.summary.replace("\\", "")
+        assert f"{loss.words} {_GOES_ON}" in run.summary
         assert "⚠️ deploy: " in run.summary
         assert f"    {app.name} serves {before} at" in run.summary, "the last step tells what serves at that moment"
-        assert f"`deploy` of deployment {number} by" in run.summary
+        assert f"`deploy` of deployment {ended['number']} by" in run.summary
+
+
+def _slow(app: ServerApp) -> str:
+    """A release that takes its time, so that there is time to lose it."""
+    source = (app.folder / "run.py").read_text()
+    return source if "sleep" in source else f"import time\n\ntime.sleep(2)\n{source}"
+
+
+def _another_push(app: ServerApp, forge: Forge) -> None:
+    """Of two pushes at once the second waits, tells for whom, and what came of the first; the newer one is live."""
+    first = lock.peek(app.layout.lock)
+    newer = branch(app, {"five.txt": ""}, title="Of two pushes the newer")
+    run = forge.push().must(0)
+    assert first is not None
+    assert f"waiting for `deploy` of deployment {first.deployment}" in run.log
+    assert f"({first.deployment}-" in run.log
+    assert _serving(app).endswith(newer[:7])
 
 
 def _unreachable(app: ServerApp, forge: Forge) -> Run:

@@ -17,7 +17,7 @@ from click.core import ParameterSource
 from bulletproof import __version__
 from bulletproof.cli.actions import SUMMARISED, is_in_actions, summary_file, summary_output
 from bulletproof.cli.client import Client, as_word
-from bulletproof.cli.unwatched import connection_lost, tell_stopped
+from bulletproof.cli.unwatched import connection_lost, tell_silent, tell_stopped
 from bulletproof.cli.whence import account
 from bulletproof.domain.address import find_address
 from bulletproof.domain.config import AppConfig
@@ -76,22 +76,23 @@ def hand_over(context: click.Context, host: SshHost, packing: Packing | None) ->
     Raises Refused in words when the host cannot be reached, or the connection breaks.
     """
     _connect(host)
-    is_sent = False
+    is_sent, verb, summary = False, context.info_name or "", _summary_of(context)
     try:
-        with Interrupts(), (packing or as_typed)(context) as parcel, summary_output(_summary_of(context)) as said:
+        with Interrupts(), (packing or as_typed)(context) as parcel, summary_output(summary) as said:
             is_sent = True
-            has_summary = _summary_of(context) is not None
-            argv = (*engine_words(host, has_summary=has_summary), *_place(context, parcel))
+            argv = (*engine_words(host, has_summary=said is not None), *_place(context, parcel))
             status = host.run(argv, given=parcel.given, said=said, in_terminal=parcel.in_terminal)
+            if said is not None and status != 0 and os.fstat(said.fileno()).st_size == said.tell():
+                tell_silent(host.address.called, verb, status)
     except Interrupted:
         if is_sent and _BELONGS_TO_HOST in context.params:
-            tell_stopped(host.address.called, context.info_name or "")
+            tell_stopped(host.address.called, verb)
         else:
             click.echo("\ninterrupted; nothing was changed by this command", err=True)
         sys.exit(_INTERRUPTED)
     except Refused as error:
         if error.reference == "connection-lost" and _BELONGS_TO_HOST in context.params:
-            raise connection_lost(host.address.called, error, context.info_name or "") from error
+            raise connection_lost(host.address.called, error, verb) from error
         raise
     sys.exit(status)
 

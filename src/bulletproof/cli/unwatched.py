@@ -1,4 +1,4 @@
-"""What is said of a deployment that goes on at its host while nobody here watches it any more."""
+"""What is said here of a deployment whose host says nothing of it, or not any more."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ def tell_stopped(called: str, verb: str) -> None:
     if verb in SUMMARISED:
         title = f"### ⚠️ {verb}: not watched any more"
         summarise("\n\n".join((title, plain(words), f"To see it: {code(see)}", f"To undo it: {code(undo)}")))
+
+
+def tell_silent(called: str, verb: str, status: int) -> None:
+    """Say in GitHub Actions that a verb failed of which the host said no more than stands in the log."""
+    words = f"{called} did not do it, with exit status {status}; why stands in the log of this step"
+    click.echo(command("error", words, title=f"{verb} failed"), err=True)
+    summarise(f"### ❌ {verb}: not done\n\n{plain(words)}")
 
 
 def connection_lost(called: str, error: BulletproofError, verb: str) -> Unwatched:
