@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from embedded.places import until
 from forge import Forge, Run, Running, new_forge
 from hosts import lab
 from hosts.conftest import NewServer
+from hosts.person import PAGE, Person, commands_of
 from hosts.servers import Access, ServerApp, living
 from live_app import branch
 
@@ -291,3 +293,55 @@ def test_a_push_that_cannot_begin_says_what_serves(app: ServerApp, forge: Forge,
     assert words in run.summary, run.summary
     assert [one["number"] for one in app.history() if one["outcome"] == "deployed"] == before
     assert _serving(app) == serving
+
+
+def test_every_command_of_the_page_for_a_new_team_member_works(app: ServerApp, forge: Forge, tmp_path: Path) -> None:
+    """From a clone to a change that serves, in the page's own words and order; what it says of each is so."""
+    person = _new_person(app, forge, tmp_path)
+    said: dict[str, str] = {}
+    for command in commands_of(PAGE):
+        match command.split():
+            case ["bulletproof", "dev", "--migrate"]:
+                said[command] = person.watches(command, outside=True)
+            case ["bulletproof", "dev", *_]:
+                said[command] = person.watches(command)
+            case ["bulletproof", "check", *_]:
+                said[command] = person.types(f"{command} || test $? = 1")
+            case ["…"]:
+                (person.here / "one.txt").write_text("faster")
+            case _:
+                said[command] = person.types(command)
+        if command.startswith("cp "):
+            (person.here / ".env").write_text("SECRET_KEY=mine\nDATABASE_URL=sqlite:///app_dev.db\n")
+        if command.startswith("git push"):
+            person.types("git push -q origin HEAD:main")  # it was merged
+            forge.push(folder=person.here).must(0)
+            merged = workshop.git(person.here, "rev-parse", "HEAD")[:7]
+            assert _serving(app).endswith(merged)
+
+    assert len(said) == 14
+    assert "flask --app run:app db upgrade" in said["bulletproof dev --migrate"]
+    assert "a copy of the data: " in said["bulletproof dev --copy --host prod"]
+    assert "would" in said["bulletproof plan --to prod"]
+    assert "by key prod (octocat?)" in said["bulletproof releases --to prod"]
+    assert merged in said["bulletproof status --to prod"]
+    assert not _serving(app).endswith(merged), "the page ends with a rollback"
+    app.run("keys", "revoke", "ada", status=0)
+
+
+def _new_person(app: ServerApp, forge: Forge, home: Path) -> Person:
+    """Their home has a key and nothing else; the project lies at the forge, as a repository that takes pushes."""
+    assert app.access is not None
+    origin = forge.home / "origin/acme/shop.git"
+    origin.parent.mkdir()
+    workshop.git(forge.folder, "branch", "-f", "main")
+    workshop.git(forge.folder, "clone", "-q", "--bare", "--branch", "main", str(forge.folder), str(origin))
+    for name in ("allowAnySHA1InWant", "allowFilter"):
+        workshop.git(origin, "config", f"uploadpack.{name}", "true")
+    (home / ".ssh").mkdir()
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(home / ".ssh/id_ed25519")], check=True)
+    (home / "gitconfig").write_text(f'[url "file://{forge.home}/origin/"]\n\tinsteadOf = git@github.com:\n')
+    if (Path.home() / ".config/pip").is_dir():
+        (home / ".config").mkdir()
+        (home / ".config/pip").symlink_to(Path.home() / ".config/pip")
+    return Person(home=home, access=app.access)
