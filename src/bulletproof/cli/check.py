@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from bulletproof.cli.actions import harmless, is_read_in_actions
 from bulletproof.cli.client import typed_there
 from bulletproof.cli.status import read_status
 from bulletproof.cli.target import Target, find_target, host_options
@@ -143,7 +144,8 @@ def _shown(app: str, found: tuple[Finding, ...], form: str) -> str:
         case "prometheus":
             return prometheus(app, found)
         case _:
-            return "\n".join((*(line for finding in found for line in _lines(finding)), *_more(found)))
+            text = "\n".join((*(line for finding in found for line in _lines(finding)), *_more(found)))
+            return harmless(text) if is_read_in_actions() else text
 
 
 def _lines(finding: Finding) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from bulletproof.cli.actions import harmless, is_read_in_actions
 from bulletproof.cli.client import typed_there
 from bulletproof.cli.target import Target, find_target, host_options, json_option
 from bulletproof.cli.wording import duration, size
@@ -38,7 +39,8 @@ def status_command(root: Path, *, verb_root: Path | None, app_name: str | None, 
     target = find_target(root, verb_root, app_name)
     found = read_status(target)
     backups = connect_backups(target.layout).all()
-    click.echo(json.dumps(_as_json(found)) if as_json else "\n".join(_lines(found, backups)))
+    text = "\n".join(_lines(found, backups))
+    click.echo(json.dumps(_as_json(found)) if as_json else harmless(text) if is_read_in_actions() else text)
     sys.exit(_exit_code(found))
 
 

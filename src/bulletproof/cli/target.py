@@ -6,13 +6,14 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
 import click
 
+from bulletproof.cli.actions import say
 from bulletproof.cli.afar import Packing, hand_over, host_of, remember_host
 from bulletproof.cli.detached import detach_and_watch, is_to_be_detached
 from bulletproof.cli.render import Renderer
@@ -211,7 +212,7 @@ def open_session(
         held = _lock(layout, lock.Holder.of_this_process(verb, step="begin"), wait_seconds)
         journal = Journal.open(layout.journal)
 
-        def say(show: Callable[[T], None], what: T) -> None:
+        def show_it(show: Callable[[T], None], what: T) -> None:
             try:
                 show(what)
             except OSError:
@@ -222,16 +223,16 @@ def open_session(
         def tell(event: Event) -> None:
             if isinstance(event, StepStarted):
                 held.update(step=event.step)
-            say(renderer.event, event)
+            show_it(renderer.event, event)
 
         def begun(entry: Entry) -> None:
             held.update(step="begin", deployment=entry.deployment.number)
-            say(renderer.begun, entry)
+            show_it(renderer.begun, entry)
 
         def taken_up(entry: Entry) -> None:
             held.update(step="recover", deployment=entry.deployment.number)
             interrupts.shield()
-            say(renderer.taken_up, entry)
+            show_it(renderer.taken_up, entry)
 
         try:
             put_by(layout.rooms[0])
@@ -271,10 +272,16 @@ def _way_to_put_by(layout: Layout, *, on_full_disk: bool) -> Callable[[Path], No
 def _lock(layout: Layout, holder: lock.Holder, wait_seconds: float) -> lock.HeldLock:
     inherited = os.environ.pop(INHERITED_LOCK, "")
     if not inherited:
-        return lock.acquire(layout.lock, holder, wait_seconds=wait_seconds)
+        return lock.acquire(layout.lock, holder, wait_seconds=wait_seconds, tell=_tell_waiting)
     held = lock.inherit(int(inherited), layout.lock)
     held.announce(holder)
     return held
+
+
+def _tell_waiting(owner: lock.Holder) -> None:
+    """Half an hour may pass; nobody is to wonder meanwhile."""
+    with suppress(OSError):
+        say(f"waiting for {owner.in_words()}")
 
 
 def _brings_config(target: Target, verb: str) -> bool:
