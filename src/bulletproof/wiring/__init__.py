@@ -180,7 +180,7 @@ def _resources(home: Path) -> Resources:
 
 
 def _connect(layout: Layout, config: AppConfig, accounts: Accounts | None) -> Host:
-    proxy = CaddyProxy(layout, config.proxy, runs_apart=accounts is not None)
+    proxy = CaddyProxy(layout, config.proxy, account=accounts.proxy if accounts else None)
     file = layout.data / config.database.file
     user = accounts.app if accounts else None
 

@@ -102,6 +102,14 @@ class Ports:
         return {port: app for port, app in ports if port is not None}
 
 
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in force, or was before a deployment."""
+
+    proxy: Proxy | None = None
+    port: int | None = None
+    caddyfile: str | None = None
+
+
 def kept_proxy(layout: Layout) -> Proxy | None:
     """The [proxy] that is in force; None before the first deployment. Raises Refused for a damaged file."""
     try:
