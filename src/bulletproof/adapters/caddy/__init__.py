@@ -204,12 +204,13 @@ class CaddyProxy:
         Raises StepFailed (`port-shared`) when two programs do: Caddy binds with SO_REUSEPORT, so a second one of the
         same user gets a part of the connections instead of an error.
         """
-        port = self.port()
-        listeners = len(route.listeners(port))
-        if listeners > 1:
-            raise StepFailed("port-shared", f"{listeners} programs listen on port {port}, and each gets some requests")
+        port, proxy = self.port(), kept_proxy(self.layout) or self.wished
+        counts = {one: len(route.listeners(one)) for one in ((port, proxy.http_port) if has_tls(proxy) else (port,))}
+        for one, count in counts.items():
+            if count > 1:
+                raise StepFailed("port-shared", f"{count} programs listen on port {one}, and each gets some requests")
         # One that listens may be another's, who chose the same port at the same time and was quicker.
-        return listeners == 1 and route.is_listening_with(str(self._caddyfile), port)
+        return counts[port] == 1 and route.is_listening_with(str(self._caddyfile), port)
 
     def route_to(self, number: int) -> None:
         """The cutover: new requests go to deployment `number`'s instance, from one instant on."""
