@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import shutil
 import socket
+import ssl
+import subprocess
 import tempfile
 import threading
 import time
@@ -228,3 +231,43 @@ def test_an_app_whose_data_are_a_disk_of_their_own_is_destroyed(
         desk.deploy("v2")
         desk.run("destroy", "--yes", status=0)
     assert len(server.must("sh", "-c", "ls -d /var/lib/desk/*").split()) == 2
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
+def test_a_certificate_of_ones_own_is_read_by_the_proxy_and_again_when_it_was_renewed(app: ServerApp) -> None:
+    """One that only root can read is refused before anything changes; a restart is enough after it was replaced."""
+    app.configure(proxy={"domain": "blog.test", "certificate": "/etc/ssl/own.pem", "key": "/etc/ssl/own.key"})
+    first = _lay_certificate(app.host, key_mode=0o600)
+    refused = app.change("deploy", "--worktree").must(1, "refused")
+    assert (refused.reference, "Permission denied" in refused.out) == ("certificate-unreadable", True)
+    app.host.must("chgrp", "bulletproof-proxy", "/etc/ssl/own.key")
+    app.host.must("chmod", "640", "/etc/ssl/own.key")
+    app.deploy("--worktree")
+    assert _shown_certificate() == first
+    assert app.change("restart").must(0).note("proxy") == ""
+    second = _lay_certificate(app.host, key_mode=0o644)
+    assert app.change("restart").must(0).note("proxy") == "the renewed certificate is in use"
+    assert _shown_certificate() == second
+
+
+def _lay_certificate(server: lab.Server, key_mode: int) -> bytes:
+    """A new certificate and its key, as DER."""
+    with tempfile.TemporaryDirectory(prefix="bp-certificate-") as folder:
+        place = Path(folder)
+        made = ("-keyout", str(place / "own.key"), "-out", str(place / "own.pem"), "-days", "30")
+        names = ("-subj", "/CN=blog.test", "-addext", "subjectAltName=DNS:blog.test")
+        curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+        subprocess.run(["openssl", "req", "-x509", *curve, *names, *made], check=True, capture_output=True)
+        server.put("/etc/ssl/own.key", (place / "own.key").read_text(), mode=key_mode)
+        server.put("/etc/ssl/own.pem", text := (place / "own.pem").read_text())
+    return ssl.PEM_cert_to_DER_cert(text)
+
+
+def _shown_certificate() -> bytes | None:
+    """What people are shown."""
+    context = ssl._create_unverified_context()  # noqa: S323  it is what is looked at
+    with (
+        socket.create_connection(("127.0.0.1", 443), 60) as plain,
+        context.wrap_socket(plain, server_hostname="blog.test") as secure,
+    ):
+        return secure.getpeercert(binary_form=True)

@@ -57,7 +57,8 @@ def test_a_fresh_debian_serves_within_ten_minutes(new_server: NewServer, access:
         again = set_up_by_ssh(fresh, access).stderr
         by_itself = fresh.run("bulletproof", "setup", "--local")
         fresh.must("chmod", "777", "/var/lib/bulletproof-proxy")
-        fresh.must("rm", "/etc/logrotate.d/bulletproof")
+        fresh.must("rm", "/etc/logrotate.d/bulletproof-shop")
+        fresh.put("/etc/logrotate.d/bulletproof", "")
         mended = set_up_by_ssh(fresh, access).stderr
 
     assert seconds < _FROM_NOTHING_SECONDS
@@ -66,7 +67,8 @@ def test_a_fresh_debian_serves_within_ten_minutes(new_server: NewServer, access:
     assert (by_itself.returncode, by_itself.stderr.count("nothing to change")) == (0, 2), by_itself.stderr
     assert [line.strip() for line in mended.splitlines() if line.startswith("  ")] == [
         "give /var/lib/bulletproof-proxy to root with mode 755, not root:root 777",
-        "write /etc/logrotate.d/bulletproof",
+        "write /etc/logrotate.d/bulletproof-shop",
+        "remove /etc/logrotate.d/bulletproof, which named other programs' logs",
     ]
 
 
@@ -307,8 +309,11 @@ def _secure(app: ServerApp, told: str = " %{http_code}") -> str:
 
 
 def test_logs_are_rotated_and_written_on(app: ServerApp) -> None:
-    """By Debian's logrotate, while the app and the proxy have them open."""
-    app.host.must("logrotate", "--force", "/etc/logrotate.d/bulletproof")
+    """By Debian's logrotate, while the app and the proxy have them open, and beside another server's rule."""
+    app.host.put("/var/log/apache2/access.log", "theirs")
+    app.host.put("/etc/logrotate.d/apache2", "/var/log/apache2/*.log {\n  rotate 1\n}\n")
+    app.host.must("logrotate", "--force", "/etc/logrotate.conf")
+    assert (app.host.memory / "var/log/apache2/access.log.1").exists()
     assert app.layout.access_log.stat().st_size == 0
     assert app.layout.access_log.with_name("access.log.1").stat().st_size > 0
     _secure(app)

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -62,7 +63,8 @@ class SystemdSupervisor:
     """The processes of one app as units; `settings` and environment reach them by a file of root's alone.
 
     `confine` tells what a process is kept to, by its name; `prepare` makes what its processes need to be there.
-    `facade` is the unit by which people and the boot know the app, if it is to have one.
+    `facade` is the unit by which people and the boot know the app, if it is to have one; `lasting` are files of root's
+    that are there for as long as the app is.
     """
 
     def __init__(
@@ -72,7 +74,9 @@ class SystemdSupervisor:
         confine: Callable[[str], Sandbox | None] = lambda _: None,
         prepare: Callable[[], None] = lambda: None,
         facade: str = "",
+        lasting: Mapping[Path, str] = MappingProxyType({}),
     ) -> None:
+        self._lasting = lasting
         self._facade = facade
         self._app = app
         self._patience = patience or Patience()
@@ -84,6 +88,9 @@ class SystemdSupervisor:
         """The app's target is active when this returns. Raises StepFailed."""
         self._prepare()
         self._lay_facade()
+        for place, text in self._lasting.items():
+            if not place.exists() or place.read_text(encoding="utf-8") != text:
+                durable.write_file(place, text)
         if not self.is_running():
             self._write(self._target, units.target(self._app))
             self._must("daemon-reload")
@@ -186,6 +193,8 @@ class SystemdSupervisor:
 
     def remove_facade(self) -> None:
         """Neither people nor the boot find the app any more; idempotent."""
+        for place in self._lasting:
+            durable.remove(place)
         if _is_ours(LASTING / self._known_as):
             for place in (_WANTED / self._known_as, LASTING / self._known_as):
                 durable.remove(place)

@@ -172,6 +172,8 @@ def acting_as(account: Account | None, group: int | None = None) -> Iterator[Non
     if account is None:
         yield
         return
+    if os.getgroups():
+        os.setgroups(())  # root's own, which a login gives, open what is root's group's; root needs none of them
     libc = ctypes.CDLL(None, use_errno=True)
     libc.setfsgid(account.group if group is None else group)
     libc.setfsuid(account.user)  # from 0, which takes every right over files of others with it (capabilities(7))

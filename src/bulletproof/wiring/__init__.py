@@ -170,9 +170,10 @@ def _releases(layout: Layout, data: Path, accounts: Accounts | None, lent: Path 
 def _lend(live: Layout, layout: Layout) -> None:
     """Let a planned deployment see which releases there are, and which ports are taken; and have a place for logs."""
     durable.make_folder(layout.logs)
-    for port in live.state.parent.glob("*/port"):
-        durable.make_folder(layout.state.parent / port.parent.name, mode=0o700)
-        durable.copy_file(port, layout.state.parent / port.parent.name / "port")
+    others = (file for file in live.state.parent.glob(f"*/{live.proxy_kept.name}") if file != live.proxy_kept)
+    for known in (*live.state.parent.glob("*/port"), *others):
+        durable.make_folder(layout.state.parent / known.parent.name, mode=0o700)
+        durable.copy_file(known, layout.state.parent / known.parent.name / known.name, mode=0o600)
     durable.make_folder(layout.releases)
     for release in live.releases.glob("[!.]*"):
         durable.replace_symlink(layout.releases / release.name, release)
@@ -184,7 +185,7 @@ def _resources(home: Path) -> Resources:
 
 
 def _connect(layout: Layout, config: AppConfig, accounts: Accounts | None) -> Host:
-    proxy = CaddyProxy(layout, config.proxy, runs_apart=accounts is not None)
+    proxy = CaddyProxy(layout, config.proxy, account=accounts.proxy if accounts else None)
     file = layout.data / config.database.file
     user = accounts.app if accounts else None
 

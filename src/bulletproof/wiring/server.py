@@ -13,6 +13,7 @@ from bulletproof.domain.deployment import Deployment, Kind, Live
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.ownership import Owned, beside_database, owned, strangers
 from bulletproof.domain.process import ProcessSpec
+from bulletproof.domain.rotation import rule, rule_of
 from bulletproof.domain.units import facade
 from bulletproof.effects.ownership import claim, differences, find_account, make_missing
 from bulletproof.errors import Refused
@@ -59,6 +60,7 @@ def as_server(
         confine=lambda name: sandbox_of(name, layout, accounts),
         prepare=lambda: make_missing(everything),
         facade=facade(layout.app, str(COMMAND), (layout.error_log, layout.deployment_log, layout.health_log)),
+        lasting={rule_of(layout.app): rule(layout.app)},
     )
 
     def wipe() -> None:
