@@ -87,7 +87,7 @@ class Person:
                 return said.read().decode(errors="replace")
 
             try:
-                until(lambda: "Booting worker" in log() or running.poll() is not None)
+                until(lambda: "Booting worker" in log() or running.poll() is not None, seconds=_SECONDS)
                 assert running.poll() is None, log()
                 running.send_signal(signal.SIGINT)
                 assert running.wait(timeout=_SECONDS) == 0, log()

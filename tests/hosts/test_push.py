@@ -20,7 +20,7 @@ from hosts import lab
 from hosts.conftest import NewServer
 from hosts.person import PAGE, Person, commands_of
 from hosts.servers import Access, ServerApp, living
-from live_app import branch
+from live_app import COMMAND_SECONDS, branch
 
 pytestmark = [
     pytest.mark.skipif(bool(lab.why_not()), reason=lab.why_not()),
@@ -181,10 +181,6 @@ def _cancel(_: ServerApp, running: Running) -> None:
     running.step().send_signal(signal.SIGINT)
 
 
-def _die(_: ServerApp, running: Running) -> None:
-    running.kill()
-
-
 def _cut(app: ServerApp, _: Running) -> None:
     """The connection of the job ends, without a goodbye."""
     app.host.must("sh", "-c", "kill -9 $(ps -eo pid,args | awk '/sshd: root@notty/ && !/awk/ {print $1}')")
@@ -200,32 +196,49 @@ _GOES_ON = "goes on, and goes live or is undone by itself; until then what serve
 _LOSSES = {
     "cancelled": _Loss(how=_cancel, words="stopped watching; what was begun at prod"),
     "network-lost": _Loss(how=_cut, words="the connection to prod was lost; what was begun there"),
-    "runner-dies": _Loss(how=_die, words=""),
 }
 
 
 @pytest.mark.parametrize("name", _LOSSES)
 def test_a_deployment_goes_on_without_its_job(app: ServerApp, forge: Forge, name: str) -> None:
-    """It belongs to its server; the job says so in its log and its summary, where it still can."""
+    """It belongs to its server; the job says so in its log and its summary, and what serves at that moment."""
     loss, before = _LOSSES[name], _serving(app)
     commit = branch(app, {"run.py": _slow(app), "four.txt": name}, title=name)
     with forge.begun("push", "prod") as running:
-        until(lambda: _is_rehearsing(app) or not running.is_running())
+        until(lambda: _is_rehearsing(app) or not running.is_running(), seconds=COMMAND_SECONDS)
+        number = _at_work(app)
         loss.how(app, running)
         if name == "cancelled":
-            _another_push(app, forge)
-        run = running.end() if loss.words else None
-    until(app.is_idle, "the deployment did not end by itself")
-    ended = next(one for one in reversed(app.history()) if str(one["release"]).endswith(commit[:7]))
+            _push_beside(app, forge, number)
+        run = running.end().must(1)
+    until(app.is_idle, "the deployment did not end by itself", seconds=COMMAND_SECONDS)
+    ended = next(one for one in app.history() if one["number"] == number)
 
-    assert ended["outcome"] == "deployed"
-    if run is not None:
-        assert run.status == 1
-        assert f"{loss.words} {_GOES_ON}" in run.log
-        assert f"{loss.words} {_GOES_ON}" in run.summary
-        assert "⚠️ deploy: " in run.summary
-        assert f"    {app.name} serves {before} at" in run.summary, "the last step tells what serves at that moment"
-        assert f"`deploy` of deployment {ended['number']} by" in run.summary
+    assert (ended["outcome"], ended["release"]) == ("deployed", f"{number}-{commit[:7]}")
+    assert f"{loss.words} {_GOES_ON}" in run.log
+    assert f"{loss.words} {_GOES_ON}" in run.summary
+    assert "⚠️ deploy: " in run.summary
+    assert f"    {app.name} serves {before} at" in run.summary
+    assert f"`deploy` of deployment {number} by" in run.summary
+
+
+def _push_beside(app: ServerApp, forge: Forge, first: int) -> None:
+    """Of two pushes at once the second waits, and tells for whom and what came of it; without its runner it goes on."""
+    newer = branch(app, {"five.txt": ""}, title="Of two pushes the newer")
+    with forge.begun("push", "prod") as running:
+        until(lambda: _at_work(app) > first and _is_rehearsing(app), seconds=COMMAND_SECONDS)
+        running.kill()
+    until(app.is_idle, "the deployment did not end by itself", seconds=COMMAND_SECONDS)
+
+    assert f"waiting for `deploy` of deployment {first}" in running.log()
+    assert f"({first}-" in running.log()
+    assert _serving(app).endswith(newer[:7])
+
+
+def _at_work(app: ServerApp) -> int:
+    """The number of the deployment that runs; 0 when none does."""
+    holder = lock.peek(app.layout.lock)
+    return (holder and holder.deployment) or 0
 
 
 def _slow(app: ServerApp) -> str:
