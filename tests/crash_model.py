@@ -403,7 +403,11 @@ class Lane:
             host=world.host(),
             journal=mortal,
             around=self.activate.Surroundings(
-                tell=lambda _event: None, clock=lambda: world.seconds, shield=lambda: None, expose=lambda: None
+                tell=lambda _event: None,
+                clock=lambda: world.seconds,
+                shield=lambda: None,
+                expose=lambda: None,
+                make_room=lambda: False,
             ),
             begun=lambda _entry: None,
             taken_up=lambda _entry: None,

@@ -118,8 +118,11 @@ class Running:
 
     def end(self) -> Done:
         """Wait for its end."""
-        out, err = self.process.communicate(timeout=COMMAND_SECONDS)
-        return Done(status=self.process.returncode, out="".join(self.lines) + out, err=err)
+        assert self.process.stdout is not None
+        if not self.process.stdout.closed:
+            self.lines += self.process.stdout  # `communicate` leaves out what is in its buffer already
+        _, err = self.process.communicate(timeout=COMMAND_SECONDS)
+        return Done(status=self.process.returncode, out="".join(self.lines), err=err)
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,7 +210,7 @@ class Http2:
 class WebSocket:
     """The client's end, of short texts."""
 
-    def __init__(self, stream: ssl.SSLSocket, host: str) -> None:
+    def __init__(self, stream: socket.socket, host: str) -> None:
         self._file = stream.makefile("rwb")
         key = base64.b64encode(os.urandom(16)).decode()
         lines = (

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import pytest
 
 from bulletproof.adapters.caddy import CaddyProxy
@@ -806,6 +807,27 @@ def test_two_proxies_on_one_port_are_noticed(site: Site, place: Place) -> None:
         other.wait()
     assert failed.value.reference == "port-shared"
     assert site.proxy.is_listening()
+
+
+def test_the_port_that_leads_to_https_is_one_apps(place: Place) -> None:
+    """Whether that app runs or not: Caddies of one user would share it, and each lose the other's requests."""
+    https, http, other = (free_port() for _ in range(3))
+    internal = config.Proxy(
+        domain="a.test", certificates=config.Certificates.INTERNAL, https_port=https, http_port=http
+    )
+    first = CaddyProxy(place.layout("first"), internal)
+    first.adopt(1, runs=False)
+    plain = config.Proxy(domain="b.test", certificates=config.Certificates.NONE, http_port=http)
+    beside = msgspec.structs.replace(internal, domain="c.test", https_port=other)
+    for wished in (plain, beside):
+        with pytest.raises(Refused, match=f"port {http} belongs to the app first"):
+            CaddyProxy(place.layout("second"), wished).check()
+
+    old = place.layout("old")  # as one that an older Bulletproof let have it, while the first was stopped
+    old.state.mkdir(parents=True)
+    old.port.write_text(f"{http}\n")
+    with pytest.raises(Refused, match=f"port {http} belongs to the app old"):
+        first.process()
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may listen on every port")

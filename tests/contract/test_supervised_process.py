@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from bulletproof.adapters import systemd
 from bulletproof.domain.process import Phase, is_start_line
 from contract.supervisors import KINDS, Real, real
 from embedded.places import is_alive, until
@@ -59,6 +60,17 @@ def test_settings_reach_it_as_they_are(given: Real) -> None:
     told = json.loads((given.folder / "told").read_text(encoding="utf-8"))
     assert {name: told.get(name) for name in HOSTILE} == HOSTILE
     assert told["PLACE"] == str(given.folder)
+
+
+def test_it_may_take_all_the_time_to_end_that_it_was_given(given: Real, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short the patience with systemctl is otherwise: nothing is left of it when `stop` returns."""
+    slow = given.shell("trap 'sleep 5; touch ended; exit' TERM; touch begun; while :; do sleep 0.1; done")
+    given.supervisor.start(dataclasses.replace(slow, stop_seconds=20.0))
+    until((given.folder / "begun").exists)
+    monkeypatch.setattr(systemd, "_SECONDS", 4.0)
+    given.supervisor.stop("web-1")
+    assert (given.folder / "ended").exists()
+    assert given.supervisor.names() == ()
 
 
 def test_words_of_its_command_are_words(given: Real) -> None:

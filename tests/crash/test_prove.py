@@ -101,7 +101,6 @@ def test_a_recovery_that_a_broken_disk_ends_is_tried_again(laid: Laid) -> None:
         ("KILL", True),
     ]
     assert not verdicts[0].problems
-    assert verdicts[0].has_recovered
 
 
 def test_a_release_that_is_rolled_back_to_migrates_as_well(laid: Laid) -> None:

@@ -40,9 +40,9 @@ supervisor, and to copy a virtual environment of 1,350 files takes 0.3 s there i
 T = TypeVar("T")
 
 
-def until(ask: Callable[[], T], words: str = "it never came true") -> T:
+def until(ask: Callable[[], T], words: str = "it never came true", *, seconds: float = DEADLINE_SECONDS) -> T:
     """The first answer that is true, asked for again and again."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + seconds
     while not (answer := ask()):
         assert time.monotonic() < deadline, words
         time.sleep(0.01)

@@ -97,6 +97,19 @@ with open(here / "recoveries", "a") as file:
         assert third - second >= 0.95
         assert "the recovery ended with status 4" in (layout.logs / "supervisor.log").read_text()
 
+    def test_another_death_does_not_wait_for_the_first(self, place: Place) -> None:
+        """A deployer that dies while recoveries of an earlier death pause, healed by hand meanwhile, is met at once."""
+        layout = place.layout()
+        policy = self._policy(
+            place, "sys.exit(4 if len(open(here / 'recoveries').readlines()) == 1 else held.release())"
+        )
+        place.supervisor(policy=dataclasses.replace(policy, recover_first_pause_seconds=60.0)).ensure_running()
+        self._die_with_the_lock(layout)
+        until(lambda: "looking again in 60" in (layout.logs / "supervisor.log").read_text())
+        acquire(layout.lock, Holder.of_this_process("recover", step="begin")).release()
+        self._die_with_the_lock(layout)
+        until(lambda: place.file("recoveries").read_text().count("\n") == 2)
+
     def test_a_recovery_may_end_the_supervisor(self, place: Place) -> None:
         """A recovery can shut down the very supervisor that started it, and is not ended by that."""
         ending = """

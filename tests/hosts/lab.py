@@ -124,9 +124,11 @@ class Server:
         for place in (self._root, self._disk):
             if os.path.ismount(place):
                 _must("umount", str(place))
+
+    def _wait_for_disk(self) -> None:
         # What is still dying in there keeps the old file system alive, which a new mount of its image would be again.
         deadline = time.monotonic() + _BOOT_SECONDS
-        while self._disk_mib and _is_in_use(self._folder / "disk.img"):
+        while _is_in_use(self._folder / "disk.img"):
             assert time.monotonic() < deadline, "its disk is still in use"
             time.sleep(0.05)
 
@@ -139,6 +141,7 @@ class Server:
             os.close(disk)
         self.kill()
         self._unmount()
+        self._wait_for_disk()
         self._mount()
 
     def boot(self) -> None:

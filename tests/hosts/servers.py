@@ -110,7 +110,7 @@ def fetched_wheels() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="bp-wheels-"))
     folder.chmod(0o755)  # who builds is another user than root
     argv = (sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--dest", str(folder))
-    words = ("--requirement", str(lab.CHECKOUT / _REQUIREMENTS), "setuptools", "wheel")
+    words = ("--requirement", str(lab.CHECKOUT / _REQUIREMENTS), "setuptools", "wheel", "uvicorn", "websockets")
     try:
         subprocess.run((*argv, *words), check=True, timeout=_FETCH_SECONDS)
         yield folder
@@ -136,19 +136,23 @@ def set_up_by_ssh(server: lab.Server, access: Access, *words: str) -> subprocess
 
 
 @contextlib.contextmanager
-def living(server: lab.Server, access: Access, project: Path) -> Iterator[ServerApp]:
+def living(
+    server: lab.Server, access: Access, project: Path, name: str = "shop", user: str = ""
+) -> Iterator[ServerApp]:
     """An app for a server that runs; whoever asks it is in the server's network meanwhile."""
-    with laid(server, access, project) as app, server.network():
+    with laid(server, access, project, name, user) as app, server.network():
         yield app
 
 
 @contextlib.contextmanager
-def laid(server: lab.Server, access: Access, project: Path, name: str = "shop") -> Iterator[ServerApp]:
-    """A project of that name, whose verbs go to the server."""
+def laid(server: lab.Server, access: Access, project: Path, name: str = "shop", user: str = "") -> Iterator[ServerApp]:
+    """A project of that name, whose verbs go to the server; the app runs as `user`, if one is named."""
     folder = Path(tempfile.mkdtemp(prefix="bp-app-"))
     shutil.copytree(project, folder / "app")
     # A busy machine is no reason to refuse.
     quick: dict[str, dict[str, object]] = {"health": {"deadline_seconds": 8}, "hold": {"seconds": 120}}
+    if user:
+        quick["app"] = {"user": user, "workers": 2}
     place = folder / "app"
     app = ServerApp(root=Path("/"), name=name, folder=place, port=None, server=server, access=access, settings=quick)
     app.configure()

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,8 @@ def test_a_fresh_debian_serves_within_ten_minutes(new_server: NewServer, access:
         again = set_up_by_ssh(fresh, access).stderr
         by_itself = fresh.run("bulletproof", "setup", "--local")
         fresh.must("chmod", "777", "/var/lib/bulletproof-proxy")
-        fresh.must("rm", "/etc/logrotate.d/bulletproof")
+        fresh.must("rm", "/etc/logrotate.d/bulletproof-shop")
+        fresh.put("/etc/logrotate.d/bulletproof", "")
         mended = set_up_by_ssh(fresh, access).stderr
 
     assert seconds < _FROM_NOTHING_SECONDS
@@ -65,7 +67,8 @@ def test_a_fresh_debian_serves_within_ten_minutes(new_server: NewServer, access:
     assert (by_itself.returncode, by_itself.stderr.count("nothing to change")) == (0, 2), by_itself.stderr
     assert [line.strip() for line in mended.splitlines() if line.startswith("  ")] == [
         "give /var/lib/bulletproof-proxy to root with mode 755, not root:root 777",
-        "write /etc/logrotate.d/bulletproof",
+        "write /etc/logrotate.d/bulletproof-shop",
+        "remove /etc/logrotate.d/bulletproof, which named other programs' logs",
     ]
 
 
@@ -98,12 +101,21 @@ def test_systemctl_restart_loses_no_request(app: ServerApp) -> None:
 
 
 def test_systemctl_stops_and_starts(app: ServerApp) -> None:
-    """A stop is one, and a start brings up what was live."""
+    """A stop is one, also after what shows the logs was killed, and a start brings up what was live."""
+    shown = ("systemctl", "show", "--property=MainPID,ActiveState", "--value", app.name)
+    for killed_by in ("KILL", "TERM"):
+        before = app.host.must(*shown)
+        app.host.must("systemctl", "kill", f"--signal={killed_by}", app.name)
+        until(partial(_is_another_one, app.host, shown, before), "the unit stays down")
     app.host.must("systemctl", "stop", app.name)
     assert not app.is_listening()
     assert app.run("status").out.startswith(f"{app.name} is stopped")
     app.host.must("systemctl", "start", app.name)
     assert app.version() == "v2"
+
+
+def _is_another_one(host: lab.Server, shown: tuple[str, ...], before: str) -> bool:
+    return "\nactive" in (now := host.must(*shown)) and now != before
 
 
 @pytest.mark.parametrize("step", ["build", "rehearse", "hold", "swap", "gate"])
@@ -172,6 +184,9 @@ def test_units_are_sandboxed_and_valid(app: ServerApp) -> None:
     for name in (*names, f"{app.name}.service"):
         told = app.host.must("systemd-analyze", "security", "--no-pager", name).strip().splitlines()[-1]
         assert float(told.split(":")[1].split()[0]) <= _SAFE, told
+    # A worker that the kernel kills for want of memory is its master's to replace; systemd would end all of them.
+    kept = {app.host.must("systemctl", "show", "--property=OOMPolicy", "--value", name).strip() for name in names}
+    assert kept == {"continue"}
     verified = app.host.run("systemd-analyze", "verify", *names, f"{app.name}.service")
     assert (verified.returncode, verified.stderr) == (0, "")
 
@@ -294,8 +309,11 @@ def _secure(app: ServerApp, told: str = " %{http_code}") -> str:
 
 
 def test_logs_are_rotated_and_written_on(app: ServerApp) -> None:
-    """By Debian's logrotate, while the app and the proxy have them open."""
-    app.host.must("logrotate", "--force", "/etc/logrotate.d/bulletproof")
+    """By Debian's logrotate, while the app and the proxy have them open, and beside another server's rule."""
+    app.host.put("/var/log/apache2/access.log", "theirs")
+    app.host.put("/etc/logrotate.d/apache2", "/var/log/apache2/*.log {\n  rotate 1\n}\n")
+    app.host.must("logrotate", "--force", "/etc/logrotate.conf")
+    assert (app.host.memory / "var/log/apache2/access.log.1").exists()
     assert app.layout.access_log.stat().st_size == 0
     assert app.layout.access_log.with_name("access.log.1").stat().st_size > 0
     _secure(app)

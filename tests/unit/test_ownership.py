@@ -10,7 +10,7 @@ import pytest
 
 from bulletproof.domain.account import Account, Accounts, sandbox_of
 from bulletproof.domain.layout import Layout
-from bulletproof.domain.ownership import Owned, owned
+from bulletproof.domain.ownership import Owned, owned, strangers
 from bulletproof.domain.process import PROXY, RELAY, backup_name, timer_name, web_name, worker_name
 from bulletproof.effects.ownership import acting_as, claim, differences, make_missing, read_plain, share
 from bulletproof.errors import Refused
@@ -77,6 +77,35 @@ def test_a_link_is_refused_and_what_it_leads_to_is_left_alone(tmp_path: Path) ->
 
 
 @needs_root
+def test_what_the_app_lays_beside_its_database_does_not_keep_us_from_it(tmp_path: Path) -> None:
+    """A link gives way and is still to be found; another name of the app's own file is no harm."""
+    link, wal, database = tmp_path / "app.db-journal", tmp_path / "app.db-wal", tmp_path / "app.db"
+    link.symlink_to("/etc/shadow")
+    for file, owner in ((wal, NOBODY.user), (database, 0)):
+        file.write_text("rows")
+        os.chown(file, owner, NOBODY.group)
+        (tmp_path / f"{file.name}-twice").hardlink_to(file)
+    database.chmod(0o660)
+    rows = [Owned(path=one, group=NOBODY, mode=0o660, is_folder=False, gives_way=True) for one in (link, wal, database)]
+    claim(rows)
+    assert not os.path.lexists(link)
+    (aside,) = tmp_path.glob("app.db-journal.not-plain-*")
+    assert aside.is_symlink()
+    assert (wal.read_text(), wal.stat().st_uid, wal.stat().st_mode & 0o777) == ("rows", 0, 0o660)
+    assert differences(rows) == ()
+
+
+def test_a_folder_of_another_program_is_no_apps(layout: Layout) -> None:
+    """One that has the app's database is, whatever else is in it; so is what an earlier try has left."""
+    left = {layout.home: {"releases"}, layout.data: {"uploads", ".bp-room"}, layout.logs: {"access.log", "web-1.log.1"}}
+    assert strangers(layout, ("uploads/a",), "app.db", left) == ()
+    assert strangers(layout, (), "app.db", {layout.data: {"app.db", "notes"}}) == ()
+    taken = {layout.data: {"body", "uploads"}, layout.logs: {"access.log", "other_access.log"}, layout.home: {"bin"}}
+    told = {layout.data / "body", layout.logs / "other_access.log", layout.home / "bin"}
+    assert set(strangers(layout, ("uploads",), "app.db", taken)) == told
+
+
+@needs_root
 def test_what_is_missing_is_made_and_what_is_wrong_is_told(tmp_path: Path) -> None:
     """A second time there is nothing to do."""
     row = Owned(path=tmp_path / "data", group=NOBODY, mode=0o1770)
@@ -120,9 +149,11 @@ def test_acting_as_an_account_reaches_what_the_account_reaches(tmp_path: Path) -
     tmp_path.chmod(0o755)
     secret = tmp_path / "secret"
     secret.write_text("root's")
-    secret.chmod(0o600)
-    with acting_as(NOBODY), pytest.raises(PermissionError):
-        secret.read_text()
+    os.setgroups([0])  # as a login of root has it
+    for mode in (0o600, 0o640):
+        secret.chmod(mode)
+        with acting_as(NOBODY), pytest.raises(PermissionError):
+            secret.read_text()
     with pytest.raises(ValueError, match="ours"), acting_as(NOBODY):
         raise ValueError("ours")
     assert secret.read_text() == "root's"

@@ -110,16 +110,21 @@ def test_a_kill_is_followed_by_faults_in_its_recoveries() -> None:
     first = Point("deploy", "gate", Injection("rename", 3, "KILL"))
     full = Point("deploy", "gate", Injection("rename", 3, "ENOSPC"))
     inner = Point("recover-undo", "verify", Injection("unlinkat", 2, "EIO"))
-    known = [first, full, inner]
+    again = Point("recover-undo", "verify", Injection("fsync", 1, "KILL"))
+    known = [first, full, inner, again]
     chosen = sweep.choose(known, "deploy/", 10, seed=1)
     assert sweep.choose(known, "gate/", 10, seed=1) == chosen
     assert {point.injection for point in chosen} == {first.injection, full.injection}
     for point in chosen:
-        assert set(point.then) == ({inner.injection} if point.injection.fault == "KILL" else set())
+        assert bool(point.then) == (point.injection.fault == "KILL")
+        assert {one.fault for one in point.then[:-1]} <= {"KILL"}
         assert sweep.choose(known, str(point), 1, seed=2)[0].injection == point.injection
     (kill,) = (point for point in chosen if point.then)
+    assert set(kill.then) <= {inner.injection, again.injection}
     assert sweep.choose(known, str(kill), 1, seed=2) == [kill]
-    assert str(kill).startswith("deploy/gate/KILL:rename:3+EIO:unlinkat:2")
+    assert str(kill).startswith("deploy/gate/KILL:rename:3+")
+    unfollowed = [point for seed in range(20) for point in sweep.choose(known, "gate/KILL", 1, seed) if not point.then]
+    assert unfollowed  # whose recovery is timed
 
 
 def test_a_fault_whose_load_broke_is_met_on_another_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -152,5 +157,5 @@ def test_a_fault_whose_load_broke_is_met_on_another_host(monkeypatch: pytest.Mon
     def never(_: object) -> list[Verdict]:
         raise BulletproofError("traffic-ended", "the load is gone")
 
-    with pytest.raises(BulletproofError, match="the load broke 21 times"):
+    with pytest.raises(BulletproofError, match="21 were left again"):
         runner.prove(tmp_path, [never], lambda _: None, hosts=1)

@@ -42,7 +42,11 @@ class Shop:
     def session(self) -> Session:
         """A deployer's."""
         around = Surroundings(
-            tell=self.told.append, clock=lambda: self.world.seconds, shield=lambda: None, expose=lambda: None
+            tell=self.told.append,
+            clock=lambda: self.world.seconds,
+            shield=lambda: None,
+            expose=lambda: None,
+            make_room=lambda: False,
         )
         return Session(
             host=self.world.host(),

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import example, given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 import workshop
 from bulletproof.cli.main import bulletproof
-from bulletproof.domain.workflows import FOLDER, Wishes, workflows
+from bulletproof.domain.workflows import FOLDER, Wishes, scalar, workflows
 from bulletproof.errors import UsageError
 from bulletproof.operations.workflows import test_script as script_of
 
@@ -76,6 +79,33 @@ def test_one_deployment_at_a_time_and_never_cancelled() -> None:
 
     assert "group: bulletproof-shop-prod.eu_1\n      cancel-in-progress: false" in texts["bulletproof-deploy.yml"]
     assert "cancel-in-progress: true" not in texts["bulletproof-deploy.yml"] + texts["bulletproof-rollback.yml"]
+    for name in ("bulletproof-deploy.yml", "bulletproof-rollback.yml"):
+        assert texts[name].count("cancel-in-progress: false\n      queue: max") == 1, "GitHub cancels what waits"
+
+
+def test_what_changes_the_host_is_the_step_itself() -> None:
+    """GitHub asks only the process to end that the step began with; a shell there would keep that to itself."""
+    texts = workflows(_ODD)
+    changing = [
+        line for text in texts.values() for line in text.splitlines() if re.search(r"(deploy|rollback) --to", line)
+    ]
+
+    assert len(changing) == 4
+    assert all(line.strip().startswith("exec bulletproof ") for line in changing)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+@example("${{ secrets.BULLETPROOF_SSH_KEY }}")
+@example("true")
+@example("on")
+@example("two\nlines: #\u2028\x85\U0001f600'\"")
+def test_a_value_is_text_to_yaml_and_to_github(value: str) -> None:
+    """Whatever is in it, it comes back as it was, and nothing of it is an expression."""
+    told = YAML(typ="safe", pure=True).load(f"key: {scalar(value)}\n")["key"]
+    outside = told.replace("${{ '${{' }}", "")
+
+    assert told.replace("${{ '${{' }}", "${{") == value
+    assert "${{" not in outside
 
 
 def test_a_file_that_a_person_changed_is_kept(project: Path) -> None:

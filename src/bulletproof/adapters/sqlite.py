@@ -128,7 +128,7 @@ class SqliteDatabase:
 
     def _check_permissions(self) -> None:
         for path in (self._real, *map(self._beside, _SUFFIXES)):
-            if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+            if _is_forbidden(path):
                 raise self._not_reachable(f"cannot be used: no permission to read and write {path}")
         if not os.access(self._real.parent, os.W_OK | os.X_OK):
             raise self._not_reachable(
@@ -141,6 +141,11 @@ class SqliteDatabase:
 
 def _counted(number: int, noun: str) -> str:
     return f"1 {noun}" if number == 1 else f"{number or 'no'} {noun}s"
+
+
+def _is_forbidden(path: Path) -> bool:
+    """Whether it is there and we may not use it: asked twice, since what SQLite keeps beside a file comes and goes."""
+    return all(not os.access(path, os.R_OK | os.W_OK) and path.exists() for _ in range(2))
 
 
 def _in_words(size: float) -> str:

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -32,7 +33,9 @@ LASTING = Path("/etc/systemd/system")
 """What is there is there after a boot."""
 _WANTED = LASTING / "multi-user.target.wants"
 _SECONDS = 120.0
-"""For one systemctl: stopping waits for the process, whose patience the configuration bounds well below this."""
+"""For one systemctl that does not wait for the end of a process."""
+_STOPPING_SECONDS = 2 * 3600.0 + _SECONDS
+"""For one that does: systemd ends it by force after its own patience, of which the configuration allows an hour."""
 _POLL_SECONDS = 0.05
 _PRIVATE = 0o600
 _PHASES = {
@@ -60,7 +63,8 @@ class SystemdSupervisor:
     """The processes of one app as units; `settings` and environment reach them by a file of root's alone.
 
     `confine` tells what a process is kept to, by its name; `prepare` makes what its processes need to be there.
-    `facade` is the unit by which people and the boot know the app, if it is to have one.
+    `facade` is the unit by which people and the boot know the app, if it is to have one; `lasting` are files of root's
+    that are there for as long as the app is.
     """
 
     def __init__(
@@ -70,7 +74,9 @@ class SystemdSupervisor:
         confine: Callable[[str], Sandbox | None] = lambda _: None,
         prepare: Callable[[], None] = lambda: None,
         facade: str = "",
+        lasting: Mapping[Path, str] = MappingProxyType({}),
     ) -> None:
+        self._lasting = lasting
         self._facade = facade
         self._app = app
         self._patience = patience or Patience()
@@ -82,6 +88,9 @@ class SystemdSupervisor:
         """The app's target is active when this returns. Raises StepFailed."""
         self._prepare()
         self._lay_facade()
+        for place, text in self._lasting.items():
+            if not place.exists() or place.read_text(encoding="utf-8") != text:
+                durable.write_file(place, text)
         if not self.is_running():
             self._write(self._target, units.target(self._app))
             self._must("daemon-reload")
@@ -127,7 +136,7 @@ class SystemdSupervisor:
             return
         self._let_run_end(name)
         kinds = [unit, units.beside(unit, "timer"), units.beside(unit, "socket")]
-        self._must("stop", *[kind for kind in kinds if (UNITS / kind).exists()])
+        self._must("stop", *[kind for kind in kinds if (UNITS / kind).exists()], seconds=_STOPPING_SECONDS)
         self._forget(*kinds, units.beside(unit, "env"))
 
     def ask_to_stop(self, name: str) -> None:
@@ -184,6 +193,8 @@ class SystemdSupervisor:
 
     def remove_facade(self) -> None:
         """Neither people nor the boot find the app any more; idempotent."""
+        for place in self._lasting:
+            durable.remove(place)
         if _is_ours(LASTING / self._known_as):
             for place in (_WANTED / self._known_as, LASTING / self._known_as):
                 durable.remove(place)
@@ -305,11 +316,12 @@ class SystemdSupervisor:
         end = msgspec.json.decode(told, type=_End)
         return _in_words(end.EXIT_CODE == "exited", int(end.EXIT_STATUS))
 
-    def _ask(self, *words: str) -> Completed:
-        return run(("systemctl", "--no-pager", "--no-ask-password", *words), folder=Path("/"), timeout_seconds=_SECONDS)
+    def _ask(self, *words: str, seconds: float | None = None) -> Completed:
+        argv = ("systemctl", "--no-pager", "--no-ask-password", *words)
+        return run(argv, folder=Path("/"), timeout_seconds=seconds or _SECONDS)
 
-    def _must(self, *words: str) -> Completed:
-        done = self._ask(*words)
+    def _must(self, *words: str, seconds: float | None = None) -> Completed:
+        done = self._ask(*words, seconds=seconds)
         if done.status != 0:
             words_of_it = " ".join(("systemctl", *words))
             raise StepFailed("systemd-refused", f"`{words_of_it}` failed", context=last_lines(done.errors))

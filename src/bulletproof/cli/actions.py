@@ -63,7 +63,7 @@ def summary_output(file: Path | None) -> Iterator[IO[bytes] | None]:
 
 def summarise(markdown: str) -> None:
     """Add to the summary of the job: by our standard output when that leads there on the client's machine."""
-    text = markdown.rstrip()[:_LARGEST_SUMMARY] + "\n\n"
+    text = markdown.rstrip().encode()[:_LARGEST_SUMMARY].decode(errors="ignore") + "\n\n"
     client = our_client()
     if client is not None:
         if client.has_summary:

@@ -17,6 +17,7 @@ from click.core import ParameterSource
 from bulletproof import __version__
 from bulletproof.cli.actions import SUMMARISED, is_in_actions, summary_file, summary_output
 from bulletproof.cli.client import Client, as_word
+from bulletproof.cli.unwatched import connection_lost, tell_silent, tell_stopped
 from bulletproof.cli.whence import account
 from bulletproof.domain.address import find_address
 from bulletproof.domain.config import AppConfig
@@ -25,7 +26,7 @@ from bulletproof.domain.origin import claims
 from bulletproof.effects.interrupts import Interrupted, Interrupts
 from bulletproof.effects.project import find_project
 from bulletproof.effects.ssh import SshHost
-from bulletproof.errors import Refused, Unwatched, UsageError
+from bulletproof.errors import Refused, UsageError
 
 TO = "bulletproof.to"
 """Where the chosen host is kept in click's context, whether it was named before or behind the verb."""
@@ -75,24 +76,23 @@ def hand_over(context: click.Context, host: SshHost, packing: Packing | None) ->
     Raises Refused in words when the host cannot be reached, or the connection breaks.
     """
     _connect(host)
-    is_sent = False
+    is_sent, verb, summary = False, context.info_name or "", _summary_of(context)
     try:
-        with Interrupts(), (packing or as_typed)(context) as parcel, summary_output(_summary_of(context)) as said:
+        with Interrupts(), (packing or as_typed)(context) as parcel, summary_output(summary) as said:
             is_sent = True
-            has_summary = _summary_of(context) is not None
-            argv = (*engine_words(host, has_summary=has_summary), *_place(context, parcel))
+            argv = (*engine_words(host, has_summary=said is not None), *_place(context, parcel))
             status = host.run(argv, given=parcel.given, said=said, in_terminal=parcel.in_terminal)
+            if said is not None and status != 0 and os.fstat(said.fileno()).st_size == said.tell():
+                tell_silent(host.address.called, verb, status)
     except Interrupted:
         if is_sent and _BELONGS_TO_HOST in context.params:
-            _stopped_watching(host.address.called)
+            tell_stopped(host.address.called, verb)
         else:
             click.echo("\ninterrupted; nothing was changed by this command", err=True)
         sys.exit(_INTERRUPTED)
     except Refused as error:
         if error.reference == "connection-lost" and _BELONGS_TO_HOST in context.params:
-            called = host.address.called
-            words = f"{error.message}; what was begun there goes on"
-            raise Unwatched("connection-lost", words, hint=f"bulletproof attach --to {called}") from error
+            raise connection_lost(host.address.called, error, verb) from error
         raise
     sys.exit(status)
 
@@ -213,10 +213,3 @@ def _config() -> AppConfig | None:
         if error.reference == "config-missing":
             return None
         raise
-
-
-def _stopped_watching(called: str) -> None:
-    """Say that nothing is watched any more, that it goes on all the same, and what to type."""
-    click.echo(f"\nstopped watching; what was begun at {called} goes on", err=True)
-    click.echo(f"  to see it:   bulletproof attach --to {called}", err=True)
-    click.echo(f"  to undo it:  bulletproof abort --to {called}", err=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from bulletproof.cli.actions import harmless, is_read_in_actions
 from bulletproof.cli.client import typed_there
 from bulletproof.cli.status import read_status
 from bulletproof.cli.target import Target, find_target, host_options
@@ -25,7 +26,7 @@ from bulletproof.effects.processes import family_of
 from bulletproof.errors import UsageError
 from bulletproof.operations.checks import Ground, checks_of, run_checks
 from bulletproof.operations.record import note_run
-from bulletproof.wiring import config_of, connect
+from bulletproof.wiring import connect, known_config
 
 MARKS = {
     State.OK: ("✓", "green"),
@@ -126,14 +127,11 @@ def ground_of(target: Target) -> Ground:
     status = read_status(target)
     if status.live is None:
         raise UsageError("nothing-deployed", f"no release of {target.app} is live", hint="bulletproof deploy")
-    config = config_of(target.layout, status.live.release) or target.config
-    config = config or find_target(target.root, None, None).config
-    assert config is not None  # noqa: S101  find_target without a name gives the project's or raises
     with contextlib.closing(target.glance()) as journal:
         lived = journal.lived()
-    return Ground(
-        host=connect(target.root, target.app, config, is_looking=True), status=status, config=config, lived=lived
-    )
+    config = known_config(target.layout, lived, target.config)
+    host = connect(target.root, target.app, config, is_looking=True)
+    return Ground(host=host, status=status, config=config, lived=lived)
 
 
 def _shown(app: str, found: tuple[Finding, ...], form: str) -> str:
@@ -146,7 +144,8 @@ def _shown(app: str, found: tuple[Finding, ...], form: str) -> str:
         case "prometheus":
             return prometheus(app, found)
         case _:
-            return "\n".join((*(line for finding in found for line in _lines(finding)), *_more(found)))
+            text = "\n".join((*(line for finding in found for line in _lines(finding)), *_more(found)))
+            return harmless(text) if is_read_in_actions() else text
 
 
 def _lines(finding: Finding) -> list[str]:

@@ -31,7 +31,7 @@ from bulletproof.engine.journal import Journal
 from bulletproof.errors import BulletproofError, UsageError
 from bulletproof.operations.activate import Result, Session, serving, words_of
 from bulletproof.operations.attempt import Order
-from bulletproof.wiring import connect, is_server
+from bulletproof.wiring import connect, is_server, known_config
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -173,6 +173,8 @@ def still_serving(target: Target) -> Live | None:
         journal = Journal.read(target.layout.journal)
         if journal is None:
             return None
-        return serving(connect(target.root, target.app, target.config or AppConfig(name=target.app)), journal)
+        return serving(
+            connect(target.root, target.app, known_config(target.layout, journal.lived(), target.config)), journal
+        )
     except (BulletproofError, OSError):
         return None

@@ -11,11 +11,14 @@ import click
 
 from bulletproof.cli.afar import engine_words, root_words
 from bulletproof.domain.address import find_address
+from bulletproof.domain.config import AppConfig
+from bulletproof.domain.cron import next_after
 from bulletproof.domain.settings import database_url
 from bulletproof.effects import durable
 from bulletproof.effects.dev_environment import find_environment, make_environment
 from bulletproof.effects.dotenv import read_dotenv
 from bulletproof.effects.interrupts import Interrupted, Interrupts
+from bulletproof.effects.local_time import local_now
 from bulletproof.effects.project import Project, find_project
 from bulletproof.effects.route import may_listen
 from bulletproof.effects.scratch import scratch_folder
@@ -23,21 +26,23 @@ from bulletproof.effects.source_tree import find_entry
 from bulletproof.effects.sqlite_copy import copy_database
 from bulletproof.effects.ssh import SshHost
 from bulletproof.errors import Refused, UsageError
-from bulletproof.operations.develop import run_side_by_side, tasks_of
+from bulletproof.operations.develop import MIGRATE, Stage, migrate, migration_of, run_side_by_side, tasks_of
 from bulletproof.wiring import layout_of
 
 _FIRST_PORT, _LAST_PORT = 5000, 6000
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue")
 _HELP = """\
-Run the app here: the web server, which loads changed code by itself, and its workers side by side. Ctrl-C ends all.
+Run the app here: its web server, workers and timers side by side. Changed code is loaded at once. Ctrl-C ends all.
 
 \b
   bulletproof dev
+  bulletproof dev --migrate           the database brought up to date first
   bulletproof dev --copy              with a copy of the data that is deployed on this machine
   bulletproof dev --copy --host prod  … or on that host
+  bulletproof dev --timer report      that timer at once, and not only when it is due
 
 Settings come from .env; what your shell says goes before. Without --copy the app opens the database that it opens by
-itself. Without .venv one is made, with what a deployment would install. Timers do not run.
+itself. Without .venv one is made, with what a deployment would install.
 """
 
 
@@ -47,13 +52,19 @@ itself. Without .venv one is made, with what a deployment would install. Timers 
 @click.option(
     "--host", "wish", metavar="HOST", help="Where the data for --copy are: a name from [hosts], or an address."
 )
+@click.option("--migrate", "is_migrated", is_flag=True, help="First bring the database up to date that the app opens.")
+@click.option("--timer", "at_once", multiple=True, metavar="NAME", help="Run that timer at the beginning as well.")
 @click.pass_obj
-def dev_command(root: Path, *, port: int | None, is_copied: bool, wish: str | None) -> None:
+def dev_command(
+    root: Path, *, port: int | None, is_copied: bool, wish: str | None, is_migrated: bool, at_once: tuple[str, ...]
+) -> None:
     """Find out, say, run."""
     if wish and not is_copied:
         raise click.UsageError("--host says where the data for --copy are")
     project = find_project(Path.cwd())
     config, folder = project.config, project.folder
+    if unknown := set(at_once) - config.timers.keys():
+        raise click.UsageError(f"no timer is named {', '.join(sorted(unknown))}")
     server = config.app.server.value
     environment = find_environment(folder, server)
     if environment is None:
@@ -63,14 +74,25 @@ def dev_command(root: Path, *, port: int | None, is_copied: bool, wish: str | No
     settings = {**_settings(project, environment), **(_copied(project, root, wish) if is_copied else {})}
     chosen = port or next(port for port in range(_FIRST_PORT, _LAST_PORT) if may_listen(port))
     tasks = tasks_of(config, entry, environment, chosen)
-    click.echo(f"{config.name} at {click.style(f'http://127.0.0.1:{chosen}', bold=True)}; Ctrl-C ends it", err=True)
+    names = [task.name for task in tasks] + ([MIGRATE] if is_migrated else [])
+    stage = Stage(folder=folder, environment=settings, tell=_teller(names))
     try:
         with Interrupts():
-            status = run_side_by_side(tasks, folder, settings, _teller([task.name for task in tasks]))
+            if is_migrated:
+                migrate(migration_of(config, entry, folder, environment), stage)
+            _tell_what_runs(config, chosen)
+            status = run_side_by_side(tasks, stage, at_once=frozenset(at_once))
     except Interrupted:
         click.echo("\nended", err=True)
         return
     sys.exit(1 if status else 0)
+
+
+def _tell_what_runs(config: AppConfig, port: int) -> None:
+    for name, timer in config.timers.items():
+        due = next_after(timer.schedule, local_now())
+        click.echo(f"timer {name}: {timer.schedule}, next at {due:%Y-%m-%d %H:%M}", err=True)
+    click.echo(f"{config.name} at {click.style(f'http://127.0.0.1:{port}', bold=True)}; Ctrl-C ends it", err=True)
 
 
 def _settings(project: Project, environment: Path) -> dict[str, str]:

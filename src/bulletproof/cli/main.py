@@ -160,7 +160,8 @@ def main() -> None:
     except BulletproofError as error:
         from bulletproof.cli.words import tell_error  # noqa: PLC0415  only when there is one
 
-        tell_error(error, as_json="--json" in sys.argv)
+        verb = next((word for word in sys.argv[1:] if word in VERBS), "")
+        tell_error(error, as_json="--json" in sys.argv, verb=verb)
         sys.exit(error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 
 from bulletproof.cli.target import Target, find_target, host_options, json_option
-from bulletproof.domain.config import AppConfig
+from bulletproof.domain.deployment import Live
 from bulletproof.domain.maintenance import Maintenance
 from bulletproof.operations.maintenance import close
 from bulletproof.ports import Host
-from bulletproof.wiring import config_of, connect
+from bulletproof.wiring import connect, known_config
 
 
 @click.group("maintenance")
@@ -42,9 +42,9 @@ def on_command(
     """Close it. Once more with other words, they take the place of the first."""
     target = find_target(root, verb_root, app_name)
     journal = target.journal()
-    live = journal.live()
+    live, lived = journal.live(), journal.lived()
     journal.close()
-    wish = close(_connect(target, live.release if live else ""), live, message, allowed)
+    wish = close(_connect(target, lived), live, message, allowed)
     _tell(target, wish, as_json=as_json)
 
 
@@ -56,14 +56,14 @@ def off_command(root: Path, *, verb_root: Path | None, app_name: str | None, as_
     """Open it."""
     target = find_target(root, verb_root, app_name)
     journal = target.journal()
-    live = journal.live()
+    lived = journal.lived()
     journal.close()
-    _connect(target, live.release if live else "").proxy.maintain(None)
+    _connect(target, lived).proxy.maintain(None)
     _tell(target, None, as_json=as_json)
 
 
-def _connect(target: Target, release: str) -> Host:
-    return connect(target.root, target.app, config_of(target.layout, release) or AppConfig(name=target.app))
+def _connect(target: Target, lived: tuple[Live, ...]) -> Host:
+    return connect(target.root, target.app, known_config(target.layout, lived, target.config))
 
 
 def _tell(target: Target, wish: Maintenance | None, *, as_json: bool) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import click
 
-from bulletproof.cli.actions import MOST_ANNOTATIONS, block, code, command, folded, harmless, plain, say, summarise
-from bulletproof.cli.client import typed_there
+from bulletproof.cli.actions import MOST_ANNOTATIONS, code, command, folded, harmless, plain, say, summarise
 from bulletproof.cli.render import AGAIN, DOING, DONE, SILENT, SILENT_WITHOUT_WORDS, error_of, serves
-from bulletproof.cli.words import show_error
+from bulletproof.cli.words import seen, show_error
 from bulletproof.domain.deployment import Kind, Live, Outcome
 from bulletproof.domain.events import Event, StepDone, StepFailed, StepStarted, StepUndone
 from bulletproof.engine.journal import Entry
@@ -99,10 +98,7 @@ class ActionsLog:
         self._steps.append(f"- **{step}** {seconds:.1f} s{told}")
 
     def _failure(self, title: str, error: BulletproofError, now: str, warnings: list[str]) -> None:
-        seen = [f"**{plain(error.reference)}**: {plain(error.message)}"]
-        seen += [block(error.context)] if error.context else []
-        seen += [f"Next: {code(typed_there(error.hint))}"] if error.hint else []
-        self._summary(title, self._entry.deployment.release if self._entry else "", now, seen, warnings)
+        self._summary(title, self._entry.deployment.release if self._entry else "", now, seen(error), warnings)
 
     def _summary(self, title: str, release: str, now: str, parts: list[str], warnings: list[str]) -> None:
         entry = self._entry

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from bulletproof.cli.actions import harmless, is_read_in_actions
 from bulletproof.cli.client import typed_there
 from bulletproof.cli.target import Target, find_target, host_options, json_option
 from bulletproof.cli.wording import duration, size
@@ -19,7 +20,7 @@ from bulletproof.domain.process import Phase, ProcessState
 from bulletproof.errors import NeedsPerson, RecoveryNeeded
 from bulletproof.operations.status import Status, status
 from bulletproof.operations.workers import is_in_trouble
-from bulletproof.wiring import config_of, connect, connect_backups
+from bulletproof.wiring import connect, connect_backups, known_config
 
 _FOR_ITSELF = {Reason.ASKED, Reason.SCHEDULE}
 """Backups of migrations, restores and points in time tell nothing of how well the data are looked after."""
@@ -38,7 +39,8 @@ def status_command(root: Path, *, verb_root: Path | None, app_name: str | None, 
     target = find_target(root, verb_root, app_name)
     found = read_status(target)
     backups = connect_backups(target.layout).all()
-    click.echo(json.dumps(_as_json(found)) if as_json else "\n".join(_lines(found, backups)))
+    text = "\n".join(_lines(found, backups))
+    click.echo(json.dumps(_as_json(found)) if as_json else harmless(text) if is_read_in_actions() else text)
     sys.exit(_exit_code(found))
 
 
@@ -51,11 +53,7 @@ def _exit_code(found: Status) -> int:
 def read_status(target: Target) -> Status:
     """The app's status. Raises UsageError when it was never deployed here."""
     journal = target.glance()
-    live = journal.live()
-    config = (config_of(target.layout, live.release) if live else None) or target.config
-    if config is None:
-        config = find_target(target.root, None, None).config
-    assert config is not None  # noqa: S101  find_target without a name gives the project's or raises
+    config = known_config(target.layout, journal.lived(), target.config)
     found = status(connect(target.root, target.app, config, is_looking=True), journal)
     journal.close()
     return found

@@ -6,13 +6,14 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
 import click
 
+from bulletproof.cli.actions import say
 from bulletproof.cli.afar import Packing, hand_over, host_of, remember_host
 from bulletproof.cli.detached import detach_and_watch, is_to_be_detached
 from bulletproof.cli.render import Renderer
@@ -28,7 +29,7 @@ from bulletproof.engine.journal import Entry, Journal
 from bulletproof.engine.pipeline import Surroundings
 from bulletproof.errors import UsageError
 from bulletproof.operations.activate import Session
-from bulletproof.wiring import config_of, connect, is_server, layout_of
+from bulletproof.wiring import connect, is_server, known_config, layout_of
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
@@ -211,7 +212,7 @@ def open_session(
         held = _lock(layout, lock.Holder.of_this_process(verb, step="begin"), wait_seconds)
         journal = Journal.open(layout.journal)
 
-        def say(show: Callable[[T], None], what: T) -> None:
+        def show_it(show: Callable[[T], None], what: T) -> None:
             try:
                 show(what)
             except OSError:
@@ -222,20 +223,16 @@ def open_session(
         def tell(event: Event) -> None:
             if isinstance(event, StepStarted):
                 held.update(step=event.step)
-            say(renderer.event, event)
-
-        def shield() -> None:
-            interrupts.shield()
-            room.free(*layout.rooms)
+            show_it(renderer.event, event)
 
         def begun(entry: Entry) -> None:
             held.update(step="begin", deployment=entry.deployment.number)
-            say(renderer.begun, entry)
+            show_it(renderer.begun, entry)
 
         def taken_up(entry: Entry) -> None:
             held.update(step="recover", deployment=entry.deployment.number)
-            shield()
-            say(renderer.taken_up, entry)
+            interrupts.shield()
+            show_it(renderer.taken_up, entry)
 
         try:
             put_by(layout.rooms[0])
@@ -244,14 +241,21 @@ def open_session(
                     target.root, target.app, _config(target, verb, journal), has_new_proxy=_brings_config(target, verb)
                 ),
                 journal=journal,
-                around=Surroundings(tell=tell, clock=time.monotonic, shield=shield, expose=interrupts.expose),
+                around=Surroundings(
+                    tell=tell,
+                    clock=time.monotonic,
+                    shield=interrupts.shield,
+                    expose=interrupts.expose,
+                    make_room=lambda: room.free(*layout.rooms),
+                ),
                 begun=begun,
                 taken_up=taken_up,
                 started_by=origin.words,
                 origin=origin,
             )
         finally:
-            shield()
+            interrupts.shield()
+            room.free(*layout.rooms)
             if journal.unfinished() is None:
                 held.release()
             journal.close()
@@ -268,10 +272,16 @@ def _way_to_put_by(layout: Layout, *, on_full_disk: bool) -> Callable[[Path], No
 def _lock(layout: Layout, holder: lock.Holder, wait_seconds: float) -> lock.HeldLock:
     inherited = os.environ.pop(INHERITED_LOCK, "")
     if not inherited:
-        return lock.acquire(layout.lock, holder, wait_seconds=wait_seconds)
+        return lock.acquire(layout.lock, holder, wait_seconds=wait_seconds, tell=_tell_waiting)
     held = lock.inherit(int(inherited), layout.lock)
     held.announce(holder)
     return held
+
+
+def _tell_waiting(owner: lock.Holder) -> None:
+    """Half an hour may pass; nobody is to wonder meanwhile."""
+    with suppress(OSError):
+        say(f"waiting for {owner.in_words()}")
 
 
 def _brings_config(target: Target, verb: str) -> bool:
@@ -282,6 +292,4 @@ def _config(target: Target, verb: str, journal: Journal) -> AppConfig:
     """The project's configuration for a deployment from source; for all else the live release's, as it runs."""
     if _brings_config(target, verb) and target.config is not None:
         return target.config
-    live = journal.live()
-    found = config_of(target.layout, live.release) if live else None
-    return found or AppConfig(name=target.app)
+    return known_config(target.layout, journal.lived())

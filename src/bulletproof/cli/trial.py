@@ -24,7 +24,7 @@ from bulletproof.engine.journal import Journal
 from bulletproof.errors import UsageError
 from bulletproof.operations.backups import prove_backup
 from bulletproof.ports import Host
-from bulletproof.wiring import config_of, connect, connect_bench
+from bulletproof.wiring import config_of, connect, connect_bench, known_config
 
 
 def prove(target: Target, backup: Backup) -> Proof:
@@ -71,8 +71,7 @@ def connect_live(target: Target) -> Host:
 
 def config_for(target: Target, live: Live | None) -> AppConfig:
     """The live release's, as it runs."""
-    found = config_of(target.layout, live.release) if live else None
-    return found or target.config or AppConfig(name=target.app)
+    return known_config(target.layout, (live,) if live else (), target.config)
 
 
 def require_live(target: Target, journal: Journal) -> Live:

@@ -4,19 +4,42 @@ from __future__ import annotations
 
 import click
 
-from bulletproof.cli.actions import command, harmless, is_read_in_actions, say
+from bulletproof.cli.actions import (
+    SUMMARISED,
+    block,
+    code,
+    command,
+    harmless,
+    is_read_in_actions,
+    plain,
+    say,
+    summarise,
+)
 from bulletproof.cli.client import typed_there
-from bulletproof.errors import BulletproofError
+from bulletproof.errors import BulletproofError, Unwatched
 
 
-def tell_error(error: BulletproofError, *, as_json: bool) -> None:
-    """Tell an error that came before there was a deployment to tell it: in the form that was asked for."""
+def tell_error(error: BulletproofError, *, as_json: bool, verb: str = "") -> None:
+    """Tell an error that came before there was a deployment to tell it: in the form that was asked for.
+
+    In GitHub Actions it is the summary of a `verb` that has one.
+    """
     if as_json:
         from bulletproof.cli.render import JsonEvents  # noqa: PLC0415  heavy
 
         JsonEvents("").failed(error, None)
-    else:
-        show_error(error)
+        return
+    show_error(error)
+    if verb in SUMMARISED:
+        mark = "⚠️" if isinstance(error, Unwatched) else "❌"
+        summarise("\n\n".join((f"### {mark} {verb}: {plain(error.reference)}", *seen(error))))
+
+
+def seen(error: BulletproofError) -> list[str]:
+    """An error as paragraphs of a summary: what happened, what was seen, what to type."""
+    parts = [f"**{plain(error.reference)}**: {plain(error.message)}"]
+    parts += [block(error.context)] if error.context else []
+    return [*parts, *([f"Next: {code(typed_there(error.hint))}"] if error.hint else [])]
 
 
 def show_error(error: BulletproofError, *, after: str = "") -> None:

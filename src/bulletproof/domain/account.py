@@ -13,6 +13,8 @@ PROXY_USER = "bulletproof-proxy"
 """Runs Caddy and the parking relay of every app: it has the certificates' keys, and no app may read them."""
 BUILD_USER = "bulletproof-build"
 """Runs what packages do when they are built; it owns nothing that outlives a build but downloads."""
+OURS = frozenset({PROXY_USER, BUILD_USER})
+"""No app may run as one of these."""
 
 _SETPRIV = "/usr/bin/setpriv"
 """Of util-linux, which every Debian has."""

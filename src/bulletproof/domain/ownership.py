@@ -6,7 +6,9 @@ folder of uploads, which are ours as well, can be exchanged by it for a link tha
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,9 @@ class Owned:
     is_folder: bool = True
     is_made: bool = True
     """Whether it is made when it is missing; otherwise it counts when it is there."""
+
+    gives_way: bool = False
+    """Whether a link, a folder or a pipe in its place, which the app may have laid there, is moved out of the way."""
 
     @property
     def commands(self) -> tuple[str, ...]:
@@ -68,8 +73,43 @@ def beside_database(layout: Layout, accounts: Accounts, database: str) -> tuple[
     whatever their mode is: one that was made before the database had its own would be closed to the app from then on.
     """
     return tuple(
-        Owned(path=layout.data / f"{database}{end}", group=accounts.app, mode=0o660, is_folder=False, is_made=False)
+        Owned(
+            path=layout.data / f"{database}{end}",
+            group=accounts.app,
+            mode=0o660,
+            is_folder=False,
+            is_made=False,
+            gives_way=True,
+        )
         for end in ("-wal", "-shm", "-journal")
+    )
+
+
+SET_ASIDE = "set-aside-"
+"""How what a destroyed app left in its data folder begins, where that is a disk of its own."""
+_OF_HOME = re.compile(r"releases|current|former")
+_OF_LOGS = re.compile(
+    r"(access|backup|deployment|error|health|proxy|relay|replica|(rehearsal|timer|web|worker)-.+)\.log.*"
+)
+_OF_ANY = re.compile(rf"\.bp-.*|lost\+found|{SET_ASIDE}.*")
+
+
+def strangers(
+    layout: Layout, persistent: tuple[str, ...], database: str, found: Mapping[Path, Iterable[str]]
+) -> tuple[Path, ...]:
+    """What lies in an app's folders before its first deployment, and neither it nor Bulletproof can have put there.
+
+    `found` has the names that are in each. An app may be called like a program of the machine, such as `nginx`: its
+    data folder would be that one's. A folder with the app's database in it is the app's, from before Bulletproof.
+    """
+    of_data = re.compile("|".join(re.escape(Path(name).parts[0]) for name in persistent) or "(?!)")
+    ours = {layout.home: _OF_HOME, layout.data: of_data, layout.logs: _OF_LOGS}
+    return tuple(
+        folder / name
+        for folder, names in found.items()
+        if not (folder == layout.data and database in names)
+        for name in sorted(names)
+        if not (ours[folder].fullmatch(name) or _OF_ANY.fullmatch(name))
     )
 
 

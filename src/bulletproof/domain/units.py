@@ -74,6 +74,8 @@ def service(
         # The signal goes to the main process, since what it started is its own to end; SIGKILL then goes to all.
         f"KillMode={'control-group' if process.is_group else 'mixed'}",
         f"TimeoutStopSec={process.stop_seconds:g}",
+        # What the kernel kills for want of memory is one worker, which its master replaces: the others go on.
+        "OOMPolicy=continue",
         *_runtime(process),
         *_ending(process, patience),
         *(_confined(process, sandbox) if sandbox else ()),
@@ -129,6 +131,11 @@ def facade(app: str, command: str, logs: tuple[Path, ...]) -> str:
             f"ExecReload=+{ours} restart --app {app}",
             # Afterwards, so that it is done as well when a stop meets a start that has not ended.
             f"ExecStopPost=+{ours} stop --as-unit --app {app}",
+            # A unit that is down cannot be stopped, so `systemctl stop` would leave an app running whose logs nobody
+            # follows any more. A start that could not be done (255) is not tried again by itself.
+            "Restart=on-abnormal",
+            "RestartForceExitStatus=1 SIGHUP SIGINT SIGPIPE SIGTERM",
+            "RestartSec=1",
             f"SyslogIdentifier={app}",
             # What only shows the logs may do nothing but read them; a plus is before what is ours, which no network of
             # its own would let see whether the proxy listens.

@@ -15,7 +15,12 @@ from dataclasses import dataclass
 FOLDER = ".github/workflows"
 KEY_SECRET = "BULLETPROOF_SSH_KEY"  # noqa: S105  a name
 HOSTS_SECRET = "BULLETPROOF_KNOWN_HOSTS"  # noqa: S105  a name
+_TOLD = "# Without a shell around it, so that it is told when the job is cancelled, and says what becomes of it."
 _TOKEN = {"TOKEN": "${{ github.token }}"}
+_NO_TEXT = frozenset({"true", "false", "null", "yes", "no", "on", "off"})
+"""Words that YAML takes for something else."""
+_PAIR = re.compile(r"\\u(?:d[89ab][0-9a-f]{2})\\u(?:d[c-f][0-9a-f]{2})")
+"""How JSON writes what is beyond 16 bits, and YAML does not."""
 _MARK = "# Written by `bulletproof ci github`, which writes it anew unless somebody has changed it: "
 _MARKED = re.compile(re.escape(_MARK) + r"([0-9a-f]{16})\n")
 
@@ -75,12 +80,12 @@ def _pull_request(wishes: Wishes) -> str:
         (
             *("# A branch of a fork has no secrets, so nothing of it reaches the server.",),
             *("if: github.event.pull_request.head.repo.full_name == github.repository", "timeout-minutes: 30"),
-            f"environment: {_text(wishes.looking)}",
+            f"environment: {scalar(wishes.looking)}",
         ),
         _checkout(wishes, is_whole=True),
         _install(wishes),
         _connect(wishes),
-        _step("Rehearse on a copy of the live data", 'bulletproof plan --to "$HOST"', HOST=_text(wishes.host)),
+        _step("Rehearse on a copy of the live data", 'bulletproof plan --to "$HOST"', HOST=scalar(wishes.host)),
     )
     head = """
         name: Pull request
@@ -97,26 +102,38 @@ def _pull_request(wishes: Wishes) -> str:
 
 def _deploy(wishes: Wishes) -> str:
     has_tests = bool(wishes.tests)
+    script = f"""
+        {_TOLD}
+        if [ "$MAY_BE_OLDER" = true ]; then
+          exec bulletproof deploy --to "$HOST" --wait 1800 --allow-older
+        fi
+        exec bulletproof deploy --to "$HOST" --wait 1800
+    """
     deploy = _job(
         wishes,
         "deploy",
         (
             *(("needs: test",) if has_tests else ()),
-            *("timeout-minutes: 60", f"environment: {_text(wishes.environment)}"),
-            *("# One after the other. The one that runs is never cancelled; of those that wait the newest is kept.",),
-            *("concurrency:", f"  group: bulletproof-{wishes.app}-{wishes.environment}", "  cancel-in-progress: false"),
+            *("timeout-minutes: 60", f"environment: {scalar(wishes.environment)}"),
+            *_one_at_a_time(f"bulletproof-{wishes.app}-{wishes.environment}"),
         ),
         _checkout(wishes, is_whole=True),
         _install(wishes),
         _connect(wishes),
-        _step("Deploy", 'bulletproof deploy --to "$HOST" --wait 1800', HOST=_text(wishes.host)),
+        _step("Deploy", script, HOST=scalar(wishes.host), MAY_BE_OLDER="${{ inputs.may-be-older }}"),
         _serves(wishes),
     )
     head = f"""
         name: Deploy
         on:
           push:
-            branches: [{_text(wishes.branch)}]
+            branches: [{scalar(wishes.branch.replace("+", chr(92) + "+"))}]
+          workflow_dispatch:
+            inputs:
+              may-be-older:
+                description: "Deploy it although what is live came after it"
+                type: boolean
+                default: false
         permissions: {{}}
         jobs:
     """
@@ -124,21 +141,24 @@ def _deploy(wishes: Wishes) -> str:
 
 
 def _rollback(wishes: Wishes) -> str:
-    script = """
+    script = f"""
+        {_TOLD}
         if [ -n "$RELEASE" ]; then
-          bulletproof rollback --to "$HOST" --wait 1800 -- "$RELEASE"
-        else
-          bulletproof rollback --to "$HOST" --wait 1800
+          exec bulletproof rollback --to "$HOST" --wait 1800 -- "$RELEASE"
         fi
+        exec bulletproof rollback --to "$HOST" --wait 1800
     """
     job = _job(
         wishes,
         "rollback",
-        ("timeout-minutes: 60", f"environment: {_text(wishes.environment)}"),
+        (
+            *("timeout-minutes: 60", f"environment: {scalar(wishes.environment)}"),
+            *_one_at_a_time("bulletproof-rollback"),
+        ),
         _checkout(wishes, is_whole=False),
         _install(wishes),
         _connect(wishes),
-        _step("Roll back", script, HOST=_text(wishes.host), RELEASE="${{ inputs.release }}"),
+        _step("Roll back", script, HOST=scalar(wishes.host), RELEASE="${{ inputs.release }}"),
         _serves(wishes),
     )
     head = """
@@ -151,9 +171,6 @@ def _rollback(wishes: Wishes) -> str:
                 required: false
                 type: string
         permissions: {}
-        concurrency:
-          group: bulletproof-rollback
-          cancel-in-progress: false
         jobs:
     """
     return _joined(head, job)
@@ -164,17 +181,17 @@ def _check(wishes: Wishes) -> str:
         code=0
         bulletproof check --to "$HOST" >"$RUNNER_TEMP/check.txt" || code=$?
         cat "$RUNNER_TEMP/check.txt"
-        { echo '```text'; cat "$RUNNER_TEMP/check.txt"; echo '```'; } >>"$GITHUB_STEP_SUMMARY"
+        { echo; sed 's/^/    /' "$RUNNER_TEMP/check.txt"; echo; } >>"$GITHUB_STEP_SUMMARY"
         exit "$code"
     """
     job = _job(
         wishes,
         "check",
-        ("timeout-minutes: 15", f"environment: {_text(wishes.looking)}"),
+        ("timeout-minutes: 15", f"environment: {scalar(wishes.looking)}"),
         _checkout(wishes, is_whole=False),
         _install(wishes),
         _connect(wishes),
-        _step("Check", script, HOST=_text(wishes.host)),
+        _step("Check", script, HOST=scalar(wishes.host)),
         _serves(wishes),
     )
     head = """
@@ -190,6 +207,12 @@ def _check(wishes: Wishes) -> str:
     return _joined(head, job)
 
 
+def _one_at_a_time(group: str) -> tuple[str, ...]:
+    """Without `queue`, GitHub cancels the one that waits when another comes, even when that is of an older commit."""
+    words = "# One after the other: none that runs or waits is cancelled."
+    return (words, "concurrency:", f"  group: {group}", "  cancel-in-progress: false", "  queue: max")
+
+
 def _test_job(wishes: Wishes) -> tuple[str, ...]:
     if not wishes.tests:
         return ()
@@ -199,7 +222,7 @@ def _test_job(wishes: Wishes) -> tuple[str, ...]:
 
 
 def _job(wishes: Wishes, name: str, lines: tuple[str, ...], *steps: str) -> str:
-    place = ("defaults:", "  run:", f"    working-directory: {_text(wishes.folder)}") if wishes.folder else ()
+    place = ("defaults:", "  run:", f"    working-directory: {scalar(wishes.folder)}") if wishes.folder else ()
     body = (f"name: {name.capitalize()}", "runs-on: ubuntu-latest", *lines, "permissions:", "  contents: read", *place)
     head = f"{name}:\n" + textwrap.indent("\n".join((*body, "steps:")), "  ")
     return textwrap.indent(head + "\n" + textwrap.indent("\n".join(steps), "    "), "  ")
@@ -231,7 +254,7 @@ def _install(wishes: Wishes) -> str:
           echo "$RUNNER_TEMP/bulletproof/bin" >>"$GITHUB_PATH"
         fi
     """
-    return _step("Install Bulletproof", script, PACKAGE=_text(wishes.package), VERSION=_text(wishes.version))
+    return _step("Install Bulletproof", script, PACKAGE=scalar(wishes.package), VERSION=scalar(wishes.version))
 
 
 def _connect(wishes: Wishes) -> str:
@@ -241,8 +264,9 @@ def _connect(wishes: Wishes) -> str:
           exit 1
         fi
         umask 077
-        printf '%s\\n' "$SSH_KEY" >"$RUNNER_TEMP/bulletproof-key"
-        printf '%s\\n' "$KNOWN_HOSTS" >"$RUNNER_TEMP/bulletproof-known-hosts"
+        # A browser of Windows ends lines in its own way, which ssh does not take.
+        printf '%s\\n' "$SSH_KEY" | tr -d '\\r' >"$RUNNER_TEMP/bulletproof-key"
+        printf '%s\\n' "$KNOWN_HOSTS" | tr -d '\\r' >"$RUNNER_TEMP/bulletproof-known-hosts"
         {{
           printf 'IdentityFile "%s"\\nIdentitiesOnly yes\\n' "$RUNNER_TEMP/bulletproof-key"
           printf 'UserKnownHostsFile "%s"\\nGlobalKnownHostsFile /dev/null\\n' "$RUNNER_TEMP/bulletproof-known-hosts"
@@ -255,23 +279,30 @@ def _connect(wishes: Wishes) -> str:
 
 def _serves(wishes: Wishes) -> str:
     script = """
-        bulletproof status --to "$HOST"
-        rm -f "$RUNNER_TEMP/bulletproof-key"
+        trap 'rm -f "$RUNNER_TEMP/bulletproof-key"' EXIT
+        code=0
+        bulletproof status --to "$HOST" >"$RUNNER_TEMP/status.txt" || code=$?
+        cat "$RUNNER_TEMP/status.txt"
+        { echo; sed 's/^/    /' "$RUNNER_TEMP/status.txt"; echo; } >>"$GITHUB_STEP_SUMMARY"
+        exit "$code"
     """
-    return _step("What serves now", script, more="if: always()\n", HOST=_text(wishes.host))
+    return _step("What serves now", script, more="if: always()\n", HOST=scalar(wishes.host))
 
 
 def _step(name: str, script: str, *, more: str = "", **variables: str) -> str:
-    lines = [f"- name: {_text(name)}", *(f"  {line}" for line in more.splitlines())]
+    lines = [f"- name: {scalar(name)}", *(f"  {line}" for line in more.splitlines())]
     if variables:
         lines += ["  env:", *(f"    {key}: {value}" for key, value in variables.items())]
     lines += ["  run: |", textwrap.indent(textwrap.dedent(script).strip("\n").rstrip(), "    ")]
     return "\n".join(lines)
 
 
-def _text(value: str) -> str:
-    """A YAML scalar that is this text; JSON's strings are YAML's."""
-    return value if re.fullmatch(r"[A-Za-z][A-Za-z0-9_.@ -]*[A-Za-z0-9]", value) else json.dumps(value)
+def scalar(value: str) -> str:
+    """A YAML scalar that is this text, and no expression of GitHub's; JSON's strings are YAML's."""
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9_.@ -]*[A-Za-z0-9]", value) and value.lower() not in _NO_TEXT:
+        return value
+    quoted = json.dumps(value.replace("${{", "${{ '${{' }}"))
+    return _PAIR.sub(lambda found: f"\\U{ord(json.loads(chr(34) + found[0] + chr(34))):08x}", quoted)
 
 
 def _joined(head: str, *jobs: str) -> str:

@@ -24,6 +24,7 @@ import msgspec
 from bulletproof.errors import LockHeld, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 RECOVERY_VERB = "recover"
@@ -109,18 +110,24 @@ class HeldLock:
         self._descriptor = -1
 
 
-def acquire(path: Path, holder: Holder, *, wait_seconds: float = 0.0) -> HeldLock:
+def acquire(
+    path: Path, holder: Holder, *, wait_seconds: float = 0.0, tell: Callable[[Holder], None] = lambda _: None
+) -> HeldLock:
     """Take the lock and note `holder` in it; `left_by` of the result is the owner before, if it died in the middle.
 
     Waits up to `wait_seconds` for another owner, and for a recovery at least RECOVERY_PATIENCE_SECONDS, since it ends
-    by itself. Raises LockHeld that names the owner and its step, Refused when `path` cannot be a lock, and OSError.
+    by itself; calls `tell` once with each owner that it waits for. Raises LockHeld that names the owner and its step,
+    Refused when `path` cannot be a lock, and OSError.
     """
-    began = time.monotonic()
+    began, told = time.monotonic(), 0
     while (descriptor := _lock(path)) is None:
         owner = peek(path)
         rest = began + _patience(owner, wait_seconds) - time.monotonic()
         if rest <= 0:
             raise _lock_held(owner)
+        if owner is not None and owner.pid != told and owner.deployment is not None:
+            tell(owner)
+            told = owner.pid
         time.sleep(min(_POLL_SECONDS, rest))
     held = HeldLock(descriptor, path, holder, left_by=_dead_owner(descriptor))
     held.announce(holder)

@@ -8,6 +8,7 @@ import errno
 import grp
 import os
 import pwd
+import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -45,6 +46,15 @@ def find_account(name: str) -> Account:
     return Account(name=name, user=found.pw_uid, group=found.pw_gid)
 
 
+def user_of_group(place: Path) -> str | None:
+    """The user whose own group a file or folder belongs to; None when it is not there, or it is root's."""
+    try:
+        group = os.lstat(place).st_gid
+    except FileNotFoundError:
+        return None
+    return next((one.pw_name for one in pwd.getpwall() if one.pw_gid == group and 0 not in {one.pw_uid, group}), None)
+
+
 def group_name(account: Account) -> str:
     """The name of an account's group."""
     return grp.getgrgid(account.group).gr_name
@@ -61,8 +71,13 @@ def make_missing(table: Iterable[Owned]) -> None:
 
 
 def claim(table: Iterable[Owned]) -> None:
-    """Whatever is there of these has the owner and the mode that it is to have. Raises Refused `place-not-plain`."""
+    """Whatever is there of these has the owner and the mode that it is to have.
+
+    Raises Refused `place-not-plain` for what is a link or has another name, unless it gives way or is the app's alone.
+    """
     for owned in table:
+        if owned.gives_way:
+            _make_way(owned.path)
         if _difference(owned):
             _set(owned)
 
@@ -157,6 +172,8 @@ def acting_as(account: Account | None, group: int | None = None) -> Iterator[Non
     if account is None:
         yield
         return
+    if os.getgroups():
+        os.setgroups(())  # root's own, which a login gives, open what is root's group's; root needs none of them
     libc = ctypes.CDLL(None, use_errno=True)
     libc.setfsgid(account.group if group is None else group)
     libc.setfsuid(account.user)  # from 0, which takes every right over files of others with it (capabilities(7))
@@ -199,15 +216,33 @@ def _difference(owned: Owned) -> str:
     except FileNotFoundError:
         return ""
     _require_plain(owned, found)
-    mode = stat.S_IMODE(found.st_mode)
-    if (found.st_uid, found.st_gid, mode) == (owned.owner.user, owned.group.group, owned.mode):
+    if _is_right(owned, found):
         return ""
-    return f"{_name(found.st_uid)}:{_group(found.st_gid)} {mode:o}"
+    return f"{_name(found.st_uid)}:{_group(found.st_gid)} {stat.S_IMODE(found.st_mode):o}"
+
+
+def _make_way(place: Path) -> None:
+    """What is no file there is found beside from now on; otherwise an app could keep us from stopping it by a link."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(place.lstat().st_mode):
+            durable.rename(place, place.with_name(f"{place.name}.not-plain-{secrets.token_hex(4)}"))
+
+
+def _is_plain(owned: Owned, found: os.stat_result) -> bool:
+    """Whether it can be set without harm: another name of a file may lead to one that is not the app's at all."""
+    if owned.is_folder:
+        return stat.S_ISDIR(found.st_mode)
+    is_apps = found.st_uid == owned.group.user != 0
+    return stat.S_ISREG(found.st_mode) and (found.st_nlink == 1 or is_apps or _is_right(owned, found))
+
+
+def _is_right(owned: Owned, found: os.stat_result) -> bool:
+    wanted = (owned.owner.user, owned.group.group, owned.mode)
+    return (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == wanted
 
 
 def _require_plain(owned: Owned, found: os.stat_result) -> None:
-    is_right = stat.S_ISDIR(found.st_mode) if owned.is_folder else stat.S_ISREG(found.st_mode) and found.st_nlink == 1
-    if not is_right:
+    if not _is_plain(owned, found):
         what = "a folder" if owned.is_folder else "a plain file of one name"
         words = f"{owned.path} is not {what}, and root follows no link where the app may lay one"
         raise Refused("place-not-plain", words, hint=f"ls -l {owned.path}")

@@ -188,6 +188,10 @@ class Running:
             return self._child.wait(max(0.0, seconds))
         return None
 
+    def ask_to_end(self, stop_signal: str) -> None:
+        """Send it that signal, and do not wait."""
+        self._child.send_signal(signal.Signals[stop_signal])
+
     def end(self, *, patience_seconds: float, stop_signal: str = "SIGTERM") -> None:
         """That signal, then SIGKILL to its whole session; returns when it is gone; idempotent."""
         if self._child.poll() is None:

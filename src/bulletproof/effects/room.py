@@ -42,13 +42,19 @@ def put_more_by(folder: Path, size: int) -> None:
         raise
 
 
-def free(*folders: Path) -> None:
-    """Give it back, so that it can be used when this returns; nothing happens when none was put by."""
-    for folder in filter(Path.exists, folders):
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
-        durable.sync_folder(folder.parent)  # a block of an ext4 is free when its removal is in the log
+def free(*folders: Path) -> bool:
+    """Give it back, so that it can be used when this returns; False when none was put by.
+
+    What cannot be removed stays: for the want of room nothing that needs none may fail.
+    """
+    found = [folder for folder in folders if folder.exists()]
+    for folder in found:
+        with contextlib.suppress(OSError):
+            for file in folder.iterdir():
+                file.unlink()
+            folder.rmdir()
+            durable.sync_folder(folder.parent)  # a block of an ext4 is free when its removal is in the log
+    return bool(found)
 
 
 def _allocate(place: Path, size: int) -> None:

@@ -15,7 +15,7 @@ from bulletproof.errors import Refused, StepFailed
 
 _ON_DISK = "/var/tmp"  # noqa: S108  the folder made in it is private; /tmp often lies in memory, where no database fits
 
-_HELD, _WORK = "held", "work"
+_UNHELD, _HELD, _WORK = "unheld", "held", "work"
 
 
 @contextlib.contextmanager
@@ -31,22 +31,36 @@ def scratch_folder(prefix: str) -> Iterator[Path]:
     except OSError as error:
         words = f"no temporary folder could be made in {place}: {error.strerror or error}"
         raise StepFailed("scratch-not-made", words, hint="TMPDIR=/another/folder bulletproof plan") from error
-    durable.write_file(folder / _HELD, "", mode=0o600)
-    descriptor = os.open(folder / _HELD, os.O_RDONLY)
+    descriptor = os.open(folder / _UNHELD, os.O_RDONLY | os.O_CREAT, 0o600)
     try:
         # The kernel lets go of it when we die, however we do. Not of the folder: `durable` locks those itself.
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        durable.rename(folder / _UNHELD, folder / _HELD)  # nobody ever finds it under its name and not locked
         durable.make_folder(folder / _WORK, mode=0o700)
         yield folder / _WORK
     finally:
-        os.close(descriptor)
-        _remove(folder)
+        try:
+            _remove(folder)
+        finally:
+            os.close(descriptor)
 
 
 def _remove_left(place: Path, prefix: str) -> None:
     for folder in place.glob(f"{prefix}*"):
-        if _is_ours(folder) and _is_left(folder):
+        with contextlib.suppress(FileNotFoundError):  # one without the file to hold was made, or is removed, just now
+            if _is_ours(folder):
+                _remove_if_left(folder)
+
+
+def _remove_if_left(folder: Path) -> None:
+    """Where nobody holds it, hold it until it is gone: of two who find it one removes it."""
+    descriptor = os.open(folder / _HELD, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(folder)
+    finally:
+        os.close(descriptor)
 
 
 def _remove(folder: Path) -> None:
@@ -58,21 +72,6 @@ def _remove(folder: Path) -> None:
 
 def _is_ours(folder: Path) -> bool:
     return folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
-
-
-def _is_left(folder: Path) -> bool:
-    """Whether nobody holds it; one without the file to hold was made this very instant."""
-    try:
-        descriptor = os.open(folder / _HELD, os.O_RDONLY | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -158,4 +158,7 @@ def _do(line: str, connection: sqlite3.Connection, path: str) -> bool:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except OSError:
+        os._exit(1)  # there is nobody to whom anything could be said

@@ -96,9 +96,11 @@ class Surroundings:
     clock: Callable[[], float]
     """Monotonic seconds."""
     shield: Callable[[], None]
-    """From now on it must come to its end: no signal interrupts us, and room that was put by may be used."""
+    """From now on a signal may not interrupt us."""
     expose: Callable[[], None]
     """From now on it may again; raises for one that came meanwhile."""
+    make_room: Callable[[], bool]
+    """Give free on the disk what was put by for the way to an end; False when there was nothing."""
 
 
 class Failure(Exception):
@@ -127,6 +129,7 @@ def run(pipeline: Pipeline[T], target: T, record: Record, around: Surroundings, 
         around.shield()
         # A commit may have reached the disk although its call failed: what the disk says decides.
         if record.phase() is not Phase.COMMITTED:
+            around.make_room()
             touched = _undo(way.pipeline, target, record, around)
             record.close(outcomes.undone if touched else outcomes.refused, f"{way.step}: {_words(cause)}")
             raise Failure(way.step, cause, touched=touched) from cause
@@ -137,6 +140,7 @@ def run(pipeline: Pipeline[T], target: T, record: Record, around: Surroundings, 
 def recover(pipeline: Pipeline[T], target: T, record: Record, around: Surroundings, outcomes: Outcomes) -> None:
     """Finish or undo what a killed run left; may itself be killed at any point and run again."""
     around.shield()
+    around.make_room()
     match record.phase():
         case Phase.OPEN:
             touched = _undo(pipeline, target, record, around)
@@ -235,7 +239,7 @@ def _finish(pipeline: Pipeline[T], target: T, record: Record, around: Surroundin
     """What follows the commit point; each step tolerates that it was done already."""
     for step in pipeline.after:
         try:
-            _do(step, target, record, around)
+            _do_at_last(step, target, record, around)
         except Exception as cause:
             raise NeedsPerson(
                 "not-finished",
@@ -243,6 +247,16 @@ def _finish(pipeline: Pipeline[T], target: T, record: Record, around: Surroundin
                 hint="bulletproof recover",
             ) from cause
     record.close(outcomes.done, "")
+
+
+def _do_at_last(step: Step[T], target: T, record: Record, around: Surroundings) -> None:
+    """A step after the commit point; where it fails, once more with the room that was put by, if it is still there."""
+    try:
+        _do(step, target, record, around)
+    except Exception:
+        if not around.make_room():
+            raise
+        _do(step, target, record, around)
 
 
 def _words(cause: BaseException) -> str:

@@ -66,7 +66,7 @@ from bulletproof.operations.steps import (
     set_data_aside,
     start_instance,
     stop_instance,
-    verify_through_proxy,
+    verify_cutover,
     wipe_app,
 )
 from bulletproof.operations.workers import switch_workers
@@ -86,7 +86,7 @@ _START = Step("start", start_instance, undo=stop_instance)
 _GATE = Step("gate", pass_health_gate)
 _FIRST_GATE = Step("gate", pass_first_gate)
 _CUTOVER = Step("cutover", cut_over, undo=cut_back)
-_VERIFY = Step("verify", verify_through_proxy)
+_VERIFY = Step("verify", verify_cutover)
 _ADOPT = Step("adopt", adopt_settings)
 _WORKERS = Step("workers", switch_workers)
 _REPLICA = Step("replica", tend_replica)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bulletproof.domain.account import BUILD_USER, PROXY_USER
 from bulletproof.domain.ownership import Owned
+from bulletproof.domain.rotation import OLD_RULE, rule, rule_of
 from bulletproof.effects import durable
 from bulletproof.effects.ownership import claim, differences, has_account, make_missing
 from bulletproof.effects.process import run_checked
@@ -19,6 +20,7 @@ SERVER = Path("/etc/bulletproof/server")
 """That it is there says that the apps of root are systemd's, and lie below /."""
 ENGINES = Path("/opt/bulletproof/engine")
 COMMAND = Path("/usr/local/bin/bulletproof")
+_STATE = Path("/var/lib/bulletproof")
 _PROGRAM = ENGINES / "current" / "bin" / "bulletproof"
 _PACKAGES = {
     "logrotate": Path("/usr/sbin/logrotate"),
@@ -31,22 +33,9 @@ _FOLDERS = (
     Owned(path=Path("/opt/bulletproof"), mode=0o755),
     Owned(path=ENGINES, mode=0o755),
     Owned(path=Path("/var/cache/bulletproof"), mode=0o755),
-    Owned(path=Path("/var/lib/bulletproof"), mode=0o700),
+    Owned(path=_STATE, mode=0o700),
     Owned(path=Path("/var/lib/bulletproof-proxy"), mode=0o755),
 )
-_LOGS = ("access", "backup", "deployment", "health", "proxy", "relay", "replica", "timer-*", "web-*", "worker-*")
-_LOGROTATE = f"""\
-# Written by bulletproof setup. Whoever writes a log has it open, so it is copied and emptied.
-{" ".join(f"/var/log/*/{name}.log" for name in _LOGS)} {{
-	size 10M
-	rotate 5
-	compress
-	delaycompress
-	missingok
-	notifempty
-	copytruncate
-}}
-"""
 _RECOVER = """\
 # Written by bulletproof setup. It is started when a deployment was killed.
 [Unit]
@@ -64,7 +53,6 @@ RestartPreventExitStatus=4
 """
 _FILES = {
     Path("/etc/systemd/system/bulletproof-recover@.service"): _RECOVER,
-    Path("/etc/logrotate.d/bulletproof"): _LOGROTATE,
     SERVER: "Set up by Bulletproof: the apps of root lie below /, and systemd runs them.\n",
 }
 
@@ -96,9 +84,12 @@ def _changes(user: str) -> Iterator[Lack]:
         if not has_account(name):
             yield Lack(f"make the system user {name}, who cannot log in", partial(_add, name))
     yield from _folders()
-    for file, text in _FILES.items():
+    apps = sorted(journal.parent.name for journal in _STATE.glob("*/journal.db"))
+    for file, text in (*_FILES.items(), *((rule_of(app), rule(app)) for app in apps)):
         if not file.exists() or file.read_text(encoding="utf-8") != text:
             yield Lack(f"write {file}", partial(durable.write_file, file, text))
+    if OLD_RULE.exists():
+        yield Lack(f"remove {OLD_RULE}, which named other programs' logs", partial(durable.remove, OLD_RULE))
     if not COMMAND.is_symlink() or COMMAND.readlink() != _PROGRAM:
         yield Lack(f"let {COMMAND} lead to the engine", partial(durable.replace_symlink, COMMAND, _PROGRAM))
 

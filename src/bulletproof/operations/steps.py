@@ -127,8 +127,8 @@ def open_host(attempt: Attempt) -> str:
     host = attempt.host
     host.supervisor.ensure_running()
     host.proxy.hold()
-    host.supervisor.start(host.proxy.relay())
-    host.supervisor.start(host.proxy.process())
+    _start_ours(host, host.proxy.relay())
+    _start_ours(host, host.proxy.process())
     deadline = host.clock() + _OPEN_SECONDS
     while not host.proxy.is_listening():
         state = host.supervisor.state(PROXY)
@@ -138,6 +138,17 @@ def open_host(attempt: Attempt) -> str:
             )
         host.sleep(_POLL_SECONDS)
     return host.proxy.public().address
+
+
+def _start_ours(host: Host, process: ProcessSpec) -> None:
+    """Run it; what an older Bulletproof started under its name, which nothing is served by here, gives way."""
+    try:
+        host.supervisor.start(process)
+    except StepFailed as error:
+        if error.reference != "process-differs":
+            raise
+        host.supervisor.stop(process.name)
+        host.supervisor.start(process)
 
 
 def adopt_proxy(attempt: Attempt) -> str:
@@ -274,15 +285,30 @@ def verify_through_proxy(attempt: Attempt) -> str:
     return answer.to(path)
 
 
+def verify_cutover(attempt: Attempt) -> str:
+    """The same after a cutover; what still goes on at the old release is told before it is waited for."""
+    verified, previous = verify_through_proxy(attempt), attempt.deployment.previous
+    left = attempt.host.proxy.connections(previous.number) if previous is not None else 0
+    if not left:
+        return verified
+    most = attempt.manifest.config.drain.seconds
+    return f"{verified}\nnow waits for {_connections(left)} to the old release to end, at most {most:g} s"
+
+
 def drain_previous(attempt: Attempt) -> str:
     """Requests in flight at the old instance are finished, then it is stopped."""
     previous = attempt.deployment.previous
     if previous is None or previous.number == attempt.number:
         return ""
-    left = drain(attempt.host, previous.number, seconds=attempt.manifest.config.drain.seconds)
+    seconds = attempt.manifest.config.drain.seconds
+    left = drain(attempt.host, previous.number, seconds=seconds)
     attempt.host.supervisor.stop(web_name(previous.number))
-    cut = f"{left} requests outlasted the drain and were cut" if left else ""
+    cut = f"{_connections(left)} open after {seconds:g} s, such as websockets, and ended then" if left else ""
     return "\n".join(filter(None, (cut, _empty_wal(attempt))))
+
+
+def _connections(number: int) -> str:
+    return f"{number} connection{'s' if number > 1 else ''}"
 
 
 def _empty_wal(attempt: Attempt) -> str:

@@ -29,6 +29,9 @@ from bulletproof.prove.subject import TINY, Subject, former_folder
 
 COMMAND_SECONDS = 120.0
 Act = Callable[[subprocess.Popen[str]], None]
+_PAUSE_SECONDS = 0.2
+"""After a recovery that failed, where everybody's supervisor waits for a second: here many fail in a row. The first one
+comes as soon as everybody's."""
 _ROOM_BYTES = 2 << 30
 _PORTS = range(20000, 30000)
 """Below the ephemeral ports, and far from where others look for one."""
@@ -245,10 +248,9 @@ class Host:
         """Run a verb with success. Raises BulletproofError with what it said."""
         ended = self.run(*words, folder=folder)
         if ended.status:
-            words_said = tuple((ended.out + ended.err).splitlines()[-12:])
-            raise BulletproofError(
-                "host-not-prepared", f"{' '.join(words)} ended with {ended.status}", context=words_said
-            )
+            said = (ended.out + ended.err).splitlines()[-12:]
+            words_said = f"{' '.join(words)} ended with {ended.status}: {' '.join(said)}"
+            raise BulletproofError("host-not-prepared", words_said)
         return ended
 
     def meet_recoveries(self, injections: Sequence[strace.Injection | None]) -> None:
@@ -344,7 +346,7 @@ def _text(file: IO[bytes]) -> str:
 def supervise_from_here(base: Path, app: str) -> None:
     """Start the supervisor of a host's app, with the code of this process."""
     root = base / "r"
-    policy = Policy(recover_argv=(str(base / "recover"),))  # as patient as everybody's, since its time is measured
+    policy = Policy(recover_argv=(str(base / "recover"),), recover_first_pause_seconds=_PAUSE_SECONDS)
     EmbeddedSupervisor(Layout(root, app, runtime_folder(root, os.getuid())), policy).ensure_running()
 
 

@@ -61,6 +61,10 @@ class Commit(NamedTuple):
     kind: str
 
 
+_LEFT_TO_SWEEP = re.compile(r"(^|/)\.bp-(new|gone)-")
+"""What an earlier fault may have left, and the next command deletes."""
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """What is true of a host at one instant."""
@@ -342,7 +346,7 @@ def _leftovers(before: World, now: World, new: int) -> list[str]:
     """What is there now and was not before; after new deployments, of what kind there is more than they may add."""
     if not new:
         left = [path for path in now.files - before.files if not _ASIDE.search(path)]
-        gone = before.files - now.files
+        gone = [path for path in before.files - now.files if not _LEFT_TO_SWEEP.search(path)]
         return [*(f"left over: {path}" for path in sorted(left)), *(f"gone: {path}" for path in sorted(gone))]
     shapes, baseline = (Counter(_NUMBER.sub("#", path) for path in world.files) for world in (now, before))
     return [f"one {shape} too many" for shape, count in sorted(shapes.items()) if count > baseline[shape] + new]

@@ -93,7 +93,8 @@ Bulletproof {version}, {date}, seed {seed}, {processors} processors. The recorde
 was not kept; each is named below. Requests that failed count where the fault was in the deployer alone. `recovered in`:
 the median time from the deployer's end until all was whole, with no command, where it had left something to recover;
 later than ten seconds is a broken promise, unless the machine was overloaded. `recovery of …`: faults that met the
-recovery, or the second one, after a kill in that scenario; their times are in the row of that kill.
+recovery after a fault in that scenario, or the recovery after that, up to five in a row; in the end all is whole, and
+that takes as long as the pauses between recoveries, so it is not timed.
 
 {table}
 

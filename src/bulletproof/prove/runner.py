@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from bulletproof.errors import BulletproofError
@@ -21,7 +22,7 @@ from bulletproof.prove.hostile import Case
 from bulletproof.prove.scenarios import SCENARIOS
 from bulletproof.prove.subject import TINY, Subject
 
-HOSTS = 5
+HOSTS = 7
 """On two processors: a deployment waits for two thirds of its time, for an app to boot or requests to end."""
 _RECORDING_HOSTS = 3
 _MOST_LEFT_AGAIN = 20
@@ -29,7 +30,8 @@ _LONGEST_LIFE = 200
 """Faults that one host meets before a fresh one is laid: its journal is no longer than that of an app."""
 
 Watch = Callable[[sweep.Verdict], None]
-Work = Callable[[sweep.Sweep], Sequence[sweep.Verdict]]
+Verdicts = Sequence[sweep.Verdict]
+Work = Callable[[sweep.Sweep], Verdicts]
 """One fault and what follows it, on whatever host is free."""
 
 
@@ -130,34 +132,53 @@ class _Crew:
         try:
             with host.load() as load, suppress(queue.Empty):
                 faults = sweep.Sweep(host, load)
+                before: Verdicts = ()
                 for _ in range(_LONGEST_LIFE):
-                    if self._is_over() or not self._do_or_leave(self.left.get_nowait(), faults):
+                    if self._is_over():
                         return
+                    done = self._do_or_leave(self.left.get_nowait(), faults, before)
+                    if done is None or not all(verdict.is_good for verdict in done):
+                        return
+                    before = done
         except BulletproofError as error:
             if not error.reference.startswith("traffic-"):  # the load's own end; its work was left to another host
                 raise
         finally:
             host.end()
 
-    def _do_or_leave(self, work: Work, faults: sweep.Sweep) -> bool:
-        """Do it; where the load on this host broke, so that nothing could be seen, another host does it."""
+    def _do_or_leave(self, work: Work, faults: sweep.Sweep, before: Verdicts) -> Verdicts | None:
+        """Do it, and tell what came of it; None where another host is to do it instead.
+
+        That is where the load on this host broke, so that nothing could be seen, or where the host could not even be
+        prepared, which is what came of the fault before.
+        """
         try:
             return self._do(work, faults)
         except BulletproofError as error:
-            if not error.reference.startswith("traffic-"):
+            if error.reference != "host-not-prepared" and not error.reference.startswith("traffic-"):
                 raise
-            self._left_again += 1
-            if self._left_again > _MOST_LEFT_AGAIN:
-                raise BulletproofError("load-broken", f"the load broke {self._left_again} times: {error}") from error
-            self.left.put(work)
-            return False
+            if error.reference == "host-not-prepared" and before:
+                self._blame(before[0], error)
+            self._leave(work, error)
+            return None
 
-    def _do(self, work: Work, faults: sweep.Sweep) -> bool:
+    def _blame(self, verdict: sweep.Verdict, error: BulletproofError) -> None:
+        broken = replace(verdict, problems=(*verdict.problems, f"afterwards {error.message}"))
+        self.verdicts[self.verdicts.index(verdict)] = broken
+        self._watch(broken)
+
+    def _leave(self, work: Work, error: BulletproofError) -> None:
+        self._left_again += 1
+        if self._left_again > _MOST_LEFT_AGAIN:
+            raise BulletproofError("load-broken", f"{self._left_again} were left again: {error}") from error
+        self.left.put(work)
+
+    def _do(self, work: Work, faults: sweep.Sweep) -> Verdicts:
         verdicts = work(faults)
         for verdict in verdicts:
             self.verdicts.append(verdict)
             self._watch(verdict)
-        return all(verdict.is_good for verdict in verdicts)
+        return verdicts
 
     def _is_over(self) -> bool:
         return self.left.empty() or bool(self.broken) or time.monotonic() > self._until

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import os
@@ -34,38 +33,34 @@ from bulletproof.domain.deployment import Live
 from bulletproof.domain.health import Answer
 from bulletproof.domain.layout import Layout, PlannedLayout, runtime_folder
 from bulletproof.domain.offsite import Connection
+from bulletproof.domain.ownership import SET_ASIDE
 from bulletproof.domain.process import since_start
 from bulletproof.effects import durable
+from bulletproof.effects.aside import set_aside
 from bulletproof.effects.depot import Depot
 from bulletproof.effects.health_record import lock_of
 from bulletproof.effects.logs import tail
 from bulletproof.effects.newer import newer_versions
 from bulletproof.effects.ownership import acting_as
 from bulletproof.effects.probe import ask_socket
-from bulletproof.engine.journal import Journal, utc_now
+from bulletproof.engine.journal import utc_now
 from bulletproof.errors import NeedsPerson, StepFailed
 from bulletproof.operations.detect import find_entry
 from bulletproof.ports import Host, Resources, SettingsStore
-from bulletproof.wiring.server import accounts_of, as_server, is_server
+from bulletproof.wiring.known import config_of, is_server, known_config, user_of
+from bulletproof.wiring.server import accounts_of, as_server
 
 __all__ = [
     "accounts_of",
+    "config_of",
     "is_server",
+    "known_config",
 ]
 
 
 def layout_of(root: Path, app: str) -> Layout:
     """Where everything of the app lies under `root`."""
     return Layout(root=root, app=app, runtime=runtime_folder(root, os.getuid()))
-
-
-def config_of(layout: Layout, release: str) -> AppConfig | None:
-    """The configuration that a release was built with, whatever became of it since; None when nobody can tell."""
-    releases = BuiltReleases(layout, find_entry)
-    try:
-        return releases.recorded(release).config
-    except StepFailed:
-        return None
 
 
 def connect_backups(layout: Layout) -> FolderBackups:
@@ -133,19 +128,7 @@ def connect(root: Path, app: str, config: AppConfig, *, has_new_proxy: bool = Fa
     host = _connect(layout, config, accounts)
     if accounts is None:
         return host
-    return as_server(host, config, accounts, functools.partial(user_of, layout), is_looking=is_looking)
-
-
-def user_of(layout: Layout, other: str) -> str | None:
-    """As whom another app of the same root runs; None when it was never live, or is damaged."""
-    there = layout_of(layout.root, other)
-    journal = Journal.glance(there.journal)
-    if journal is None:
-        return None
-    with contextlib.closing(journal):
-        live = journal.live()
-    config = config_of(there, live.release) if live else None
-    return config.app.user if config else None
+    return as_server(host, config, accounts, lambda other: user_of(layout_of(root, other)), is_looking=is_looking)
 
 
 def connect_planned(layout: PlannedLayout, config: AppConfig) -> Host:
@@ -187,9 +170,10 @@ def _releases(layout: Layout, data: Path, accounts: Accounts | None, lent: Path 
 def _lend(live: Layout, layout: Layout) -> None:
     """Let a planned deployment see which releases there are, and which ports are taken; and have a place for logs."""
     durable.make_folder(layout.logs)
-    for port in live.state.parent.glob("*/port"):
-        durable.make_folder(layout.state.parent / port.parent.name, mode=0o700)
-        durable.copy_file(port, layout.state.parent / port.parent.name / "port")
+    others = (file for file in live.state.parent.glob(f"*/{live.proxy_kept.name}") if file != live.proxy_kept)
+    for known in (*live.state.parent.glob("*/port"), *others):
+        durable.make_folder(layout.state.parent / known.parent.name, mode=0o700)
+        durable.copy_file(known, layout.state.parent / known.parent.name / known.name, mode=0o600)
     durable.make_folder(layout.releases)
     for release in live.releases.glob("[!.]*"):
         durable.replace_symlink(layout.releases / release.name, release)
@@ -201,7 +185,7 @@ def _resources(home: Path) -> Resources:
 
 
 def _connect(layout: Layout, config: AppConfig, accounts: Accounts | None) -> Host:
-    proxy = CaddyProxy(layout, config.proxy, runs_apart=accounts is not None)
+    proxy = CaddyProxy(layout, config.proxy, account=accounts.proxy if accounts else None)
     file = layout.data / config.database.file
     user = accounts.app if accounts else None
 
@@ -256,11 +240,12 @@ def _set_data_aside(layout: Layout, started_at: str) -> str:
     for file in (layout.environment, layout.offsite):
         if file.exists():
             durable.copy_file(file, place / file.name, mode=0o600)
-    folders = {"data": layout.data, "backups": layout.backups, "set-aside": layout.database_aside}
-    for name, folder in folders.items():
+    own = {"backups": layout.backups, "set-aside": layout.database_aside}
+    for name, folder in own.items():
         if folder.exists() and not (place / name).exists():
             durable.rename(folder, place / name)
-    return f"data set aside in {place}"
+    kept = set_aside(layout.data, place / "data", SET_ASIDE, stamp)
+    return f"data set aside in {place}" + (f", and in {kept}" if kept else "")
 
 
 def _keep_report(layout: Layout, number: int, content: bytes) -> None:

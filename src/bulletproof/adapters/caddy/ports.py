@@ -52,7 +52,10 @@ class Ports:
 
     def to_begin_with(self) -> int:
         """The port; a chosen one that was taken before the proxy first started is replaced: nobody knows it yet."""
-        port = self.port()
+        port, proxy = self.port(), kept_proxy(self.layout) or self.wished
+        if has_tls(proxy):
+            # Two programs of one user may listen on it at once, and each would get some of the other's requests.
+            self._checked(proxy.http_port, "http_port")
         try:
             self._refuse_foreign(port, _key_of(self.wished))
         except Refused:
@@ -98,8 +101,17 @@ class Ports:
     def _claims(self) -> dict[int, str]:
         """The ports of the other apps under this root, whether they run or not, and whose each is."""
         files = [file for file in self.layout.state.parent.glob("*/port") if file != self.layout.port]
-        ports = [(read_port(file), file.parent.name) for file in files]
-        return {port: app for port, app in ports if port is not None}
+        plain = {_plain_port(file.with_name(self.layout.proxy_kept.name)): file.parent.name for file in files}
+        ports = {**plain, **{read_port(file): file.parent.name for file in files}}
+        return {port: app for port, app in ports.items() if port is not None}
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in force, or was before a deployment."""
+
+    proxy: Proxy | None = None
+    port: int | None = None
+    caddyfile: str | None = None
 
 
 def kept_proxy(layout: Layout) -> Proxy | None:
@@ -111,6 +123,15 @@ def kept_proxy(layout: Layout) -> Proxy | None:
     except msgspec.MsgspecError as error:
         words = f"{layout.proxy_kept} cannot be understood: {error}"
         raise Refused("proxy-file-damaged", words, hint=f"rm {layout.proxy_kept} && bulletproof deploy") from error
+
+
+def _plain_port(file: Path) -> int | None:
+    """The port on which another app sends people on to HTTPS; None when it does not, or its file cannot be read."""
+    try:
+        proxy = msgspec.json.decode(file.read_bytes(), type=Proxy)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return proxy.http_port if has_tls(proxy) else None
 
 
 def _key_of(proxy: Proxy) -> str:

@@ -10,7 +10,7 @@ from bulletproof.adapters.embedded.diary import note
 from bulletproof.adapters.embedded.policy import Policy, doubling
 from bulletproof.adapters.embedded.running import tell_start
 from bulletproof.domain.layout import Layout
-from bulletproof.effects.lock import HeldLock, take_from_dead
+from bulletproof.effects.lock import RECOVERY_VERB, HeldLock, Holder, peek, take_from_dead
 from bulletproof.errors import Refused
 
 LOCK_DESCRIPTOR_NAME = "BULLETPROOF_LOCK_FD"
@@ -26,6 +26,8 @@ class Recovery:
         self._child: subprocess.Popen[bytes] | None = None
         self._failures_in_row = 0
         self._not_before = 0.0
+        self._dead: Holder | None = None
+        """Whose death the last recovery came after."""
 
     @property
     def pid(self) -> int | None:
@@ -36,16 +38,25 @@ class Recovery:
         """Start a recovery if one is needed; it never looks again while one lives."""
         if self._child is not None:
             self._see_whether_it_ended(self._child, now)
-        elif now >= self._not_before:
+        elif now >= self._not_before or self._is_another_death():
             try:
                 self._start_if_needed()
             except (OSError, Refused) as error:
                 self._back_off(f"no recovery could be started: {error}", now)
 
+    def _is_another_death(self) -> bool:
+        """Whether it is not the one whose recoveries have failed: no reason to wait as long as for that one."""
+        holder = peek(self._layout.lock)
+        if holder is None or holder.verb == RECOVERY_VERB or self._dead is None:
+            return False
+        return holder != self._dead
+
     def _start_if_needed(self) -> None:
         lock = take_from_dead(self._layout.lock)
         if lock is None:
             return
+        if lock.holder.verb != RECOVERY_VERB and lock.holder != self._dead:
+            self._dead, self._failures_in_row = lock.holder, 0
         try:
             self._child = self._spawn(lock)
         finally:
