@@ -90,7 +90,7 @@ def migration_of(config: AppConfig, entry: str, folder: Path, environment: Path)
     command = migrate_command(config.migrations.command, entry, files, modules)
     if not command:
         words = "neither Alembic, Flask-Migrate nor Django was found, and [migrations] has no command"
-        raise UsageError("migrator-unknown", words, hint="bulletproof dev  (if the app makes its tables itself)")
+        raise UsageError("migrator-unknown", f"{words}; an app that makes its tables itself needs no --migrate")
     return command
 
 
