@@ -388,7 +388,7 @@ class TestS3:
         )
         place = {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3_line.port}"}
         s3_line.calm()
-        s3_line.bytes_per_second = 4 * MIB
+        s3_line.bytes_per_second = MIB
         argv = [sys.executable, "-c", program, str(written(tmp_path, LARGE)), *place.values()]
         child = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
         wait_until(lambda: s3_line.passed > MIB)
@@ -396,7 +396,7 @@ class TestS3:
         began = time.monotonic()
         _, said = child.communicate(timeout=30)
 
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20  # all of it would take a minute
         assert said.splitlines()[-1] == "KeyboardInterrupt"
         s3_line.calm()
         assert "interrupted" not in open_depot(f"s3://{BUCKET}/alone", place).names("")

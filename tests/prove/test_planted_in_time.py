@@ -39,8 +39,8 @@ _NO_FOLDER_SYNCED = Bug(
 _RESUMED_EARLY = Bug(
     "resume before commit",
     "bulletproof.operations.pipelines",
-    "_SWAP, _START, _GATE),\n        after=(_CUTOVER, *_FINISH),",
-    "_SWAP, _START, _GATE, _CUTOVER, _VERIFY),\n        after=_FINISH,",
+    "_SWAP, _START, _GATE),\n        after=(_CUTOVER, _ADOPT,",
+    "_SWAP, _START, _GATE, _CUTOVER, _VERIFY),\n        after=(_ADOPT,",
 )
 _NOT_ON_DISK = [
     pytest.param(_NOT_SYNCED, "the old release serves|is live", id="success-before-fsync"),
