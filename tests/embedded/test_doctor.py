@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 import signal
@@ -126,7 +127,8 @@ def test_an_app_that_does_not_start(app: LiveApp) -> None:
     (app.layout.data / "break-me").unlink()
     assert str(down["words"]).startswith("the supervisor does not run")
     assert failed.status in {2, 4}
-    assert "exited with status 1: RuntimeError: no house is built on sand" in failed.err
+    # gunicorn's master ends with 1 or with 3: whichever of its workers it notices first.
+    assert re.search(r"exited with status [13]: RuntimeError: no house is built on sand", failed.err), failed.err
     assert "--fix could not: start the live release again" in failed.out
     assert (told["state"], told["why"]) == ("critical", "RuntimeError: no house is built on sand")
     assert str(told["words"]).startswith("nothing runs, and nobody has stopped it")
