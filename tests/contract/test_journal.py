@@ -52,6 +52,19 @@ def test_an_undo_is_recorded_on_a_full_disk() -> None:
             assert whole.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
+def test_a_journal_that_was_never_begun_is_none(tmp_path: Path) -> None:
+    """A found bug: a deployer killed before the first table leaves an empty file, which nobody could read any more."""
+    file = tmp_path / "journal.db"
+    file.touch()
+    assert (Journal.read(file), Journal.glance(file)) == (None, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["journal.db"]
+    with closing(Journal.open(file)) as journal:
+        journal.begin(_beginning())
+    glanced = Journal.glance(file)
+    assert glanced is not None
+    assert len(glanced.entries()) == 1
+
+
 def _write_on(record: DeploymentRecord) -> None:
     """More than what was put by can hold."""
     for _ in range(10_000):

@@ -21,7 +21,8 @@ def glance(path: Path) -> sqlite3.Connection:
         content = _still(path)
         if content is not None:
             connection = sqlite3.connect(":memory:", isolation_level=None)
-            connection.deserialize(content)
+            if content:  # otherwise its maker was killed before there was a first table, and it is as good as empty
+                connection.deserialize(content)
             return connection
     try:
         return _opened(path, "mode=ro&readonly_shm=1")
@@ -37,7 +38,8 @@ def _still(path: Path) -> bytes | None:
     before, content, after = path.stat(), bytearray(path.read_bytes()), path.stat()
     if wal.exists() or before.st_mtime_ns != after.st_mtime_ns or len(content) != after.st_size:
         return None
-    content[_FORMATS] = b"\1\1"
+    if content:
+        content[_FORMATS] = b"\1\1"
     return bytes(content)
 
 
