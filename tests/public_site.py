@@ -52,15 +52,18 @@ async def stream(send):
     await send({"type": "http.response.body", "body": f"all from {RELEASE}".encode()})
 
 
-async def look(scope, receive, send):
+async def received(receive):
     size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return
+    while (message := await receive())["type"] != "http.disconnect":
         size += len(message.get("body", b""))
         if not message.get("more_body"):
-            break
+            return size
+
+
+async def look(scope, receive, send):
+    size = await received(receive)
+    if size is None:
+        return
     headers = [[name.decode(), value.decode()] for name, value in scope["headers"]]
     told = {
         "release": RELEASE,

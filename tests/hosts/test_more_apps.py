@@ -101,14 +101,9 @@ async def look(scope, receive, send):
     if scope["method"] == "POST":
         with stored() as table:
             table.execute("INSERT INTO upload VALUES (?, 0, 'begun')", [token])
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            size += len(message.get("body", b""))
-            if not message.get("more_body"):
-                break
+        size = await received(receive)
+        if size is None:
+            return
         with stored() as table:
             table.execute("UPDATE upload SET size = ?, state = 'done' WHERE token = ?", [size, token])
         status, words = 201, f"{token} {size} by {RELEASE}"

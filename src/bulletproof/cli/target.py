@@ -206,59 +206,72 @@ def open_session(
     """
     layout = target.layout
     durable.make_folder(layout.state, mode=0o700)
-    origin = our_origin()
     put_by = _way_to_put_by(layout, on_full_disk=on_full_disk)
     with Interrupts() as interrupts:
         held = _lock(layout, lock.Holder.of_this_process(verb, step="begin"), wait_seconds)
         journal = Journal.open(layout.journal)
-
-        def show_it(show: Callable[[T], None], what: T) -> None:
-            try:
-                show(what)
-            except OSError:
-                # Nobody is there to be told. Before the commit that ends the deployment; an undo or a finish goes on.
-                if not interrupts.is_shielded:
-                    raise
-
-        def tell(event: Event) -> None:
-            if isinstance(event, StepStarted):
-                held.update(step=event.step)
-            show_it(renderer.event, event)
-
-        def begun(entry: Entry) -> None:
-            held.update(step="begin", deployment=entry.deployment.number)
-            show_it(renderer.begun, entry)
-
-        def taken_up(entry: Entry) -> None:
-            held.update(step="recover", deployment=entry.deployment.number)
-            interrupts.shield()
-            show_it(renderer.taken_up, entry)
-
         try:
             put_by(layout.rooms[0])
-            yield Session(
-                host=connect(
-                    target.root, target.app, _config(target, verb, journal), has_new_proxy=_brings_config(target, verb)
-                ),
-                journal=journal,
-                around=Surroundings(
-                    tell=tell,
-                    clock=time.monotonic,
-                    shield=interrupts.shield,
-                    expose=interrupts.expose,
-                    make_room=lambda: room.free(*layout.rooms),
-                ),
-                begun=begun,
-                taken_up=taken_up,
-                started_by=origin.words,
-                origin=origin,
-            )
+            yield _session(target, verb, journal, _Watcher(held, interrupts, renderer))
         finally:
             interrupts.shield()
             room.free(*layout.rooms)
             if journal.unfinished() is None:
                 held.release()
             journal.close()
+
+
+def _session(target: Target, verb: str, journal: Journal, watcher: _Watcher) -> Session:
+    config, origin = _config(target, verb, journal), our_origin()
+    return Session(
+        host=connect(target.root, target.app, config, has_new_proxy=_brings_config(target, verb)),
+        journal=journal,
+        around=Surroundings(
+            tell=watcher.tell,
+            clock=time.monotonic,
+            shield=watcher.interrupts.shield,
+            expose=watcher.interrupts.expose,
+            make_room=lambda: room.free(*target.layout.rooms),
+        ),
+        begun=watcher.begun,
+        taken_up=watcher.taken_up,
+        started_by=origin.words,
+        origin=origin,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Watcher:
+    """Tells the lock's note and the screen what is going on."""
+
+    held: lock.HeldLock
+    interrupts: Interrupts
+    renderer: Renderer
+
+    def tell(self, event: Event) -> None:
+        """An event of the deployment."""
+        if isinstance(event, StepStarted):
+            self.held.update(step=event.step)
+        self._show(self.renderer.event, event)
+
+    def begun(self, entry: Entry) -> None:
+        """A deployment begins."""
+        self.held.update(step="begin", deployment=entry.deployment.number)
+        self._show(self.renderer.begun, entry)
+
+    def taken_up(self, entry: Entry) -> None:
+        """One that a crash left is finished or undone, which nothing may interrupt."""
+        self.held.update(step="recover", deployment=entry.deployment.number)
+        self.interrupts.shield()
+        self._show(self.renderer.taken_up, entry)
+
+    def _show(self, show: Callable[[T], None], what: T) -> None:
+        try:
+            show(what)
+        except OSError:
+            # Nobody is there to be told. Before the commit that ends the deployment; an undo or a finish goes on.
+            if not self.interrupts.is_shielded:
+                raise
 
 
 def _way_to_put_by(layout: Layout, *, on_full_disk: bool) -> Callable[[Path], None]:

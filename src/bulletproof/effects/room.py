@@ -57,6 +57,20 @@ def free(*folders: Path) -> bool:
     return bool(found)
 
 
+def keep_spare(place: Path, size: int) -> None:
+    """Keep so many bytes in a file until they are spent; on a full disk there will be more room another time."""
+    if not place.exists():
+        with contextlib.suppress(OSError):
+            durable.write_file(place, b"\1" * size, mode=0o600)
+
+
+def spend_spare(place: Path) -> bool:
+    """Give it free, so that it can be used when this returns; False when there was none."""
+    is_there = place.exists()
+    durable.remove(place)
+    return is_there
+
+
 def _allocate(place: Path, size: int) -> None:
     """Blocks without content, which takes no time; nothing is synced, since after a cut of the power none is owed."""
     descriptor = os.open(place, os.O_WRONLY | os.O_CREAT, 0o600)

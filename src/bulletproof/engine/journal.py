@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +13,7 @@ import msgspec
 
 from bulletproof.domain.deployment import Deployment, Kind, Live, Outcome
 from bulletproof.domain.origin import Origin
-from bulletproof.effects import durable
-from bulletproof.effects.room import is_tight
+from bulletproof.effects import durable, room
 from bulletproof.effects.sqlite_glance import glance
 from bulletproof.engine.pipeline import Phase
 from bulletproof.errors import NeedsPerson
@@ -97,15 +96,14 @@ class Journal:
         connection.execute("PRAGMA synchronous=FULL")
         _prepare(connection, path)
         spare = _spare_of(path)
-        if not spare.exists() and not is_tight(path.parent):
-            with suppress(OSError):  # there will be more room another time
-                durable.write_file(spare, b"\1" * _SPARE_BYTES, mode=0o600)
+        if not room.is_tight(path.parent):
+            room.keep_spare(spare, _SPARE_BYTES)
         return cls(connection, spare=spare)
 
     @classmethod
     def spend_spare(cls, path: Path) -> None:
         """Give back what the journal put by on a disk that is full; it is put by again when there is room."""
-        durable.remove(_spare_of(path))
+        room.spend_spare(_spare_of(path))
 
     @classmethod
     def read(cls, path: Path) -> Journal | None:
@@ -220,9 +218,8 @@ class Journal:
             self._insert(number, kind, step, seconds=seconds, words=words)
         except NeedsPerson as error:
             is_full = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
-            if not (is_full and self._spare is not None and self._spare.exists()):
+            if not (is_full and self._spare is not None and room.spend_spare(self._spare)):
                 raise
-            durable.remove(self._spare)
             self._insert(number, kind, step, seconds=seconds, words=words)
 
     def _insert(self, number: int, kind: str, step: str, *, seconds: float, words: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from bulletproof.adapters.embedded import wire
 from bulletproof.adapters.embedded.kernel import Identity
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.process import Phase, ProcessSpec
-from bulletproof.effects import durable
+from bulletproof.effects import durable, room
 from bulletproof.errors import StepFailed
 
 _SPARE_BYTES = 256 << 10
@@ -71,20 +70,17 @@ def write(file: Path, table: Table) -> None:
     try:
         durable.write_file(file, content, mode=0o600)
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT} or not _spare(file).exists():
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT} or not room.spend_spare(_spare(file)):
             raise
-        durable.remove(_spare(file))
         durable.write_file(file, content, mode=0o600)
         return
-    if not _spare(file).exists():
-        with contextlib.suppress(OSError):  # there will be more room another time
-            durable.write_file(_spare(file), b"\1" * _SPARE_BYTES, mode=0o600)
+    room.keep_spare(_spare(file), _SPARE_BYTES)
 
 
 def remove(file: Path) -> None:
     """Make it so that there is none, and nothing that was kept for it."""
     durable.remove(file)
-    durable.remove(_spare(file))
+    room.spend_spare(_spare(file))
 
 
 def _spare(file: Path) -> Path:
