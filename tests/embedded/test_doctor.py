@@ -29,8 +29,8 @@ if (_here / "break-me").exists():
 def app(make_lasting_app: Callable[[str], LiveApp]) -> LiveApp:
     """An app with a release to go back to, a backup, and settings that are wrong."""
     made = make_lasting_app("doctor")
-    wrong = ("FLASK_DEBUG=1", "DEBUG=True", "SECRET_KEY=dev", f"DATABASE_URL=sqlite:///{made.root}/elsewhere.db")
-    made.run("env", "set", *wrong, status=0)
+    elsewhere = f"DATABASE_URL=sqlite:///{made.root}/{made.name}-elsewhere.db"
+    made.run("env", "set", "FLASK_DEBUG=1", "DEBUG=True", "SECRET_KEY=dev", elsewhere, status=0)
     made.deploy("v1")
     source = (made.folder / "run.py").read_text()
     branch(made, {"run.py": BROKEN + source})

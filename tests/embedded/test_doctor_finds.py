@@ -166,7 +166,7 @@ def test_a_python_that_is_broken_or_another(app: LiveApp) -> None:
 
 def test_what_the_app_opens_is_seen(app: LiveApp) -> None:
     """A database outside the data, and a port beside the proxy."""
-    elsewhere = app.root / "elsewhere.db"
+    elsewhere = app.root / f"{app.name}-elsewhere.db"
     with contextlib.closing(sqlite3.connect(elsewhere, isolation_level=None)) as database:
         database.execute("CREATE TABLE user (id INTEGER)")
     (app.layout.data / "open-this").write_text(str(elsewhere))
