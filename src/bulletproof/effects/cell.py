@@ -22,7 +22,33 @@ import stat
 import struct
 import sys
 import time
-from typing import NoReturn, TypedDict
+
+TYPE_CHECKING = False  # `typing` is not imported when this runs: it would take half of the time until it begins
+if TYPE_CHECKING:
+    from typing import NoReturn, TypedDict
+
+    class Plan(TypedDict):
+        """What the program in the cell can reach, and what it is."""
+
+        parent: int
+        """The process that starts the cell, and without which it may not be."""
+        namespaces: bool
+        """Whether the kernel gives the cell a root, a network and processes of its own."""
+        account: tuple[int, int] | None
+        """The user and the group that the program runs as, when we are root and it is not to be."""
+        root: str
+        """An empty folder to build the cell's root on."""
+        read_only: list[str]
+        writable: list[tuple[str, str]]
+        """Outside, and where it lies inside."""
+        overlaid: list[tuple[str, str]]
+        """Outside, and where it lies inside: what is written there is gone with the cell."""
+        memory: int
+        """Bytes, for each process and for all of them together."""
+        folder: str
+        argv: list[str]
+        environment: dict[str, str]
+
 
 CANNOT = 97
 """Exit status: the kernel did not let us make the cell; the reason is on stderr."""
@@ -62,29 +88,6 @@ _LANDLOCK_CONNECT, _LANDLOCK_CONNECT_SINCE = 2, 4
 _LANDLOCK_SCOPES, _LANDLOCK_SCOPES_SINCE = 0b11, 6  # abstract unix sockets and signals to the outside
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Plan(TypedDict):
-    """What the program in the cell can reach, and what it is."""
-
-    parent: int
-    """The process that starts the cell, and without which it may not be."""
-    namespaces: bool
-    """Whether the kernel gives the cell a root, a network and processes of its own."""
-    account: tuple[int, int] | None
-    """The user and the group that the program runs as, when we are root and it is not to be."""
-    root: str
-    """An empty folder to build the cell's root on."""
-    read_only: list[str]
-    writable: list[tuple[str, str]]
-    """Outside, and where it lies inside."""
-    overlaid: list[tuple[str, str]]
-    """Outside, and where it lies inside: what is written there is gone with the cell."""
-    memory: int
-    """Bytes, for each process and for all of them together."""
-    folder: str
-    argv: list[str]
-    environment: dict[str, str]
 
 
 def main() -> NoReturn:

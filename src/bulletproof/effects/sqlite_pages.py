@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 _CHUNK = 1 << 20
 _IGNORED = (slice(18, 20), slice(24, 28), slice(40, 44), slice(92, 100))
@@ -72,7 +71,7 @@ def _act(what: str, source_path: str, copy_path: str) -> int:
     if what == "compare":
         return 0 if is_same(source, os.open(copy_path, os.O_RDONLY | os.O_CLOEXEC)) else 1
     refresh(source, os.open(copy_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    os.fsync(os.open(Path(copy_path).parent, os.O_RDONLY))
+    os.fsync(os.open(os.path.dirname(copy_path), os.O_RDONLY))  # noqa: PTH120  Path takes a third of the time until it begins
     return 0
 
 

@@ -18,7 +18,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+
+TYPE_CHECKING = False  # `typing` is not imported when this runs: it would take half of the time until it begins
+if TYPE_CHECKING:
+    from typing import Any
+
+    Find = Callable[[sqlite3.Connection], dict[str, Any]]
 
 _TRIES = 5
 _HOLD_SECONDS = 2.0
@@ -39,9 +44,6 @@ _OUTCOMES = {
     sqlite3.SQLITE_CORRUPT: "damaged",
     sqlite3.SQLITE_NOTADB: "not-sqlite",
 }
-
-
-Find = Callable[[sqlite3.Connection], dict[str, Any]]
 
 
 def answer(file: Path, patience_seconds: float, find: Find) -> dict[str, Any]:

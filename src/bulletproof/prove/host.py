@@ -379,20 +379,20 @@ def pids(root: Path) -> list[int]:
 
 def processes(root: Path) -> Iterator[tuple[int, str, str]]:
     """Each process of the root: pid, command line, environment; neither a zombie nor ourselves."""
-    needle = os.fsencode(root) + b"/"
-    exact = os.fsencode(root)
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
+    exact, needle = os.fsencode(root), os.fsencode(root) + b"/"
+    for name in os.listdir("/proc"):  # noqa: PTH208  by Path it took a third of the time of the proof's own code
+        if not name.isdecimal() or int(name) == os.getpid():
             continue
         try:
-            command = (entry / "cmdline").read_bytes()
-            environment = (entry / "environ").read_bytes()
+            command, environment = _content(f"/proc/{name}/cmdline"), _content(f"/proc/{name}/environ")
         except OSError:
             continue  # it has ended, or is another user's
-        parts = {*command.split(b"\0"), *environment.split(b"\0")}
-        if command and (needle in command + environment or exact in parts):
-            yield (
-                int(entry.name),
-                command.replace(b"\0", b" ").decode(errors="replace"),
-                environment.decode(errors="replace"),
-            )
+        every = command + b"\0" + environment
+        if command and (needle in every or (exact in every and exact in every.split(b"\0"))):
+            shown = command.replace(b"\0", b" ").decode(errors="replace")
+            yield int(name), shown, environment.decode(errors="replace")
+
+
+def _content(file: str) -> bytes:
+    with open(file, "rb", buffering=0) as opened:  # noqa: PTH123  as above
+        return opened.read()

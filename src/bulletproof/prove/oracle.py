@@ -62,7 +62,7 @@ class Commit(NamedTuple):
 
 
 _LEFT_TO_SWEEP = re.compile(r"(^|/)\.bp-(new|gone)-")
-"""What an earlier fault may have left, and the next command deletes."""
+"""What a fault in a deletion may leave, and the next command deletes; its names change each time that it is begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,6 @@ class World:
         with _read(host.layout.journal) as journal:
             number, release = journal.execute(_LIVE).fetchone() or (0, "")
             (restored,) = journal.execute(_RESTORED).fetchone()
-            committed = tuple(Commit(*row) for row in journal.execute(_COMMITTED))
         with _read(host.database) as database:
             schema = tuple(str(row[0]) for row in database.execute("SELECT sql FROM sqlite_master ORDER BY name"))
             tables = [str(row[0]) for row in database.execute(_TABLES)]
@@ -101,13 +100,19 @@ class World:
         return cls(
             number=number,
             release=release,
-            committed=committed,
+            committed=commits(host.layout),
             files=frozenset(files(host.layout)),
             schema=schema,
             rows=rows,
             processes=_kinds(host, number),
             restored=int(restored),
         )
+
+
+def commits(layout: Layout) -> tuple[Commit, ...]:
+    """Every deployment that was committed, oldest first."""
+    with _read(layout.journal) as journal:
+        return tuple(Commit(*row) for row in journal.execute(_COMMITTED))
 
 
 def is_quiet(layout: Layout) -> bool:
@@ -151,6 +156,11 @@ def problems(host: Host, before: World, load: Load) -> list[str]:
     return found + _leftovers(before, now, len(new))
 
 
+def unswept(layout: Layout) -> list[str]:
+    """What should be gone after a command in which nothing went wrong, whatever came before it."""
+    return [f"left for ever: {path}" for path in files(layout) if _LEFT_TO_SWEEP.search(path)]
+
+
 def secrets_told(host: Host) -> list[str]:
     """Where the secret of the settings can be read and must not."""
     layout = host.layout
@@ -166,14 +176,13 @@ def secrets_told(host: Host) -> list[str]:
 
 def files(layout: Layout) -> list[str]:
     """Every path of the app but what is inside a release, the cache, backups, and what is kept for people."""
-    closed = {layout.cache, layout.logs, layout.report(0).parent, layout.told, layout.backups}
-    found = []
-    for folder, folders, names in os.walk(layout.root):
-        place = Path(folder)
-        folders[:] = [name for name in folders if place / name not in closed]
-        if place.parent == layout.releases:
+    closed = {str(place) for place in (layout.cache, layout.logs, layout.report(0).parent, layout.told, layout.backups)}
+    root, releases, found = str(layout.root), str(layout.releases), []
+    for folder, folders, names in os.walk(root):  # in strings: this is asked ten times a second
+        folders[:] = [name for name in folders if f"{folder}/{name}" not in closed]
+        if folder.rpartition("/")[0] == releases:
             folders[:] = []
-        found += [os.path.relpath(place / name, layout.root) for name in (*folders, *names)]
+        found += [f"{folder}/{name}"[len(root) + 1 :] for name in (*folders, *names)]
     return [path for path in found if not _IGNORED.search(path)]
 
 
@@ -345,8 +354,11 @@ def _grown(world: World) -> Counter[str]:
 def _leftovers(before: World, now: World, new: int) -> list[str]:
     """What is there now and was not before; after new deployments, of what kind there is more than they may add."""
     if not new:
-        left = [path for path in now.files - before.files if not _ASIDE.search(path)]
+        is_swept = any(map(_LEFT_TO_SWEEP.search, before.files))
+        new_files = [path for path in now.files - before.files if not _ASIDE.search(path)]
+        left = [path for path in new_files if not (is_swept and _LEFT_TO_SWEEP.search(path))]
         gone = [path for path in before.files - now.files if not _LEFT_TO_SWEEP.search(path)]
         return [*(f"left over: {path}" for path in sorted(left)), *(f"gone: {path}" for path in sorted(gone))]
-    shapes, baseline = (Counter(_NUMBER.sub("#", path) for path in world.files) for world in (now, before))
+    lasting = ([path for path in world.files if not _LEFT_TO_SWEEP.search(path)] for world in (now, before))
+    shapes, baseline = (Counter(_NUMBER.sub("#", path) for path in paths) for paths in lasting)
     return [f"one {shape} too many" for shape, count in sorted(shapes.items()) if count > baseline[shape] + new]

@@ -130,21 +130,39 @@ class _Crew:
     def _live_once(self, host: Host) -> None:
         """One host's life: it ends with the work, with its years, or with a fault that broke it."""
         try:
-            with host.load() as load, suppress(queue.Empty):
+            with host.load() as load:
                 faults = sweep.Sweep(host, load)
-                before: Verdicts = ()
-                for _ in range(_LONGEST_LIFE):
-                    if self._is_over():
-                        return
-                    done = self._do_or_leave(self.left.get_nowait(), faults, before)
-                    if done is None or not all(verdict.is_good for verdict in done):
-                        return
-                    before = done
+                if last := self._meet(faults):
+                    self._look_back(faults, last)
         except BulletproofError as error:
             if not error.reference.startswith("traffic-"):  # the load's own end; its work was left to another host
                 raise
         finally:
             host.end()
+
+    def _meet(self, faults: sweep.Sweep) -> Verdicts:
+        """One fault after the other; what came of the last, nothing when it broke the host."""
+        before: Verdicts = ()
+        with suppress(queue.Empty):
+            for _ in range(_LONGEST_LIFE):
+                if self._is_over():
+                    break
+                done = self._do_or_leave(self.left.get_nowait(), faults, before)
+                if done is None or not all(verdict.is_good for verdict in done):
+                    return ()
+                before = done
+        return before
+
+    def _look_back(self, faults: sweep.Sweep, last: Verdicts) -> None:
+        """A deployment without a fault ends well, and nothing is left of any before it."""
+        try:
+            found = faults.rest()
+        except BulletproofError as error:
+            if error.reference != "host-not-prepared":
+                raise
+            found = [error.message]
+        if found:
+            self._blame(last[0], "; ".join(found))
 
     def _do_or_leave(self, work: Work, faults: sweep.Sweep, before: Verdicts) -> Verdicts | None:
         """Do it, and tell what came of it; None where another host is to do it instead.
@@ -158,12 +176,12 @@ class _Crew:
             if error.reference != "host-not-prepared" and not error.reference.startswith("traffic-"):
                 raise
             if error.reference == "host-not-prepared" and before:
-                self._blame(before[0], error)
+                self._blame(before[0], error.message)
             self._leave(work, error)
             return None
 
-    def _blame(self, verdict: sweep.Verdict, error: BulletproofError) -> None:
-        broken = replace(verdict, problems=(*verdict.problems, f"afterwards {error.message}"))
+    def _blame(self, verdict: sweep.Verdict, words: str) -> None:
+        broken = replace(verdict, problems=(*verdict.problems, f"afterwards {words}"))
         self.verdicts[self.verdicts.index(verdict)] = broken
         self._watch(broken)
 

@@ -254,6 +254,12 @@ class Sweep:
         problems = dict.fromkeys((*verdict.problems, *odd, *traces, *single))
         return replace(verdict, name=f"hostile/{case.name}", step=case.name, problems=tuple(problems))
 
+    def rest(self) -> list[str]:
+        """What is wrong with a last deployment in which no fault comes. Raises BulletproofError when it fails."""
+        scenarios.make_well(self._host)
+        self._host.must(*self._host.subject.again)
+        return oracle.unswept(self._host.layout)
+
     def judge(
         self,
         before: oracle.World,
@@ -284,7 +290,7 @@ class Sweep:
             step="",
             fault="other",
             has_fired=True,
-            outcome="new" if oracle.World.of(self._host).committed_since(before) else "old",
+            outcome="new" if len(oracle.commits(self._host.layout)) > len(before.committed) else "old",
             problems=tuple(found),
             recovery_seconds=settled - hit,
             seconds=time.monotonic() - since,
