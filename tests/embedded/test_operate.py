@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -94,6 +95,18 @@ def test_who_comes_second_is_told_of_the_first(app: LiveApp) -> None:
     assert "--wait" in error["hint"]
     assert app.version() == "v1"
     assert app.status()["lock"] is None
+
+
+def test_a_note_of_somebody_who_died_when_all_was_done_is_nothing(app: LiveApp) -> None:
+    """Killed between the last record and the release: nobody holds the lock, and the next command takes it."""
+    dead = lock.Holder(verb="deploy", pid=1 << 22, user="ann", started_at="", deployment=1, step="gate")
+    app.layout.lock.write_bytes(msgspec.json.encode(dead) + b"\n")
+
+    assert lock.peek(app.layout.lock) == dead
+    assert app.status()["lock"] is None
+    assert "lock" not in app.run("status", status=0).out
+    app.run("restart", status=0)
+    assert lock.peek(app.layout.lock) is None
 
 
 def test_who_waits_deploys_after_the_first(app: LiveApp) -> None:

@@ -101,7 +101,7 @@ def ordered(root: Path, verb_root: Path | None, app_name: str | None, wish: Wish
     if wish.bundle is None:
         yield _from_here(root, verb_root, app_name, wish)
         return
-    with scratch_folder("bulletproof-bundle-") as scratch:
+    with scratch_folder(f"bulletproof-bundle-{app_name or 'app'}-") as scratch:
         unpacked = unpack(sys.stdin.buffer, wish.bundle, scratch)
         config = unpacked.config
         if app_name and app_name != config.name:

@@ -51,7 +51,8 @@ def free(*folders: Path) -> bool:
     for folder in found:
         with contextlib.suppress(OSError):
             for file in folder.iterdir():
-                file.unlink()
+                with contextlib.suppress(OSError):
+                    file.unlink()
             folder.rmdir()
             durable.sync_folder(folder.parent)  # a block of an ext4 is free when its removal is in the log
     return bool(found)

@@ -40,7 +40,7 @@ class Status:
     last: Entry | None
     unfinished: Entry | None
     holder: lock.Holder | None
-    """Who holds the deployment lock, or died with it."""
+    """Who holds the deployment lock, or died with it and left something to recover."""
     is_held: bool = False
     """Whether the holder is alive."""
     workers: int = 0
@@ -68,7 +68,8 @@ def status(host: Host, journal: Journal) -> Status:
     live = journal.live()
     web = host.supervisor.state(web_name(live.number if live else 0))
     entries = journal.entries()
-    holder = lock.peek(host.layout.lock)
+    holder, unfinished = lock.peek(host.layout.lock), journal.unfinished()
+    is_held = holder is not None and family_of(holder.pid) is not None
     is_supervised = host.supervisor.is_running()
     return Status(
         app=host.layout.app,
@@ -84,9 +85,9 @@ def status(host: Host, journal: Journal) -> Status:
         address=host.proxy.public().address if journal.wants_running() else "",
         notes=host.proxy.notes() if journal.wants_running() else (),
         last=entries[-1] if entries else None,
-        unfinished=journal.unfinished(),
-        holder=holder,
-        is_held=holder is not None and family_of(holder.pid) is not None,
+        unfinished=unfinished,
+        holder=holder if is_held or unfinished else None,  # of one that died when all was done, a note may stay
+        is_held=is_held,
         workers=_workers(host, live),
         earlier=earlier_release(journal.lived()),
         background=look(host, live) if live is not None and journal.wants_running() else {},

@@ -27,7 +27,8 @@ from bulletproof.prove.subject import CANARY, GROWS
 
 _WELL = range(200, 400)
 _DEPLOYMENT = re.compile(r"(?:^|\0)BULLETPROOF_DEPLOYMENT=(\d+)(?:\0|$)")
-_IGNORED = re.compile(r"(^|/)(journal\.db-(wal|shm)|[^/]+-(wal|shm|journal)|lock|spare)$")
+_IGNORED = re.compile(r"(^|/)(journal\.db-(wal|shm)|[^/]+-(wal|shm|journal)|lock|spare|health\.jsonl(\.lock)?)$")
+"""What comes and goes with whoever looks: also what the checks by the clock found."""
 _ASIDE = re.compile(r"/set-aside(/\d+-(migrated|replaced)[\w-]*\.db)?$")
 """What an undo sets aside, which nothing ever deletes."""
 _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
@@ -61,7 +62,7 @@ class Commit(NamedTuple):
     kind: str
 
 
-_LEFT_TO_SWEEP = re.compile(r"(^|/)\.bp-(new|gone)-")
+_LEFT_TO_SWEEP = re.compile(r"(^|/)\.bp-(new|gone)-|/room(/|$)")
 """What a fault in a deletion may leave, and the next command deletes; its names change each time that it is begun."""
 
 

@@ -109,7 +109,7 @@ def test_a_bundle_that_is_cut_off_begins_nothing(app: FarApp, tmp_path: Path) ->
     assert b"bundle-truncated" in done.stderr
     assert b"hint: bulletproof --to far deploy" in done.stderr
     assert (_last(app), app.releases()) == (before, releases)
-    assert not list(Path(os.environ.get("TMPDIR") or "/var/tmp").glob("bulletproof-bundle-*"))  # noqa: S108
+    assert not list(Path(os.environ.get("TMPDIR") or "/var/tmp").glob(f"bulletproof-bundle-{app.name}-*"))  # noqa: S108
 
 
 def test_an_interrupt_stops_watching_and_attach_shows_it_from_its_beginning(app: FarApp) -> None:
