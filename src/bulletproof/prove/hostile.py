@@ -231,6 +231,8 @@ def _output_full(stage: Stage) -> list[Ended]:
 
 _SIGNALLED = frozenset({DONE, REFUSED, UNDONE, INTERRUPTED, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP})
 _RIVALS = frozenset({DONE, LOCKED, REFUSED})
+_FOUR = _RIVALS | {USAGE}
+"""The backup or the release that one of them names may be pruned by those that it waited for."""
 _DEPLOY, _BACK = ("deploy", "plain"), ("rollback", "--wait", "0.2")
 CASES = (
     Case("SIGTERM at random", partial(_signal, signal.SIGTERM), _SIGNALLED, times=6),
@@ -241,8 +243,8 @@ CASES = (
     Case("terminal gone at random", _terminal_gone, _SIGNALLED | {141}, times=4),
     Case("ten deployments at once", partial(_at_once, (_DEPLOY,) * 10), _RIVALS),
     Case("deployment against rollback", partial(_at_once, (_DEPLOY, _BACK)), _RIVALS, times=2),
-    Case("deployment, backup, rollback and restore at once", partial(_all_sorts_at_once, "0.2"), _RIVALS, times=2),
-    Case("the same four, one waiting for the other", partial(_all_sorts_at_once, "60"), _RIVALS),
+    Case("deployment, backup, rollback and restore at once", partial(_all_sorts_at_once, "0.2"), _FOUR, times=2),
+    Case("the same four, one waiting for the other", partial(_all_sorts_at_once, "60"), _FOUR),
     Case("a child killed at random", _kill_child, frozenset({DONE, REFUSED, USAGE, UNDONE}), times=8),
     Case("relay killed in a hold", partial(_kill_neighbour, "adapters.relay", "migrate"), times=2),
     Case("proxy killed in a hold", partial(_kill_neighbour, "caddy run", "migrate"), is_seen=True, times=2),

@@ -343,7 +343,7 @@ def _tracebacks(ended: Ended) -> list[str]:
 
 
 def _end(ended: Ended) -> str:
-    return f"{ended.status}: {(ended.err or ended.out)[-300:].strip()}"
+    return f"{ended.status}: {(ended.err + ended.out)[-600:].strip()}"
 
 
 def _has_recovered(host: Host) -> bool:
