@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import msgspec
 
@@ -24,11 +24,12 @@ from bulletproof.domain.static_files import Collected, public_path
 from bulletproof.domain.web import surroundings
 from bulletproof.effects import durable, tree
 from bulletproof.effects.cache import BuildCache, Use
+from bulletproof.effects.data_links import DataLinks
 from bulletproof.effects.dependencies import Dependencies, read_dependencies
 from bulletproof.effects.exchange import exchange
 from bulletproof.effects.interpreter import Interpreter, choose_interpreter
 from bulletproof.effects.local_packages import Need, install_local, need_of
-from bulletproof.effects.ownership import close_to_others, give, hand_tree, share
+from bulletproof.effects.ownership import close_to_others, give, hand_tree
 from bulletproof.effects.requirements import locked, pins
 from bulletproof.effects.source import lay_source
 from bulletproof.effects.source_tree import find_static_folders
@@ -112,10 +113,7 @@ class BuiltReleases:
             folder = self._unsealed(release)
             manifest = self._install(release, _read(folder, release), settings)
             _require_entry(folder, manifest.entry)
-            for name in manifest.config.database.links:  # shipped in git, which no release uses
-                _remove_database(folder / "source" / name)
-            self._link_persistent(release, manifest.config.app.persistent)
-            self._link_database(release, manifest.config)
+            self._links.lay(folder / "source", manifest.config, self._moving(release))
             manifest = self._lay_public(folder, manifest, settings)
             compile_bytecode(_interpreter(folder), folder / "source")
             _write(folder, manifest)
@@ -322,45 +320,6 @@ class BuiltReleases:
         locks = (_lock_in(self.layout.release(release)) for release in reversed(self.existing()))
         return next((lock for lock in locks if _inputs(lock) == inputs), None)
 
-    def _link_persistent(self, release: str, names: tuple[str, ...]) -> None:
-        """Let each persistent folder of the source be a link into the data, where what users made outlives releases."""
-        source = self._unsealed(release) / "source"
-        for path in _checked(names, source):
-            shipped, kept = source / path, self.layout.persistent / path
-            is_new = not kept.exists()
-            if shipped.is_dir() and not _has_something(kept):
-                self._move_into_data(release, shipped, kept)
-            durable.make_folder(kept, mode=0o750)
-            for place in (*reversed(path.parents[:-1]), path) if is_new else ():
-                share(self.layout.persistent / place, self.user)
-            durable.remove_tree(shipped)
-            durable.make_folder(shipped.parent)
-            durable.replace_symlink(shipped, self.layout.data / path)
-
-    def _link_database(self, release: str, config: AppConfig) -> None:
-        """Let each file that the app opens as its database be a link to the one in the data."""
-        source = self._unsealed(release) / "source"
-        for name in config.database.links:
-            inside = any(PurePosixPath(name).is_relative_to(one) for one in config.app.persistent)
-            place = (self.layout.persistent if inside else source) / name
-            if inside and place.exists() and not place.is_symlink():
-                raise StepFailed(
-                    "persistent-unusable",
-                    f"`{name}` cannot be a link to the database: {place} is a file already",
-                    hint=f"sqlite3 {place} .tables; move it away if it is not used, then: bulletproof deploy",
-                )
-            durable.make_folder(place.parent)
-            durable.replace_symlink(place, self.layout.data / config.database.file)
-
-    def _move_into_data(self, release: str, shipped: Path, kept: Path) -> None:
-        moving = self._moving(release)
-        durable.make_folder(kept.parent, mode=0o750)
-        durable.make_folder(moving.parent, mode=0o750)
-        durable.remove_tree(moving)
-        tree.copy_tree(shipped, moving)
-        durable.sync_tree(moving)
-        durable.rename(moving, kept)
-
     def _lay_public(self, folder: Path, manifest: Manifest, settings: Mapping[str, str]) -> Manifest:
         """Make the folder that the proxy gives out: a link to each folder of static files, at the path of its URL."""
         collected = self._collect(folder, manifest, settings)
@@ -383,6 +342,10 @@ class BuiltReleases:
         finally:
             hand_tree(folder, ROOT)
             tree.refuse_links_that_leave(folder, besides=self.layout.data)
+
+    @property
+    def _links(self) -> DataLinks:
+        return DataLinks(layout=self.layout, user=self.user)
 
     @property
     def _cache(self) -> BuildCache:
@@ -477,21 +440,6 @@ def _require_entry(folder: Path, entry: str) -> None:
         )
 
 
-def _checked(names: tuple[str, ...], source: Path) -> list[PurePosixPath]:
-    """The persistent folders as paths; raises StepFailed for one that cannot be a folder of its own in the source."""
-    paths = [PurePosixPath(name) for name in names]
-    for path in paths:
-        in_source = [source / part for part in (path, *path.parents)[:-1]]
-        is_inside_another = any(other in path.parents for other in paths)
-        if is_inside_another or any(part.is_symlink() or part.is_file() for part in in_source):
-            raise StepFailed(
-                "persistent-unusable",
-                f"`{path}` cannot be a persistent folder of the source",
-                hint="correct `persistent` in bulletproof.toml, then: bulletproof deploy",
-            )
-    return paths
-
-
 def _link(public: Path, path: str, target: str) -> bool:
     """Let the path lead to a folder of the release; not where there is none, nor below another such link."""
     link, folder = public / path.lstrip("/"), public.parent / target
@@ -500,15 +448,6 @@ def _link(public: Path, path: str, target: str) -> bool:
     durable.make_folder(link.parent)
     durable.replace_symlink(link, Path(os.path.relpath(folder, link.parent)))
     return True
-
-
-def _remove_database(file: Path) -> None:
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        durable.remove(file.with_name(file.name + suffix))
-
-
-def _has_something(kept: Path) -> bool:
-    return kept.is_symlink() or (kept.exists() and (not kept.is_dir() or any(kept.iterdir())))
 
 
 def _by_number(release: str) -> tuple[int, str]:
