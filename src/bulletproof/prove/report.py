@@ -15,12 +15,12 @@ _KINDS = ("KILL", "ENOSPC", "EIO", "other")
 
 
 def rows(verdicts: Iterable[Verdict]) -> list[tuple[str, ...]]:
-    """One per scenario and step: faults of each kind, which release was left, broken promises, times of recoveries."""
+    """One per scenario and step, sorted: faults of each kind, which release was left, broken promises, recoveries."""
     groups: dict[tuple[str, str], list[Verdict]] = defaultdict(list)
     for verdict in verdicts:
         if verdict.has_fired:
             groups[verdict.scenario, verdict.step].append(verdict)
-    return [(*place, *_row(found)) for place, found in groups.items()]
+    return [(*place, *_row(found)) for place, found in sorted(groups.items())]
 
 
 def _row(found: Sequence[Verdict]) -> tuple[str, ...]:
@@ -112,6 +112,6 @@ def page(verdicts: Sequence[Verdict], seconds: float, *, seed: int, known: int) 
         processors=os.cpu_count(),
         known=f"{known:,}",
         sentence=verdict_line(verdicts, seconds),
-        table=markdown(sorted(verdicts, key=lambda one: (one.scenario, one.step))),
+        table=markdown(verdicts),
         broken="\n".join(bad) if bad else "No promise was broken.",
     )
