@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from bulletproof.domain.replica import (
     require_since,
 )
 from bulletproof.effects import durable
+from bulletproof.effects.packaged import packaged_program
 from bulletproof.effects.process import Completed, last_lines, run
 from bulletproof.errors import Refused, StepFailed
 
@@ -125,15 +124,8 @@ def _read(done: Completed, form: type[T]) -> T:
 
 
 def _program() -> Path:
-    """Litestream's program: beside this Python, or wherever its package was installed to."""
-    beside = Path(sys.executable).parent / "litestream"
-    if beside.is_file():
-        return beside
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        for file in importlib.metadata.files(_PACKAGE) or ():
-            found = Path(str(file.locate()))
-            if file.name == "litestream" and found.is_file():
-                return found.resolve()
+    if found := packaged_program("litestream", _PACKAGE):
+        return found
     raise Refused(
         "litestream-not-installed",
         f"the program litestream, which replicates the database, is not installed for {sys.executable}",
