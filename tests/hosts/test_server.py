@@ -264,11 +264,14 @@ def test_nothing_of_the_apps_runs_as_root(app: ServerApp) -> None:
     app.deploy()
     assert app.run("run", "--", "id", "-un", status=0).out.strip() == "www-data"
     uploads = app.layout.data / "uploads"
-    until((uploads / "worker").exists, "the worker does not run")
-    assert (uploads / "worker").read_text().strip() == "www-data"
+    assert until(lambda: _written(uploads / "worker"), "the worker does not run") == "www-data"
     app.host.must("systemctl", "start", f"{app.name}-timer@{_number(app)}-tick.service")
-    until((uploads / "timer").exists, "the timer does not run")
-    assert (uploads / "timer").read_text().strip() == "www-data"
+    assert until(lambda: _written(uploads / "timer"), "the timer does not run") == "www-data"
+
+
+def _written(file: Path) -> str:
+    """What a shell wrote there: it makes the file before the command in front of `>` has begun."""
+    return file.read_text().strip() if file.exists() else ""
 
 
 def _number(app: ServerApp) -> int:
