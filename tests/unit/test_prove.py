@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -127,21 +129,36 @@ def test_a_kill_is_followed_by_faults_in_its_recoveries() -> None:
     assert unfollowed  # whose recovery is timed
 
 
-def test_a_fault_whose_load_broke_is_met_on_another_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+class FakeHost:
+    """Of a host the life alone."""
+
+    laid: ClassVar[list[Path]] = []
+
+    @classmethod
+    def lay(cls, base: Path, _subject: object) -> FakeHost:
+        """Count it."""
+        cls.laid.append(base)
+        return cls()
+
+    def load(self) -> contextlib.AbstractContextManager[None]:
+        """Nobody."""
+        return contextlib.nullcontext()
+
+    def end(self) -> None:
+        """Nothing to end."""
+
+
+@pytest.fixture
+def fake_host(monkeypatch: pytest.MonkeyPatch) -> type[FakeHost]:
+    """What `runner.prove` lays; its last deployment ends well."""
+    monkeypatch.setattr(FakeHost, "laid", [])
+    monkeypatch.setattr(runner, "Host", FakeHost)
+    monkeypatch.setattr(sweep.Sweep, "rest", lambda _: [])
+    return FakeHost
+
+
+def test_a_fault_whose_load_broke_is_met_on_another_host(fake_host: type[FakeHost], tmp_path: Path) -> None:
     """It is not dropped, and one that breaks every load ends the proof."""
-    laid: list[Path] = []
-
-    class FakeHost:
-        @classmethod
-        def lay(cls, base: Path, _subject: object) -> FakeHost:
-            laid.append(base)
-            return cls()
-
-        def load(self) -> contextlib.AbstractContextManager[None]:
-            return contextlib.nullcontext()
-
-        def end(self) -> None: ...
-
     tries: list[int] = []
 
     def works_twice(_: object) -> list[Verdict]:
@@ -150,12 +167,35 @@ def test_a_fault_whose_load_broke_is_met_on_another_host(monkeypatch: pytest.Mon
             raise BulletproofError("traffic-ended", "the load is gone")
         return [_verdict()]
 
-    monkeypatch.setattr(runner, "Host", FakeHost)
     assert runner.prove(tmp_path, [works_twice], lambda _: None, hosts=1) == [_verdict()]
-    assert len(laid) == 2
+    assert len(fake_host.laid) == 2
 
     def never(_: object) -> list[Verdict]:
         raise BulletproofError("traffic-ended", "the load is gone")
 
     with pytest.raises(BulletproofError, match="21 were left again"):
         runner.prove(tmp_path, [never], lambda _: None, hosts=1)
+
+
+@pytest.mark.usefixtures("fake_host")
+def test_what_a_last_deployment_shows_is_told_of_the_last_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Something that is left for ever, or that it does not end well; an error of our own ends the proof."""
+
+    def found(rest: Callable[[object], list[str]]) -> list[tuple[str, ...]]:
+        monkeypatch.setattr(sweep.Sweep, "rest", rest)
+        works = [lambda _: [_verdict()]] * 2
+        return [one.problems for one in runner.prove(tmp_path, works, lambda _: None, hosts=1)]
+
+    def fails(reference: str) -> Callable[[object], list[str]]:
+        def rest(_: object) -> list[str]:
+            raise BulletproofError(reference, "it is so")
+
+        return rest
+
+    assert found(lambda _: []) == [(), ()]
+    assert sorted(found(lambda _: ["left for ever: x"])) == [(), ("afterwards left for ever: x",)]
+    assert sorted(found(fails("host-not-prepared"))) == [(), ("afterwards it is so",)]
+    with pytest.raises(BulletproofError, match="it is so"):
+        found(fails("odd"))
