@@ -44,7 +44,7 @@ def find_migration(
     for number, former in enumerate(_formers(base, project, layout, data)):
         app = subject.migrating(project, former.folder, former.data, settings)
         try:
-            found = _record(base / f"record-{number}", app)
+            found = _record(base / f"migration-{number}", app)
         except BulletproofError as error:
             reasons.append(f"{former.words}: {error.message}")
             continue
