@@ -137,7 +137,7 @@ def _bugs() -> list[object]:
             "a deployment is not closed",
         ),
         (
-            "deploy/begin/KILL",
+            "deploy/schema/KILL",
             Bug(
                 "a secret in the journal",
                 _STEPS,

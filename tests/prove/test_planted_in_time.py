@@ -22,7 +22,10 @@ pytestmark = [
 ]
 
 _WALL_CLOCK = Bug(
-    "wall-clock deadline", "bulletproof.wiring", "        clock=time.monotonic,\n", "        clock=time.time,\n"
+    "wall-clock deadline",
+    "bulletproof.wiring.__init__",
+    "        clock=time.monotonic,\n",
+    "        clock=time.time,\n",
 )
 _NOT_SYNCED = Bug(
     "success before fsync",
@@ -30,22 +33,12 @@ _NOT_SYNCED = Bug(
     '        connection.execute("PRAGMA synchronous=FULL")\n',
     '        connection.execute("PRAGMA synchronous=OFF")\n',
 )
-_NO_FOLDER_SYNCED = Bug(
-    "missing folder fsync",
-    "bulletproof.effects.durable",
-    "    with _opened(folder) as descriptor:\n        os.fsync(descriptor)\n",
-    "    pass\n",
-)
 _RESUMED_EARLY = Bug(
     "resume before commit",
     "bulletproof.operations.pipelines",
     "_SWAP, _START, _GATE),\n        after=(_CUTOVER, _ADOPT,",
     "_SWAP, _START, _GATE, _CUTOVER, _VERIFY),\n        after=(_ADOPT,",
 )
-_NOT_ON_DISK = [
-    pytest.param(_NOT_SYNCED, "the old release serves|is live", id="success-before-fsync"),
-    pytest.param(_NO_FOLDER_SYNCED, "start ended with|leads to|the old release serves", id="missing-folder-fsync"),
-]
 _MOST = 6
 """Kills that it may survive before it counts as not found."""
 
@@ -58,25 +51,29 @@ def base() -> Iterator[Path]:
 
 
 def test_a_deadline_by_the_wall_clock_is_caught(base: Path) -> None:
-    """The clock jumps at the gate, and the deadline of the hold seems to be over."""
+    """The clock jumps at the start, and the deadline of the hold, or of the gate, seems to be over."""
     host = Host.lay(base / "host", python=interpreter_with(_WALL_CLOCK, base / "planted"))
     case = Case("clock", lambda stage: [clock.run(stage.host, 10, "start")], frozenset({DONE}))
     try:
         with host.load() as load:
             problems = " ".join(sweep.Sweep(host, load).play(case, random.Random(1)).problems)
-        assert "hold-too-long" in problems, problems
+        assert re.search("hold-too-long|not healthy within 0 seconds", problems), problems
     finally:
         host.end()
 
 
 @pytest.mark.skipif(not disk.namespace(["true"]), reason="only root can cut the power of a disk of its own")
-@pytest.mark.parametrize(("bug", "words"), _NOT_ON_DISK)
-def test_a_success_that_is_not_on_disk_is_caught(base: Path, bug: Bug, words: str) -> None:
-    """The power is cut as soon as it said that it is done."""
-    python = interpreter_with(bug, base / "planted")
-    argv = (python, "-P", "-m", "bulletproof.prove", "--only", "disk/power cut as soon", "--rounds", "6")
+def test_a_success_that_is_not_on_disk_is_caught(base: Path) -> None:
+    """The power is cut as soon as it said that it is done.
+
+    A folder that is not synced does not show here: on an ext4 the next sync of whatever file writes it as well, and in
+    a deployment there is always a next one. `tests/crash/test_power_cut.py` shows that one, by the single write.
+    """
+    python = interpreter_with(_NOT_SYNCED, base / "planted")
+    argv = (python, "-P", "-m", "bulletproof.prove", "--only", "disk/power cut", "--rounds", "24")
     ended = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
     assert ended.returncode == 1
+    words = "it said that it is done|is live|the schema is not|afterwards"
     assert re.search(words, ended.stdout), ended.stdout + ended.stderr
 
 

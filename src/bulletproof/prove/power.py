@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 
+from bulletproof.errors import BulletproofError
 from bulletproof.prove import oracle, scenarios
 from bulletproof.prove.disk import Disk
 from bulletproof.prove.host import COMMAND_SECONDS, Host, pids
@@ -50,7 +51,12 @@ def play(
             for kind in islice(cycle(kinds), rounds):
                 if is_over():
                     break
-                verdict = round_.play(kind)
+                try:
+                    verdict = round_.play(kind)
+                except BulletproofError as error:
+                    if not verdicts:
+                        raise
+                    verdict = _blamed(verdicts.pop(), error)  # what came before left no host that can be used
                 verdicts.append(verdict)
                 watch(verdict)
                 if not verdict.is_good:
@@ -60,6 +66,10 @@ def play(
         host.end()
         disk.unmount()
     return verdicts
+
+
+def _blamed(verdict: Verdict, error: BulletproofError) -> Verdict:
+    return replace(verdict, problems=(*verdict.problems, f"afterwards {error.message}"))
 
 
 @dataclass(frozen=True, slots=True)
