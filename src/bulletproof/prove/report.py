@@ -104,7 +104,7 @@ that takes as long as the pauses between recoveries, so it is not timed.
 
 def page(verdicts: Sequence[Verdict], seconds: float, *, seed: int, known: int) -> str:
     """The page for the documentation."""
-    bad = [f"- `{one.name}`: {'; '.join(one.problems)[:300]}" for one in verdicts if not one.is_good]
+    bad = [f"- `{one.name}`: {' '.join('; '.join(one.problems).split())[:300]}" for one in verdicts if not one.is_good]
     return _PAGE.format(
         version=__version__,
         date=datetime.now(UTC).date().isoformat(),
