@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,9 @@ from bulletproof.cli.target import find_target, host_options
 from bulletproof.effects.project import find_project
 from bulletproof.errors import UsageError
 from bulletproof.wiring import connect
+
+if TYPE_CHECKING:
+    from bulletproof.prove.own import Proven
 
 _FAULTS = 250
 """About ten minutes for an app that boots in a second, on two processors."""
@@ -37,48 +41,42 @@ def prove_command(
     has other data than what lies here. Exit status 1 when a promise was broken.
     """
     from rich.console import Console  # noqa: PLC0415  heavy, and `prove --help` needs none of it
-    from rich.table import Table  # noqa: PLC0415
 
-    from bulletproof.prove import own, report, runner, strace, subject, sweep  # noqa: PLC0415
+    from bulletproof.prove import own, strace, sweep  # noqa: PLC0415
     from bulletproof.prove.host import scratch  # noqa: PLC0415
-    from bulletproof.prove.scenarios import MIGRATING, OF_ANY_APP  # noqa: PLC0415
 
     if not strace.is_there():
         raise UsageError(
             "strace-missing", "faults are injected by strace, which is not installed", hint="apt install strace"
         )
     target, project = find_target(root, verb_root, app_name), find_project(Path.cwd())
-    seed = int(time.time()) if seed is None else seed
-    talk, console = (
-        Console(stderr=True, highlight=False),
-        Console(highlight=False, width=None if sys.stdout.isatty() else 140),
-    )
+    wish = own.Wish(faults, int(time.time()) if seed is None else seed, only, hosts)
+    talk = Console(stderr=True, highlight=False)
+
+    def tell(words: str) -> None:
+        talk.print(words, style="dim", markup=False)
 
     def watch(verdict: sweep.Verdict) -> None:
         if not verdict.is_good:
             talk.print(f"  {verdict.name}: {'; '.join(verdict.problems)}", markup=False)
 
+    settings = connect(root, target.app, project.config).settings.today()
     with scratch() as base:
-        database = target.layout.data / project.config.database.file
-        data = subject.copy_of(database, base / "data.db") if database.exists() else None
-        settings = connect(root, target.app, project.config).settings.today()
-        app = subject.own(project, data, settings)
-        talk.print(f"recording what a deployment of {app.name} does", style="dim")
-        known = runner.record_all(base / "record", OF_ANY_APP, app)
-        migration = own.find_migration(base, project, target.layout, data, settings)
-        talk.print(f"a migration is {migration.words}", style="dim", markup=False)
-        chosen = sweep.choose([*known, *migration.points], only, faults, seed)
-        talk.print(f"injecting {sum(1 + len(point.then) for point in chosen)} faults", style="dim")
-        begun, verdicts = time.monotonic(), []
-        for what, names in ((app, OF_ANY_APP), (migration.app, MIGRATING)):
-            points = [point for point in chosen if point.scenario in names]
-            if what is not None and points:
-                place = base / names[0]
-                verdicts += runner.prove(place, runner.works(points, (), seed), watch, hosts=hosts, subject=what)
+        proven = own.prove_app(base, project, target.layout, settings, wish, tell=tell, watch=watch)
+    _show(proven, wish.seed)
+    sys.exit(0 if all(verdict.is_good for verdict in proven.verdicts) else 1)
+
+
+def _show(proven: Proven, seed: int) -> None:
+    from rich.console import Console  # noqa: PLC0415  as above
+    from rich.table import Table  # noqa: PLC0415
+
+    from bulletproof.prove import report  # noqa: PLC0415
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     table = Table(*report.HEADINGS)
-    for row in report.rows(verdicts):
+    for row in report.rows(proven.verdicts):
         table.add_row(*row)
     console.print(table)
-    console.print(f"{report.verdict_line(verdicts, time.monotonic() - begun)}; seed {seed}")
-    console.print(f"A migration of the data was {migration.words}.", markup=False)
-    sys.exit(0 if all(verdict.is_good for verdict in verdicts) else 1)
+    console.print(f"{report.verdict_line(proven.verdicts, proven.seconds)}; seed {seed}")
+    console.print(f"A migration of the data was {proven.migration}.", markup=False)

@@ -25,15 +25,7 @@ _OTHER_LANES = ("hostile", "children", "disk")
 def main() -> int:
     """Record, choose, inject, tell; 0 when every promise was kept."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that its hosts are taken down
-    parser = argparse.ArgumentParser(prog="bulletproof.prove", description=__doc__)
-    parser.add_argument("--faults", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--only", default="", metavar="[SCENARIO/]STEP/FAULT[:CALL[:INDEX]]")
-    parser.add_argument("--hosts", type=int, default=runner.HOSTS)
-    parser.add_argument("--rounds", type=int, default=24, help="of cut power and of full and broken disks (root only)")
-    parser.add_argument("--children", type=int, default=60, help="faults at calls of what a deployment starts")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no fault after so long")
-    parser.add_argument("--write", type=Path, help="the page for the documentation")
+    parser = _parser()
     options = parser.parse_args()
     if not strace.is_there():
         parser.error("faults are injected by strace, which is not installed")
@@ -73,6 +65,19 @@ def main() -> int:
         durable.write_file(options.write, report.page(verdicts, seconds, seed=options.seed, known=len(known)))
     sys.stdout.write(f"{report.markdown(verdicts)}\n{report.verdict_line(verdicts, seconds)}\n")
     return 0 if all(verdict.is_good for verdict in verdicts) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bulletproof.prove", description=__doc__)
+    parser.add_argument("--faults", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--only", default="", metavar="[SCENARIO/]STEP/FAULT[:CALL[:INDEX]]")
+    parser.add_argument("--hosts", type=int, default=runner.HOSTS)
+    parser.add_argument("--rounds", type=int, default=24, help="of cut power and of full and broken disks (root only)")
+    parser.add_argument("--children", type=int, default=60, help="faults at calls of what a deployment starts")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no fault after so long")
+    parser.add_argument("--write", type=Path, help="the page for the documentation")
+    return parser
 
 
 def _of_children(base: Path, options: argparse.Namespace) -> list[runner.Work]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +12,9 @@ from bulletproof.domain.layout import Layout
 from bulletproof.effects.process import run, run_checked
 from bulletproof.effects.project import Project
 from bulletproof.errors import BulletproofError
-from bulletproof.prove import oracle, subject, sweep
+from bulletproof.prove import oracle, runner, subject, sweep
 from bulletproof.prove.host import Host
-from bulletproof.prove.scenarios import MIGRATING, SCENARIOS
+from bulletproof.prove.scenarios import MIGRATING, OF_ANY_APP, SCENARIOS
 from bulletproof.prove.subject import Subject
 
 _MIGRATIONS = ("*migrations*", "*alembic*", "*versions*", "*migrate*")
@@ -34,6 +35,53 @@ class Migration(NamedTuple):
     words: str
     app: Subject | None = None
     points: tuple[sweep.Point, ...] = ()
+
+
+class Wish(NamedTuple):
+    """Which faults, and on how many hosts side by side."""
+
+    faults: int
+    seed: int
+    only: str
+    hosts: int
+
+
+class Proven(NamedTuple):
+    """What came of them."""
+
+    verdicts: tuple[sweep.Verdict, ...]
+    seconds: float
+    migration: str
+    """Which migration of the data was met, or why none was."""
+
+
+def prove_app(
+    base: Path,
+    project: Project,
+    layout: Layout,
+    settings: Mapping[str, str],
+    wish: Wish,
+    *,
+    tell: Callable[[str], None],
+    watch: runner.Watch,
+) -> Proven:
+    """Deploy the files that lie here, on a copy of the live data if there are any, and inject faults into that."""
+    database = layout.data / project.config.database.file
+    data = subject.copy_of(database, base / "data.db") if database.exists() else None
+    app = subject.own(project, data, settings)
+    tell(f"recording what a deployment of {app.name} does")
+    known = runner.record_all(base / "record", OF_ANY_APP, app)
+    migration = find_migration(base, project, layout, data, settings)
+    tell(f"a migration is {migration.words}")
+    chosen = sweep.choose([*known, *migration.points], wish.only, wish.faults, wish.seed)
+    tell(f"injecting {sum(1 + len(point.then) for point in chosen)} faults")
+    begun, verdicts = time.monotonic(), []
+    for what, names in ((app, OF_ANY_APP), (migration.app, MIGRATING)):
+        points = [point for point in chosen if point.scenario in names]
+        if what is not None and points:
+            works = runner.works(points, (), wish.seed)
+            verdicts += runner.prove(base / names[0], works, watch, hosts=wish.hosts, subject=what)
+    return Proven(tuple(verdicts), time.monotonic() - begun, migration.words)
 
 
 def find_migration(

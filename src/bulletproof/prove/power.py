@@ -56,7 +56,7 @@ def play(
                 except BulletproofError as error:
                     if not verdicts:
                         raise
-                    verdict = _blamed(verdicts.pop(), error)  # what came before left no host that can be used
+                    verdict = verdicts.pop().blamed(error.message)  # what came before left no host that can be used
                 verdicts.append(verdict)
                 watch(verdict)
                 if not verdict.is_good:
@@ -66,10 +66,6 @@ def play(
         host.end()
         disk.unmount()
     return verdicts
-
-
-def _blamed(verdict: Verdict, error: BulletproofError) -> Verdict:
-    return replace(verdict, problems=(*verdict.problems, f"afterwards {error.message}"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from bulletproof.errors import BulletproofError
@@ -181,7 +180,7 @@ class _Crew:
             return None
 
     def _blame(self, verdict: sweep.Verdict, words: str) -> None:
-        broken = replace(verdict, problems=(*verdict.problems, f"afterwards {words}"))
+        broken = verdict.blamed(words)
         self.verdicts[self.verdicts.index(verdict)] = broken
         self._watch(broken)
 

@@ -82,6 +82,10 @@ class Verdict:
         """Whether all promises were kept."""
         return not self.problems
 
+    def blamed(self, words: str) -> Verdict:
+        """The same, with what showed only in what came after it."""
+        return replace(self, problems=(*self.problems, f"afterwards {words}"))
+
 
 def record(host: Host, scenario: Scenario) -> tuple[strace.Call, ...]:
     """The calls of a scenario in which nothing is injected."""
