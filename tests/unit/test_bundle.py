@@ -13,17 +13,19 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import workshop
+from bulletproof.cli.main import bulletproof
 from bulletproof.domain.bundle import FORMAT, BundleManifest
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.source import Source
 from bulletproof.effects import bundle as bundles
 from bulletproof.effects.bundle import Bundle, pack, unpack
 from bulletproof.effects.source import lay_source, resolve
-from bulletproof.errors import BulletproofError
+from bulletproof.errors import BulletproofError, UsageError
 
 _CONFIG = AppConfig(name="shop")
 _REVISION = "a" * 40
@@ -330,3 +332,12 @@ def test_a_laid_source_is_no_commit() -> None:
     """Nobody looks for git where a bundle was laid."""
     assert not Source(folder=Path("/x"), revision=_REVISION, is_laid=True).is_commit
     assert BundleManifest.__struct_config__.forbid_unknown_fields
+
+
+def test_a_name_of_an_app_leads_nowhere(tmp_path: Path) -> None:
+    """What is received is unpacked in a folder that is named after the app, so that name is looked at first."""
+    words = ["--root", str(tmp_path), "deploy", "--app", "../x", "--bundle", "0" * 64]
+    done = CliRunner().invoke(bulletproof, words, input=b"")
+    assert isinstance(done.exception, UsageError)
+    assert done.exception.reference == "config-invalid"
+    assert "--app" in done.exception.message

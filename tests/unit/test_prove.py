@@ -9,8 +9,9 @@ from typing import ClassVar
 
 import pytest
 
-from bulletproof.errors import BulletproofError
+from bulletproof.errors import BulletproofError, UsageError
 from bulletproof.prove import report, runner, strace, sweep
+from bulletproof.prove.host import Ended
 from bulletproof.prove.strace import Call, Injection
 from bulletproof.prove.sweep import Point, Verdict
 
@@ -127,6 +128,33 @@ def test_a_kill_is_followed_by_faults_in_its_recoveries() -> None:
     assert str(kill).startswith("deploy/gate/KILL:rename:3+")
     unfollowed = [point for seed in range(20) for point in sweep.choose(known, "gate/KILL", 1, seed) if not point.then]
     assert unfollowed  # whose recovery is timed
+
+
+def test_a_name_of_no_fault_is_refused() -> None:
+    """A proof of nothing would break no promise; the steps that there are are told."""
+    known = [
+        Point("deploy", "gate", Injection("rename", 3, "KILL")),
+        Point("deploy", "drain", Injection("rename", 4, "KILL")),
+        Point("recover-undo", "verify", Injection("unlinkat", 2, "EIO")),
+    ]
+    with pytest.raises(UsageError, match="begins with `deploy/gaet`") as refused:
+        sweep.choose(known, "deploy/gaet", 10, seed=1)
+    assert refused.value.reference == "fault-unknown"
+    assert refused.value.context == ("deploy: gate, drain", "recover-undo: verify")
+    assert sweep.choose([], "hostile/", 10, seed=1) == []
+
+
+@pytest.mark.parametrize(
+    ("out", "err", "words"),
+    [
+        ('{"event": "deployment", "outcome": "undone", "error": {"reference": "r", "message": "m"}}\n', "", "3: r: m"),
+        ('{"event": "deployment", "outcome": "deployed"}\n', "it broke\n", "3: it broke"),
+        ("cut of", "", "3: cut of"),
+    ],
+)
+def test_how_a_command_ended_is_told_by_its_last_event(out: str, err: str, words: str) -> None:
+    """In its own words of the error; without one by the end of what it printed."""
+    assert Ended(status=3, out=out, err=err, seconds=1.0).words.startswith(words)
 
 
 class FakeHost:

@@ -101,10 +101,11 @@ def ordered(root: Path, verb_root: Path | None, app_name: str | None, wish: Wish
     if wish.bundle is None:
         yield _from_here(root, verb_root, app_name, wish)
         return
-    with scratch_folder(f"bulletproof-bundle-{app_name or 'app'}-") as scratch:
+    named = find_target(root, verb_root, app_name).app if app_name else "app"
+    with scratch_folder(f"bulletproof-bundle-{named}-") as scratch:
         unpacked = unpack(sys.stdin.buffer, wish.bundle, scratch)
         config = unpacked.config
-        if app_name and app_name != config.name:
+        if app_name and named != config.name:
             raise click.UsageError(f"the bundle's app is {config.name}, not {app_name}")
         target = Target(root=(verb_root or root).absolute(), app=config.name, config=config)
         yield target, _order(wish, unpacked.source, config, unpacked.settings)

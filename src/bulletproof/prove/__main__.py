@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bulletproof.effects import durable
+from bulletproof.errors import BulletproofError
 from bulletproof.prove import children, clock, disk, power, report, runner, strace, sweep
 from bulletproof.prove.host import scratch
 from bulletproof.prove.hostile import CASES
@@ -23,7 +24,7 @@ _OTHER_LANES = ("hostile", "children", "disk")
 
 
 def main() -> int:
-    """Record, choose, inject, tell; 0 when every promise was kept."""
+    """Record, choose, inject, tell; 0 when something was injected and every promise was kept."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that its hosts are taken down
     parser = _parser()
     options = parser.parse_args()
@@ -64,7 +65,7 @@ def main() -> int:
     if options.write:
         durable.write_file(options.write, report.page(verdicts, seconds, seed=options.seed, known=len(known)))
     sys.stdout.write(f"{report.markdown(verdicts)}\n{report.verdict_line(verdicts, seconds)}\n")
-    return 0 if all(verdict.is_good for verdict in verdicts) else 1
+    return 0 if verdicts and all(verdict.is_good for verdict in verdicts) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,4 +101,7 @@ def _on_disk(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BulletproofError as error:
+        sys.exit("\n  ".join((str(error), *error.context)))

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.adapters.embedded.policy import Policy
@@ -55,6 +55,21 @@ class Ended:
             with contextlib.suppress(ValueError):
                 return str(json.loads(line).get("outcome", ""))
         return ""
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error that its last event tells of, empty when there is none."""
+        for line in reversed(self.out.splitlines()):
+            with contextlib.suppress(ValueError):
+                return json.loads(line).get("error") or {}
+        return {}
+
+    @property
+    def words(self) -> str:
+        """How it ended and why, for a person; the end of its output when no event tells."""
+        error = self.error
+        why = f"{error['reference']}: {error['message']}" if error else (self.err + self.out)[-600:].strip()
+        return f"{self.status}: {why}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,9 +263,8 @@ class Host:
         """Run a verb with success. Raises BulletproofError with what it said."""
         ended = self.run(*words, folder=folder)
         if ended.status:
-            said = (ended.out + ended.err).splitlines()[-12:]
-            words_said = f"{' '.join(words)} ended with {ended.status}: {' '.join(said)}"
-            raise BulletproofError("host-not-prepared", words_said)
+            what = f"{' '.join(words)} ended with {ended.words}"
+            raise BulletproofError("host-not-prepared", what, context=tuple(ended.error.get("context", ())))
         return ended
 
     def meet_recoveries(self, injections: Sequence[strace.Injection | None]) -> None:

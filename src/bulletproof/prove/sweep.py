@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, zip_longest
 
-from bulletproof.errors import BulletproofError
+from bulletproof.errors import BulletproofError, UsageError
 from bulletproof.prove import oracle, scenarios, strace
 from bulletproof.prove.host import Ended, Host
 from bulletproof.prove.hostile import Case, Stage
@@ -130,15 +130,28 @@ def sample(found: list[Point], count: int, seed: int) -> list[Point]:
 def choose(known: Sequence[Point], only: str, count: int, seed: int) -> list[Point]:
     """About so many faults, evenly, those in recoveries among them.
 
-    `only` is the left part of a name, or all of it, with its scenario or without.
+    `only` is the left part of a name, or all of it, with its scenario or without. Raises UsageError `fault-unknown`
+    where none of those that are known is called so: a proof of nothing would break no promise.
     """
     first, *then = only.split("+")
     found = [point for point in known if is_meant(str(point), first)]
+    if known and not found:
+        raise UsageError(
+            "fault-unknown", f"the name of no fault begins with `{only}`; there are these steps", context=_steps(known)
+        )
     if then:
         return [replace(point, then=tuple(map(strace.Injection.parse, then))) for point in found if str(point) == first]
     chained = chain(sample(found, count, seed), known, seed)
     sizes = accumulate(1 + len(point.then) for point in chained)
     return [point for point, size in zip(chained, sizes, strict=True) if size <= count + len(point.then)]
+
+
+def _steps(points: Iterable[Point]) -> tuple[str, ...]:
+    """A line for each scenario, its steps in their order."""
+    steps: dict[str, dict[str, None]] = defaultdict(dict)
+    for point in points:
+        steps[point.scenario][point.step] = None
+    return tuple(f"{scenario}: {', '.join(names)}" for scenario, names in steps.items())
 
 
 def is_meant(name: str, only: str) -> bool:
@@ -215,7 +228,7 @@ class Sweep:
         if not scenario.killed_in:
             trace = strace.read(host.trace, "begin")
             if not trace.has_fired and ended.status != scenario.status:
-                found.append(f"nothing was injected, and it ended with {_end(ended)}")
+                found.append(f"nothing was injected, and it ended with {ended.words}")
         elif traces:
             trace, *traces = traces
         else:
@@ -252,7 +265,7 @@ class Sweep:
         before, since = oracle.World.of(self._host), time.monotonic()
         commands = case.play(Stage(self._host, chance))
         verdict = self.judge(before, since, is_seen=case.is_seen)
-        odd = [f"it ended with {_end(one)}" for one in commands if one.status not in case.statuses]
+        odd = [f"it ended with {one.words}" for one in commands if one.status not in case.statuses]
         traces = [word for one in commands for word in _tracebacks(one)]
         single = _said(commands[0], is_new=verdict.outcome == "new") if len(commands) == 1 and not odd else []
         problems = dict.fromkeys((*verdict.problems, *odd, *traces, *single))
@@ -333,7 +346,7 @@ def _said(ended: Ended, *, is_new: bool) -> list[str]:
     if ended.status < 0:
         return found
     if ended.status not in _UNDERSTOOD:
-        found.append(f"it ended with {_end(ended)}")
+        found.append(f"it ended with {ended.words}")
     if ended.status == 0 and not is_new:
         found.append("it said that it is done, and the old release serves")
     if ended.status in {1, 2, 3} and is_new:
@@ -344,10 +357,6 @@ def _said(ended: Ended, *, is_new: bool) -> list[str]:
 def _tracebacks(ended: Ended) -> list[str]:
     shown = "Traceback (most recent call last)" in ended.err + ended.out
     return [f"a traceback was shown: {ended.err[-200:]}"] if shown else []
-
-
-def _end(ended: Ended) -> str:
-    return f"{ended.status}: {(ended.err + ended.out)[-600:].strip()}"
 
 
 def _has_recovered(host: Host) -> bool:
