@@ -93,7 +93,8 @@ def record(host: Host, scenario: Scenario) -> tuple[strace.Call, ...]:
     if not scenario.killed_in:
         ended = host.run(*scenario.command(host), is_traced=True)
         if ended.status != scenario.status:
-            raise BulletproofError("scenario-odd", f"{scenario.name} ended with {ended.status}: {ended.out}{ended.err}")
+            context = tuple(ended.error.get("context", ()))
+            raise BulletproofError("scenario-odd", f"{scenario.name} ended with {ended.words}", context=context)
         return strace.read(host.trace, "begin").calls
     host.meet_recoveries([None])
     host.run_and_kill(*scenario.command(host), step=scenario.killed_in)
