@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
 import functools
 import itertools
 import random
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -156,7 +155,7 @@ class World:
         """The migrator of what lies there."""
         laid = FakeDatabase()
         laid.content = self.at(file)
-        return dataclasses.replace(self.migrator, database=laid)
+        return replace(self.migrator, database=laid)
 
     def users(self) -> tuple[str, ...]:
         """The instances that run, each with the database open."""
@@ -316,7 +315,7 @@ class Lane:
             world.adoption.content = Content(("table_0001",), ("0001",), 1)
             world.acknowledged = 1
         for kind in scenario.before:
-            before = dataclasses.replace(scenario, kind=kind, name="before", set_values=(), has_new_proxy=False)
+            before = replace(scenario, kind=kind, name="before", set_values=(), has_new_proxy=False)
             self.ask_for(before, world, journal, scenario.config)
         if scenario.kind is Kind.RESTORE:
             self._back_up(world, journal.live())

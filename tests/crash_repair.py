@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from bulletproof.domain.repair import Permission, Repairs, Text
 from fakes.mender import FakeMender
@@ -32,7 +33,7 @@ def break_all(world: World, damaged: tuple[str, ...]) -> None:
     world.mender = FakeMender(now={one.path: one for one in _BROKEN}, damaged=damaged)
     world.mender.reread()
     built = world.releases.built
-    built.update({OLD: dataclasses.replace(next(iter(built.values())), release=OLD)})
+    built.update({OLD: replace(next(iter(built.values())), release=OLD)})
 
 
 def wished(releases: tuple[str, ...]) -> Repairs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import json
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import pytest
 from backports import zstd
+from msgspec.structs import replace
 
 import workshop
 from bulletproof.adapters.backups import FolderBackups
@@ -79,7 +79,7 @@ class House:
             folders=folders,
             compress=self.compress,
         )
-        return self.backups.take(dataclasses.replace(wish, **changes))  # type: ignore[arg-type]
+        return self.backups.take(replace(wish, **changes))
 
     def restored(self, backup: Backup) -> Path:
         """Its database, laid."""
@@ -453,12 +453,12 @@ def test_another_apps_backup_is_refused(tmp_path: Path) -> None:
     """A foreign one, and one under another name, are no backups of this app."""
     one, other = House(tmp_path / "one"), House(tmp_path / "other")
     backup = one.take()
-    other.backups._layout = dataclasses.replace(other.layout, app="blog")
+    other.backups._layout = replace(other.layout, app="blog")
     other.layout = other.backups._layout
     shutil.copytree(backup.place, other.layout.backups / "b1")
     assert "backup-foreign" in other.why_not(backup)
     backup.place.rename(backup.place.with_name("b9"))
-    assert "it says that it is b1" in one.why_not(dataclasses.replace(backup, place=backup.place.with_name("b9"))) or (
+    assert "it says that it is b1" in one.why_not(replace(backup, place=backup.place.with_name("b9"))) or (
         isinstance(one.backups.all()[0], Damaged)
     )
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import sqlite3
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from bulletproof.domain.config import AppConfig, Migrations
 from bulletproof.domain.settings import NOT_YET_OURS
@@ -247,7 +247,7 @@ def test_several_ends(house: House) -> None:
 def test_a_command_of_its_own_comes_first(house: House) -> None:
     """A project that names a command is migrated by that, and by it alone."""
     own = AppConfig(name="shop", migrations=Migrations(command="python other.py"))
-    manifest = dataclasses.replace(laid(house, "1", project()), config=own)
+    manifest = replace(laid(house, "1", project()), config=own)
     assert house.state(manifest).tool == "command"
     assert house.migrator.downgrade(manifest, house.settings, manifest) is None
 

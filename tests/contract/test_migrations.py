@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import sqlite3
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from bulletproof.adapters.inside import __file__ as inside
 from bulletproof.adapters.migrators.compare import Graph, Models, Revision, misfits
@@ -486,7 +486,7 @@ class TestCommand:
         """Lay a release whose configuration names the command, beside migrations that do not count then."""
         files = {"make.py": MAKES, "wsgi.py": app_source(), "alembic.ini": "[alembic]", "migrations/env.py": ""}
         config = AppConfig(name="shop", migrations=Migrations(command=command))
-        return dataclasses.replace(house.release(name, files), config=config)
+        return replace(house.release(name, files), config=config)
 
     def test_it(self, house: House) -> None:
         """It is always pending, runs in the source with the release's packages first, and its status counts."""
@@ -655,7 +655,7 @@ class TestDowngrade:
         }
         assert self.back(house, merged) is not None
         branch = house.migrating("branch", {"c3": revision("c3", "first"), "a1": merged["a1"]})
-        newer = dataclasses.replace(branch, release="new")
+        newer = replace(branch, release="new")
         assert house.migrator.downgrade(newer, house.settings, branch) is None
 
     @pytest.mark.parametrize("older", [{}, {"z9": revision("z9", "of another app")}])
@@ -766,7 +766,7 @@ class TestMemory:
 
     def known(self, house: House) -> Manifest:
         """Lay a release that is known, its python gone, so that nothing can be asked any more."""
-        locked = dataclasses.replace(lay_flask_migrate(house, 2), lock="of packages")
+        locked = replace(lay_flask_migrate(house, 2), lock="of packages")
         assert house.migrator.state(locked, house.settings).pending == ("c3 step 0", "a1 step 1")
         python = house.layout.venv("2")
         packages = python.resolve()
@@ -795,7 +795,7 @@ class TestMemory:
     def test_other_packages(self, house: House) -> None:
         """Other packages have them read again; of another database than SQLite's nothing is read at all."""
         manifest = self.known(house)
-        for other in (dataclasses.replace(manifest, lock="of others"), dataclasses.replace(manifest, python="3.99")):
+        for other in (replace(manifest, lock="of others"), replace(manifest, python="3.99")):
             assert house.refusal(other).reference == "program-not-started"
         assert house.migrator.state(manifest, {"DATABASE_URL": "mysql://db/shop"}).elsewhere == "MySQL"
 
@@ -811,7 +811,7 @@ class TestMemory:
 
     def test_elsewhere(self, house: House, tmp_path: Path) -> None:
         """Nothing is noted of migrations outside the source, nor of those that are read from bytecode alone."""
-        manifest = dataclasses.replace(lay_flask_migrate(house, 2), lock="of packages")
+        manifest = replace(lay_flask_migrate(house, 2), lock="of packages")
         ini = house.layout.source("2") / "migrations" / "alembic.ini"
         text = ini.read_text()
         for option in (f"version_locations = {tmp_path}", "sourceless = true"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -14,6 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from bulletproof.adapters import systemd
 from bulletproof.domain.process import Phase, is_start_line
@@ -52,9 +52,7 @@ def test_settings_reach_it_as_they_are(given: Real) -> None:
     settings.write_text(json.dumps({**HOSTILE, "PLACE": "elsewhere"}), encoding="utf-8")
     settings.chmod(0o600)
     program = "import json, os; json.dump(dict(os.environ), open('told', 'w')); open('done', 'w'); input()"
-    process = dataclasses.replace(
-        given.shell(""), argv=(sys.executable, "-c", f"{program}"), settings=settings, stop_seconds=1.0
-    )
+    process = replace(given.shell(""), argv=(sys.executable, "-c", f"{program}"), settings=settings, stop_seconds=1.0)
     given.supervisor.start(process)
     until((given.folder / "done").exists)
     told = json.loads((given.folder / "told").read_text(encoding="utf-8"))
@@ -65,7 +63,7 @@ def test_settings_reach_it_as_they_are(given: Real) -> None:
 def test_it_may_take_all_the_time_to_end_that_it_was_given(given: Real, monkeypatch: pytest.MonkeyPatch) -> None:
     """However short the patience with systemctl is otherwise: nothing is left of it when `stop` returns."""
     slow = given.shell("trap 'sleep 5; touch ended; exit' TERM; touch begun; while :; do sleep 0.1; done")
-    given.supervisor.start(dataclasses.replace(slow, stop_seconds=20.0))
+    given.supervisor.start(replace(slow, stop_seconds=20.0))
     until((given.folder / "begun").exists)
     monkeypatch.setattr(systemd, "_SECONDS", 4.0)
     given.supervisor.stop("web-1")
@@ -79,7 +77,7 @@ def test_words_of_its_command_are_words(given: Real) -> None:
     program = (
         "import json, sys; json.dump(sys.argv[1:], open('told', 'w')); open('done', 'w'); import time; time.sleep(99)"
     )
-    given.supervisor.start(dataclasses.replace(given.shell(""), argv=(sys.executable, "-c", program, *words)))
+    given.supervisor.start(replace(given.shell(""), argv=(sys.executable, "-c", program, *words)))
     until((given.folder / "done").exists)
     assert json.loads((given.folder / "told").read_text(encoding="utf-8")) == words
 
@@ -89,7 +87,7 @@ def test_its_runtime_folder_is_there_while_it_is_asked_for(given: Real) -> None:
     one, other = given.runtime / "1", given.runtime / "2"
     text = 'test -z "$(ls)" && touch web.sock && echo well >> $PLACE/began; while :; do sleep 1000; done'
     for name, runtime in (("web-1", one), ("web-2", other)):
-        given.supervisor.start(dataclasses.replace(given.shell(f"cd {runtime}; {text}", name), runtime=runtime))
+        given.supervisor.start(replace(given.shell(f"cd {runtime}; {text}", name), runtime=runtime))
     until(lambda: (given.folder / "began").exists() and (one / "web.sock").exists() and (other / "web.sock").exists())
     _crash(given, "web-1")
     until(lambda: (given.folder / "began").read_text().count("well") == 3)
@@ -101,7 +99,7 @@ def test_its_runtime_folder_is_there_while_it_is_asked_for(given: Real) -> None:
 def test_what_it_listens_on_outlives_it(given: Real) -> None:
     """A client that connects while the process is dead waits, and is served by the next one."""
     path = given.folder / "hold.sock"
-    process = dataclasses.replace(given.shell(""), argv=(sys.executable, "-c", ANSWER), listen=path)
+    process = replace(given.shell(""), argv=(sys.executable, "-c", ANSWER), listen=path)
     given.supervisor.start(process)
     assert _ask(path) == b"served"
     before = given.supervisor.state("web-1").pid
@@ -115,7 +113,7 @@ def test_what_it_listens_on_outlives_it(given: Real) -> None:
 
 def test_its_output_is_appended(given: Real) -> None:
     """Output and errors, in one log, after what an earlier run left."""
-    process = dataclasses.replace(given.shell("echo out; echo err >&2; sleep 1000"), log=given.folder / "logs" / "log")
+    process = replace(given.shell("echo out; echo err >&2; sleep 1000"), log=given.folder / "logs" / "log")
     process.log.parent.mkdir()
     process.log.write_text("before\n")
     given.supervisor.start(process)
@@ -143,7 +141,7 @@ def test_another_signal_may_be_wanted(given: Real) -> None:
     """gunicorn's quick end is a SIGQUIT."""
     traps = "trap 'echo quit > signal; exit' QUIT; trap 'echo term > signal; exit' TERM"
     text = f"{traps}; touch up; while :; do sleep 0.1; done"
-    given.supervisor.start(dataclasses.replace(given.shell(text), stop_signal="SIGQUIT"))
+    given.supervisor.start(replace(given.shell(text), stop_signal="SIGQUIT"))
     until((given.folder / "up").exists)
     given.supervisor.stop("web-1")
     assert (given.folder / "signal").read_text() == "quit\n"
@@ -151,7 +149,7 @@ def test_another_signal_may_be_wanted(given: Real) -> None:
 
 def test_one_that_does_not_end_is_killed(given: Real) -> None:
     """After its own patience and not before."""
-    process = dataclasses.replace(given.shell("trap '' TERM; touch up; while :; do sleep 0.1; done"), stop_seconds=1.0)
+    process = replace(given.shell("trap '' TERM; touch up; while :; do sleep 0.1; done"), stop_seconds=1.0)
     given.supervisor.start(process)
     until((given.folder / "up").exists)
     begun = time.monotonic()
@@ -163,7 +161,7 @@ def test_one_that_does_not_end_is_killed(given: Real) -> None:
 def test_one_with_a_schedule_runs_when_it_is_due(given: Real) -> None:
     """At the minute, once; a run may go on after its timer was stopped."""
     due = datetime.now().astimezone() + timedelta(seconds=62 - datetime.now().astimezone().second)
-    process = dataclasses.replace(
+    process = replace(
         given.shell("echo run >> runs; sleep 2; echo end >> runs", "timer-1-mail"),
         schedule=f"{due.minute} {due.hour} * * *",
         drain_seconds=20.0,

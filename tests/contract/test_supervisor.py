@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from msgspec.structs import replace
 
 from bulletproof.domain.process import Phase, ProcessSpec
 from bulletproof.errors import StepFailed
@@ -47,7 +47,7 @@ class RealCase:
 
     def unstartable(self, name: str) -> ProcessSpec:
         """A program that does not exist."""
-        return dataclasses.replace(self.process(name), argv=(str(self._given.folder / "no-such-program"),))
+        return replace(self.process(name), argv=(str(self._given.folder / "no-such-program"),))
 
     def crash(self, name: str) -> None:
         """SIGKILL it and wait for the supervisor to have dealt with it."""
@@ -131,7 +131,7 @@ def test_another_process_under_the_same_name_is_refused(case: Case) -> None:
     """A name is one process: another one is refused in words, and the first runs on undisturbed."""
     case.supervisor.start(case.process("web-1"))
     before = case.supervisor.state("web-1")
-    other = dataclasses.replace(case.process("web-1"), argv=("other",))
+    other = replace(case.process("web-1"), argv=("other",))
     with pytest.raises(StepFailed, match="web-1 runs already, as something else") as failure:
         case.supervisor.start(other)
     assert failure.value.reference == "process-differs"
@@ -162,7 +162,7 @@ def test_several_stop_in_the_time_of_one(case: Case) -> None:
 
 def test_one_with_a_schedule_waits(case: Case) -> None:
     """It is not run before it is due, and stopped like any other."""
-    spec = dataclasses.replace(case.process("timer-1-a"), schedule="0 0 1 1 *")
+    spec = replace(case.process("timer-1-a"), schedule="0 0 1 1 *")
     case.supervisor.start(spec)
     state = case.supervisor.state("timer-1-a")
     assert (state.phase, state.pid, state.restarts) == (Phase.WAITING, None, 0)
@@ -197,7 +197,7 @@ def test_a_name_is_free_after_stop(case: Case) -> None:
     """After a stop the name can be used for another process."""
     case.supervisor.start(case.process("web-1"))
     case.supervisor.stop("web-1")
-    case.supervisor.start(dataclasses.replace(case.process("web-1"), stop_seconds=3.0))
+    case.supervisor.start(replace(case.process("web-1"), stop_seconds=3.0))
     assert case.supervisor.state("web-1").phase is Phase.RUNNING
 
 

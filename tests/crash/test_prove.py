@@ -6,10 +6,11 @@ import os
 import random
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from bulletproof.effects.isolation import why_no_namespaces
 from bulletproof.prove import strace, sweep

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
 import itertools
 import os
 import re
@@ -12,6 +11,7 @@ import time
 
 import psutil
 import pytest
+from msgspec.structs import replace
 
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.adapters.embedded.policy import Policy, doubling
@@ -56,7 +56,7 @@ class TestCrashes:
 
     def test_a_steady_run_ends_the_row(self, place: Place) -> None:
         """Crashes far apart are never added up: the process is started again for ever."""
-        supervisor = place.supervisor(policy=dataclasses.replace(HURRIED, crashes=2, steady_seconds=0.1))
+        supervisor = place.supervisor(policy=replace(HURRIED, crashes=2, steady_seconds=0.1))
         supervisor.start(place.shell("sleep 0.2; exit 1"))
         until(lambda: supervisor.state("web-1").restarts >= 4)
         assert supervisor.state("web-1").phase is not Phase.FAILED
@@ -137,7 +137,7 @@ sleep_as("main")
     ) -> None:
         """gunicorn ends at once with SIGQUIT and not with SIGTERM; others know only SIGTERM."""
         script = "trap 'echo SIGTERM > told; exit' TERM; trap 'echo SIGQUIT > told; exit' QUIT; echo > ready"
-        process = dataclasses.replace(
+        process = replace(
             place.shell(f"{script}; while :; do sleep 0.05; done"), stop_signal=stop_signal, stop_seconds=20.0
         )
         supervisor.start(process)
@@ -149,7 +149,7 @@ sleep_as("main")
         """SIGTERM goes to the main process alone; what is left when that has ended is killed at once."""
         worker = "trap 'echo term >> signals' TERM; echo $$ >> workers; while :; do sleep 0.05; done"
         main = f"trap 'echo main >> signals; exit' TERM; sh -c \"{worker.replace('$', chr(92) + '$')}\" & "
-        process = dataclasses.replace(place.shell(f"{main} while :; do sleep 0.05; done"), stop_seconds=60.0)
+        process = replace(place.shell(f"{main} while :; do sleep 0.05; done"), stop_seconds=60.0)
         supervisor.start(process)
         (pid,) = pids_in(place.file("workers"), 1)
         supervisor.stop("web-1")
@@ -158,9 +158,7 @@ sleep_as("main")
 
     def test_a_slow_stop_holds_up_nobody(self, place: Place, supervisor: EmbeddedSupervisor) -> None:
         """While one process takes its time to end, others are asked about, started and stopped."""
-        slow = dataclasses.replace(
-            place.shell("trap '' TERM; echo > ready; while :; do sleep 0.1; done"), stop_seconds=2
-        )
+        slow = replace(place.shell("trap '' TERM; echo > ready; while :; do sleep 0.1; done"), stop_seconds=2)
         supervisor.start(slow)
         until(place.file("ready").exists)
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -180,9 +178,7 @@ sleep_as("main")
 
     def test_start_waits_for_a_stop(self, place: Place, supervisor: EmbeddedSupervisor) -> None:
         """What is asked for while it is being stopped, as by a recovery, runs anew when the stop is over."""
-        slow = dataclasses.replace(
-            place.shell("trap '' TERM; echo $$ >> pids; while :; do sleep 0.1; done"), stop_seconds=1
-        )
+        slow = replace(place.shell("trap '' TERM; echo $$ >> pids; while :; do sleep 0.1; done"), stop_seconds=1)
         supervisor.start(slow)
         (before,) = pids_in(place.file("pids"), 1)
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -195,9 +191,7 @@ sleep_as("main")
 
     def test_two_may_ask_for_the_same_stop(self, place: Place, supervisor: EmbeddedSupervisor) -> None:
         """A stop that somebody else has begun is joined: both return when it is over."""
-        process = dataclasses.replace(
-            place.shell("trap '' TERM; echo > ready; while :; do sleep 0.1; done"), stop_seconds=0.5
-        )
+        process = replace(place.shell("trap '' TERM; echo > ready; while :; do sleep 0.1; done"), stop_seconds=0.5)
         supervisor.start(process)
         until(place.file("ready").exists)
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
@@ -218,7 +212,7 @@ sleep_as("main")
         """A process of which something stays is an error in words, and the supervisor stays until it is gone."""
         supervisor = place.supervisor(policy=Policy(kill_patience_seconds=0.2))
         hold = place.layout().hold_socket
-        supervisor.start(dataclasses.replace(place.sleeper("relay"), listen=hold, stop_seconds=0))
+        supervisor.start(replace(place.sleeper("relay"), listen=hold, stop_seconds=0))
         hold.unlink()
         hold.mkdir()
         with pytest.raises(

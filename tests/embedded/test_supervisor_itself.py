@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
 import os
 import signal
 import socket
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from msgspec.structs import replace
 
 from bulletproof.adapters.embedded import client, table, wire
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
@@ -51,9 +51,9 @@ class TestItself:
     def test_nothing_is_left_after_shutdown(self, place: Place, supervisor: EmbeddedSupervisor) -> None:
         """When shutdown returns, no process runs and no socket, table or runtime folder is there."""
         layout = place.layout()
-        process = dataclasses.replace(place.shell("sleep 1000 & wait"), runtime=layout.instance(1))
+        process = replace(place.shell("sleep 1000 & wait"), runtime=layout.instance(1))
         supervisor.start(process)
-        supervisor.start(dataclasses.replace(place.sleeper("relay"), listen=layout.hold_socket))
+        supervisor.start(replace(place.sleeper("relay"), listen=layout.hold_socket))
         supervisor.shutdown()
         assert not place.processes()
         assert [entry.name for entry in layout.sockets.iterdir()] == ["supervisor.flock"]
@@ -63,7 +63,7 @@ class TestItself:
         """The proxy ends first, then the web processes, the relay last, each when the one before is gone."""
         for name in ("relay", "web-1", "web-2", "proxy"):
             text = f"trap 'sleep 0.1; echo {name} >> ends; exit' TERM; echo >> ready; while :; do sleep 0.02; done"
-            supervisor.start(dataclasses.replace(place.shell(text, name), stop_seconds=30))
+            supervisor.start(replace(place.shell(text, name), stop_seconds=30))
         until(lambda: place.file("ready").exists() and len(place.file("ready").read_text()) == 4)
         pid = supervisor.pid() or 0
         if by == "client":

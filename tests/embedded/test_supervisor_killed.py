@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
 import json
 import os
 import signal
@@ -11,6 +10,7 @@ import socket
 import subprocess
 
 import pytest
+from msgspec.structs import replace
 
 from bulletproof.adapters.embedded import table, wire
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
@@ -84,9 +84,7 @@ class TestKilledSupervisor:
 
     def test_a_stop_is_carried_out(self, place: Place, supervisor: EmbeddedSupervisor) -> None:
         """A stop outlives the supervisor that was asked: it returns only when the process is gone."""
-        slow = dataclasses.replace(
-            place.shell("trap '' TERM; echo > ready; while :; do sleep 0.1; done"), stop_seconds=1
-        )
+        slow = replace(place.shell("trap '' TERM; echo > ready; while :; do sleep 0.1; done"), stop_seconds=1)
         supervisor.start(slow)
         until(place.file("ready").exists)
         pid = supervisor.state("web-1").pid or 0
@@ -100,9 +98,7 @@ class TestKilledSupervisor:
 
     def test_a_stop_is_finished_unasked(self, place: Place, supervisor: EmbeddedSupervisor) -> None:
         """A stop that was begun is finished by the next supervisor, also when nobody asks again."""
-        slow = dataclasses.replace(
-            place.shell("trap '' TERM; echo > ready; while :; do sleep 0.1; done"), stop_seconds=1
-        )
+        slow = replace(place.shell("trap '' TERM; echo > ready; while :; do sleep 0.1; done"), stop_seconds=1)
         supervisor.start(slow)
         until(place.file("ready").exists)
         with socket.socket(socket.AF_UNIX) as order:
@@ -137,7 +133,7 @@ class TestKilledSupervisor:
 
     def test_another_boot_starts_nothing(self, place: Place, supervisor: EmbeddedSupervisor) -> None:
         """After a reboot the table is of no use: what serves is the journal's to say, so nothing is started."""
-        process = dataclasses.replace(place.sleeper(), runtime=place.layout().instance(1))
+        process = replace(place.sleeper(), runtime=place.layout().instance(1))
         supervisor.start(process)
         kill_supervisor(supervisor)
         place.clean_processes()

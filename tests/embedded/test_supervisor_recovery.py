@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from bulletproof.adapters.embedded.policy import Policy
 from bulletproof.adapters.embedded.recovery import Recovery
@@ -30,7 +31,7 @@ with open(here / "recoveries", "a") as file:
 
     def _policy(self, place: Place, ending: str) -> Policy:
         recover = place.python(self.RECOVER + ending).argv
-        return dataclasses.replace(HURRIED, look_seconds=0.05, recover_argv=recover, recover_first_pause_seconds=0.2)
+        return replace(HURRIED, look_seconds=0.05, recover_argv=recover, recover_first_pause_seconds=0.2)
 
     @staticmethod
     def _die_with_the_lock(layout: Layout) -> None:
@@ -88,7 +89,7 @@ with open(here / "recoveries", "a") as file:
         layout = place.layout()
         recover = place.shell("date +%s.%N >> recoveries; exit 4").argv
         policy = Policy(look_seconds=0.02, recover_argv=("/bin/sh", "-c", f"cd {place.root}; {recover[-1]}"))
-        supervisor = place.supervisor(policy=dataclasses.replace(policy, recover_first_pause_seconds=0.5))
+        supervisor = place.supervisor(policy=replace(policy, recover_first_pause_seconds=0.5))
         supervisor.ensure_running()
         self._die_with_the_lock(layout)
         until(lambda: place.file("recoveries").exists() and place.file("recoveries").read_text().count("\n") >= 3)
@@ -103,7 +104,7 @@ with open(here / "recoveries", "a") as file:
         policy = self._policy(
             place, "sys.exit(4 if len(open(here / 'recoveries').readlines()) == 1 else held.release())"
         )
-        place.supervisor(policy=dataclasses.replace(policy, recover_first_pause_seconds=60.0)).ensure_running()
+        place.supervisor(policy=replace(policy, recover_first_pause_seconds=60.0)).ensure_running()
         self._die_with_the_lock(layout)
         until(lambda: "looking again in 60" in (layout.logs / "supervisor.log").read_text())
         acquire(layout.lock, Holder.of_this_process("recover", step="begin")).release()
@@ -128,8 +129,8 @@ held.release()
     def test_a_recovery_that_cannot_be_started_is_tried_again(self, place: Place) -> None:
         """When its program is missing, the lock stays known as left by a dead owner, and the supervisor lives."""
         layout = place.layout()
-        policy = dataclasses.replace(HURRIED, look_seconds=0.05, recover_argv=(str(place.file("missing")),))
-        supervisor = place.supervisor(policy=dataclasses.replace(policy, recover_first_pause_seconds=0.05))
+        policy = replace(HURRIED, look_seconds=0.05, recover_argv=(str(place.file("missing")),))
+        supervisor = place.supervisor(policy=replace(policy, recover_first_pause_seconds=0.05))
         supervisor.ensure_running()
         self._die_with_the_lock(layout)
         log = layout.logs / "supervisor.log"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
 import json
 import os
 import signal
@@ -12,6 +11,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 import workshop
 from bulletproof.adapters.embedded import table
@@ -77,7 +77,7 @@ import time; time.sleep(1000)
         settings = place.file("settings.json")
         settings.write_text(json.dumps({"SECRET": "first", "MODE": "settings"}))
         process = place.shell('echo "$SECRET $MODE" >> seen; while :; do sleep 1000; done')
-        process = dataclasses.replace(process, settings=settings, environment={**process.environment, "MODE": "asked"})
+        process = replace(process, settings=settings, environment={**process.environment, "MODE": "asked"})
         supervisor.start(process)
         until(lambda: place.file("seen").exists() and place.file("seen").read_text() == "first asked\n")
         settings.write_text(json.dumps({"SECRET": "second"}))
@@ -89,7 +89,7 @@ import time; time.sleep(1000)
         settings = place.file("settings.json")
         settings.write_text(json.dumps({"SECRET": "xyzzy-secret"}))
         settings.chmod(0o600)
-        supervisor.start(dataclasses.replace(place.sleeper(), settings=settings))
+        supervisor.start(replace(place.sleeper(), settings=settings))
         layout = place.layout()
         arguments = [argument for process in place.processes() for argument in process.cmdline()]
         texts = [table.path(layout).read_text(), (layout.logs / "supervisor.log").read_text(), *arguments]
@@ -104,7 +104,7 @@ import time; time.sleep(1000)
         if content is not None:
             settings.write_text(content)
         with pytest.raises(StepFailed, match=r"web-1: (its settings|could not be started)") as failure:
-            supervisor.start(dataclasses.replace(place.sleeper(), settings=settings))
+            supervisor.start(replace(place.sleeper(), settings=settings))
         assert "xyzzy" not in str(failure.value)
         assert supervisor.is_running()
         assert supervisor.names() == ()
@@ -113,9 +113,7 @@ import time; time.sleep(1000)
         """The folder is there and empty at every start, with mode 0750, and gone after the stop."""
         layout = place.layout()
         folder = layout.instance(1)
-        process = dataclasses.replace(
-            place.shell(f"ls {folder} >> seen; echo > {folder}/web.sock; sleep 1000"), runtime=folder
-        )
+        process = replace(place.shell(f"ls {folder} >> seen; echo > {folder}/web.sock; sleep 1000"), runtime=folder)
         supervisor.start(process)
         until((folder / "web.sock").exists)
         assert stat.S_IMODE(folder.stat().st_mode) == 0o750
@@ -128,7 +126,7 @@ import time; time.sleep(1000)
 
     def test_its_output_is_appended(self, place: Place, supervisor: EmbeddedSupervisor) -> None:
         """What it prints on either stream comes after what was printed before, in a log of mode 0640."""
-        process = dataclasses.replace(place.shell("echo out; echo err >&2; sleep 1000"), log=place.layout().web_log(1))
+        process = replace(place.shell("echo out; echo err >&2; sleep 1000"), log=place.layout().web_log(1))
         supervisor.start(process)
         until(lambda: process.log.read_text().endswith("out\nerr\n"))
         supervisor.stop("web-1")
@@ -143,7 +141,7 @@ class TestListener:
     @staticmethod
     def _server(place: Place) -> ProcessSpec:
         process = place.python(SERVER, name="relay")
-        return dataclasses.replace(process, listen=place.layout().hold_socket)
+        return replace(process, listen=place.layout().hold_socket)
 
     def test_clients_wait_for_the_next_process(self, place: Place) -> None:
         """Whoever connects while the process is dead is served by the next one; nobody is refused."""
@@ -163,7 +161,7 @@ class TestListener:
 
     def test_it_is_gone_after_the_stop(self, place: Place, supervisor: EmbeddedSupervisor) -> None:
         """After a stop nobody can connect, and whoever waited is told so."""
-        process = dataclasses.replace(place.sleeper("relay"), listen=place.layout().hold_socket)
+        process = replace(place.sleeper("relay"), listen=place.layout().hold_socket)
         supervisor.start(process)
         with socket.socket(socket.AF_UNIX) as waiting:
             waiting.settimeout(30)
@@ -205,7 +203,7 @@ other.listen()
 {instead}
 """
         process = place.python(elsewhere + SERVER, name="relay")
-        supervisor.start(dataclasses.replace(process, listen=place.layout().hold_socket))
+        supervisor.start(replace(process, listen=place.layout().hold_socket))
         hold = place.layout().hold_socket
         first = _ask(hold)
         kill_supervisor(supervisor)

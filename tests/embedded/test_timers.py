@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.domain.command import shell_argv
@@ -17,7 +18,7 @@ NAME = "timer-1-tidy"
 
 def timer(process: ProcessSpec, schedule: str = EVERY_SECOND) -> ProcessSpec:
     """The process with a schedule."""
-    return dataclasses.replace(process, schedule=schedule)
+    return replace(process, schedule=schedule)
 
 
 def noted(file: Path) -> list[str]:
@@ -63,7 +64,7 @@ def test_a_program_that_is_missing_is_a_run_that_fails(place: Place, supervisor:
 def test_a_run_that_takes_too_long_is_ended(place: Place, supervisor: EmbeddedSupervisor) -> None:
     """SIGTERM at its time-out, SIGKILL when it ignores that, and it is said."""
     spec = place.shell("trap '' TERM; echo run >> log; while :; do sleep 0.1; done", name=NAME)
-    supervisor.start(dataclasses.replace(timer(spec), timeout_seconds=0.5, stop_seconds=0.5))
+    supervisor.start(replace(timer(spec), timeout_seconds=0.5, stop_seconds=0.5))
     until(lambda: "killed by SIGKILL after 0 s, which is its longest" in supervisor.state(NAME).words)
     until(lambda: len(noted(place.file("log"))) >= 2)
 
@@ -71,7 +72,7 @@ def test_a_run_that_takes_too_long_is_ended(place: Place, supervisor: EmbeddedSu
 def test_a_run_may_end_when_its_timer_is_stopped(place: Place, supervisor: EmbeddedSupervisor) -> None:
     """Stopping waits for the run, which gets no signal before its time; and no other run begins."""
     script = "trap 'echo signalled >> log' TERM; echo begin >> log; sleep 1.5; echo end >> log"
-    supervisor.start(dataclasses.replace(timer(place.shell(script, name=NAME)), drain_seconds=20.0))
+    supervisor.start(replace(timer(place.shell(script, name=NAME)), drain_seconds=20.0))
     until(lambda: noted(place.file("log")))
     supervisor.ask_to_stop(NAME)
     assert supervisor.state(NAME).phase is Phase.STOPPING
@@ -86,7 +87,7 @@ def test_a_run_that_outlasts_that_is_signalled(place: Place, supervisor: Embedde
     text = "import signal, time\nnote = (here / 'log').open('a', buffering=1)\n"
     text += "def end(*_):\n    print('term', file=note)\n    raise SystemExit\n"
     text += "signal.signal(signal.SIGTERM, end)\nprint('begin', file=note)\ntime.sleep(60)\n"
-    supervisor.start(dataclasses.replace(timer(place.python(text, NAME)), drain_seconds=0.3, stop_seconds=20.0))
+    supervisor.start(replace(timer(place.python(text, NAME)), drain_seconds=0.3, stop_seconds=20.0))
     until(lambda: noted(place.file("log")))
     supervisor.stop(NAME)
     assert noted(place.file("log")) == ["begin", "term"]
@@ -111,7 +112,7 @@ def test_a_timer_that_waits_is_taken_over(place: Place, supervisor: EmbeddedSupe
     until(lambda: 5 < time.time() % 60 < 50)  # far from where a minute ends
     supervisor.start(timer(place.shell("exit 3", name=NAME), f"{(int(time.time()) + 2) % 60} * * * * *"))
     until(lambda: "exited with status 3" in supervisor.state(NAME).words)
-    before = dataclasses.replace(supervisor.state(NAME), restarts=0)
+    before = replace(supervisor.state(NAME), restarts=0)
     kill_supervisor(supervisor)
     supervisor.ensure_running()
     assert supervisor.state(NAME) == before
@@ -126,7 +127,7 @@ def test_a_shell_lets_its_commands_end_in_order(place: Place, supervisor: Embedd
     text += "    raise SystemExit\nsignal.signal(signal.SIGTERM, end)\nprint('begun', flush=True)\ntime.sleep(60)\n"
     place.file("inner/work.py").write_text(text)
     spec = place.process(shell_argv("cd inner && python3 work.py"), "worker-1-work-1")
-    supervisor.start(dataclasses.replace(spec, is_group=True, stop_seconds=20.0))
+    supervisor.start(replace(spec, is_group=True, stop_seconds=20.0))
     log = place.file("worker-1-work-1.log")
     until(lambda: noted(log) == ["begun"])
     supervisor.stop("worker-1-work-1")
@@ -136,7 +137,7 @@ def test_a_shell_lets_its_commands_end_in_order(place: Place, supervisor: Embedd
 def test_another_signal_may_be_wanted(place: Place, supervisor: EmbeddedSupervisor) -> None:
     """A worker that finishes its job at SIGINT gets that."""
     script = "trap 'echo interrupted >> log; exit' INT; echo begun >> log; while :; do sleep 0.05; done"
-    supervisor.start(dataclasses.replace(place.shell(script, name="worker-1-a-1"), stop_signal="SIGINT"))
+    supervisor.start(replace(place.shell(script, name="worker-1-a-1"), stop_signal="SIGINT"))
     until(lambda: noted(place.file("log")))
     supervisor.stop("worker-1-a-1")
     assert noted(place.file("log")) == ["begun", "interrupted"]

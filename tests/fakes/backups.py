@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from bulletproof.domain.backup import Backup, BackupManifest, Damaged, Part, Proof
 from bulletproof.errors import UsageError
@@ -86,7 +87,7 @@ class FakeBackups:
 
     def note_proof(self, backup: Backup, proof: Proof) -> None:
         """Note it."""
-        self.made[backup.name] = dataclasses.replace(backup, proof=proof)
+        self.made[backup.name] = replace(backup, proof=proof)
 
     def discard(self, name: str) -> None:
         """Forget it."""

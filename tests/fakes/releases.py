@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.source import Source
@@ -52,7 +53,7 @@ class FakeReleases:
         if release not in self.fetched:
             raise _damaged(release)
         self._fail("build")
-        made = dataclasses.replace(
+        made = replace(
             self.fetched.pop(release), python="3.11.7", lock="0" * 64, packages=2, gunicorn="23.0.0", is_built=True
         )
         self.built[release] = made
@@ -82,7 +83,7 @@ class FakeReleases:
     def rebuild(self, release: str, number: int, settings: Mapping[str, str] = NO_SETTINGS) -> Manifest:  # noqa: ARG002
         """Build it again, beside."""
         self._fail("rebuild")
-        self.beside[release, number] = dataclasses.replace(self.manifest(release), remarks=(str(number),))
+        self.beside[release, number] = replace(self.manifest(release), remarks=(str(number),))
         return self.beside[release, number]
 
     def exchange(self, release: str, number: int) -> None:

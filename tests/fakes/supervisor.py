@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
+
+from msgspec.structs import replace
 
 from bulletproof.domain.process import Phase, ProcessSpec, ProcessState
 from bulletproof.errors import StepFailed
@@ -66,7 +67,7 @@ class FakeSupervisor:
     def ask_to_stop(self, name: str) -> None:
         """Note that it is about to end."""
         if name in self._specs:
-            self._states[name] = dataclasses.replace(self._states[name], phase=Phase.STOPPING)
+            self._states[name] = replace(self._states[name], phase=Phase.STOPPING)
 
     def state(self, name: str) -> ProcessState:
         """What was noted of it."""
@@ -86,7 +87,7 @@ class FakeSupervisor:
         restarts = before.restarts + 1
         if restarts >= self._crashes:
             words = f"gave up after {restarts} crashes in 0 s; last: {words}"
-            after = dataclasses.replace(before, phase=Phase.FAILED, pid=None, restarts=restarts, words=words)
+            after = replace(before, phase=Phase.FAILED, pid=None, restarts=restarts, words=words)
         else:
-            after = dataclasses.replace(before, pid=next(self._pids), restarts=restarts, words=words)
+            after = replace(before, pid=next(self._pids), restarts=restarts, words=words)
         self._states[name] = after

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def test_an_upload_and_websockets_outlast_a_cutover_and_a_hold(
             with _websocket(talk) as socket:
                 assert socket.echo("a") == f"{before} a"
                 upload = pool.submit(_upload, talk, way, reached.wait)
-                until(partial(_is_begun, talk, way), "the upload does not reach the app")
+                until(partial(_is_begun, talk, way, upload), "the upload does not reach the app")
                 with talk.begun("deploy", "--worktree") as deploying:
                     assert deploying.read_until("step-started" if way == "hold" else "step-done", way)
                     assert way == "hold" or socket.echo("b") == f"{before} b"
@@ -150,7 +150,8 @@ def _upload(app: ServerApp, token: str, wait: Callable[[float], bool]) -> tuple[
             return answer.status, answer.read().decode()
 
 
-def _is_begun(app: ServerApp, token: str) -> bool:
+def _is_begun(app: ServerApp, token: str, upload: Future[tuple[int, str]]) -> bool:
+    assert not upload.done(), f"the upload is over: {upload.exception() or upload.result()}\n{app.diaries()}"
     return _stored(app, token) == (0, 1)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -269,7 +268,7 @@ def _unreachable(app: ServerApp, forge: Forge) -> Run:
 def _another_key(app: ServerApp, forge: Forge) -> Run:
     known = f"{lab.ADDRESS} {' '.join((_access(app) / 'key.pub').read_text().split()[:2])}"
     secrets = {"prod": {**forge.secrets["prod"], "BULLETPROOF_KNOWN_HOSTS": known}}
-    return dataclasses.replace(forge, secrets=secrets).push()
+    return replace(forge, secrets=secrets).push()
 
 
 def _access(app: ServerApp) -> Path:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from bulletproof.domain.backup import (
     Backup,
@@ -144,7 +144,7 @@ def test_the_one_that_was_proven_longest_ago_is_tried_again() -> None:
 
     def proven(number: int, days_ago: float) -> Backup:
         proof = Proof(at=(_NOON - timedelta(days=days_ago)).isoformat(), seconds=0, release="", words="", sha256="d")
-        return dataclasses.replace(backup(number), proof=proof)
+        return replace(backup(number), proof=proof)
 
     assert stalest([], _NOON) is None
     assert stalest([proven(1, 6.9), proven(2, 0)], _NOON) is None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from bulletproof.domain.durability import Connection, Durability, Seen, connections_of, durability, has_reset_bug
 from bulletproof.domain.report import Report, summary

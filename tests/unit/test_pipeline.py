@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from bulletproof.domain.deployment import Kind
 from bulletproof.domain.events import Event, StepFailed, StepStarted, StepUndone

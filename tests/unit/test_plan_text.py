@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import click
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from bulletproof.cli.plan_text import as_json, in_markdown, in_words
 from bulletproof.domain.durability import Durability

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from bulletproof.domain.config import AppConfig, Require
 from bulletproof.domain.deployment import Deployment, Kind

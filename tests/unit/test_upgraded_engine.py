@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
+from msgspec.structs import replace
 
 from bulletproof.domain.deployment import Kind, Outcome
 from bulletproof.domain.process import PROXY, RELAY, ProcessSpec, web_name
@@ -33,6 +32,6 @@ def _as_newer(begin: object) -> object:
     def newer(proxy: FakeProxy) -> ProcessSpec:
         process = begin(proxy)  # type: ignore[operator]
         assert isinstance(process, ProcessSpec)
-        return dataclasses.replace(process, argv=("newer", *process.argv))
+        return replace(process, argv=("newer", *process.argv))
 
     return newer

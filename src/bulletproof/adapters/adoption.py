@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import msgspec
+from msgspec.structs import replace
 
 from bulletproof.domain.account import Account
 from bulletproof.domain.config import AppConfig
@@ -36,8 +36,7 @@ class _Opened(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class CheckoutAdoption:
+class CheckoutAdoption(msgspec.Struct, frozen=True):
     """The port Adoption; `database` is where the live one is to lie."""
 
     layout: Layout

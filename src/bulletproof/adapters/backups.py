@@ -11,6 +11,7 @@ from typing import TypeVar
 from urllib.parse import quote, unquote
 
 import msgspec
+from msgspec.structs import replace
 
 from bulletproof import __version__
 from bulletproof.domain.account import Account
@@ -241,7 +242,7 @@ class FolderBackups:
         found = next((one for one in self.all() if isinstance(one, Backup) and one.name == name), None)
         sent = self.sent(found) if found else None
         if found is not None and sent is not None and sent.folder == folder:
-            self.note_sent(found, msgspec.structs.replace(sent, verified_at=at))
+            self.note_sent(found, replace(sent, verified_at=at))
 
     def sent(self, backup: Backup) -> Sent | None:
         """Where it lies off site; None when it does not."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -46,8 +45,7 @@ def require_possible(connection: Connection) -> None:
     _program()
 
 
-@dataclass(frozen=True, slots=True)
-class LitestreamReplica:
+class LitestreamReplica(msgspec.Struct, frozen=True):
     """The port Replica, and the way back from it; `connection` tells where backups go now."""
 
     layout: Layout

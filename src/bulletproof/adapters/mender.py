@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -17,8 +16,7 @@ _KEPT_BYTES = 20 << 20
 """Of a log that is rotated, as the supervisor of the embedded host keeps of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileMender:
+class FileMender(msgspec.Struct, frozen=True):
     """Notes lie in the app's state, each named after the number of its deployment."""
 
     layout: Layout

@@ -10,10 +10,10 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from bulletproof.domain.account import Account
 from bulletproof.domain.config import AppConfig, Server
@@ -60,8 +60,7 @@ _INPUTS = re.compile(rf"{_HEADER}([0-9a-f]{{64}})\n")
 _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-@dataclass(frozen=True, slots=True)
-class BuiltReleases:
+class BuiltReleases(msgspec.Struct, frozen=True):
     """The releases below `layout`, implementing ports.Releases.
 
     A release is built in a folder beside, named after it, and appears by one rename. `find_entry` tells the app's
@@ -167,7 +166,7 @@ class BuiltReleases:
             _require_entry(folder, manifest.entry)
             manifest = self._lay_public(folder, manifest, settings)
             compile_bytecode(_interpreter(folder), folder / "source")
-            manifest = dataclasses.replace(manifest, remarks=(*manifest.remarks, _rebuilt_by(number)))
+            manifest = replace(manifest, remarks=(*manifest.remarks, _rebuilt_by(number)))
             _write(folder, manifest)
             if known := self.history(release):
                 durable.write_file(folder / _HISTORY, known)
@@ -268,7 +267,7 @@ class BuiltReleases:
         built = self._install_local(uv, python, manifest, lock)
         durable.remove_tree(scratch)
         installed = versions(folder / "venv")
-        return dataclasses.replace(
+        return replace(
             manifest,
             python=python.version,
             lock=hashlib.sha256(lock.encode()).hexdigest(),
@@ -330,7 +329,7 @@ class BuiltReleases:
         wanted = sorted(found) if manifest.config.proxy.static_files else ()
         laid = [path for path in wanted if _link(public, path, found[path])]
         words = (f"{', '.join(laid)} given out by the proxy" if laid else "", collected.words)
-        return dataclasses.replace(manifest, remarks=(*manifest.remarks, *filter(None, words)))
+        return replace(manifest, remarks=(*manifest.remarks, *filter(None, words)))
 
     def _collect(self, folder: Path, manifest: Manifest, settings: Mapping[str, str]) -> Collected:
         """Let the framework write in the release as long as it collects."""

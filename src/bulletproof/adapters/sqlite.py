@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.effects import durable
 from bulletproof.effects.sqlite_file import PATIENCE_SECONDS, read_whole
@@ -16,8 +17,7 @@ _SUFFIXES = ("-wal", "-shm", "-journal")
 _KIB = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class SqliteDatabase:
+class SqliteDatabase(msgspec.Struct, frozen=True):
     """The port Database over one file, or over the file that a symlink leads to."""
 
     file: Path

@@ -7,11 +7,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 import click
+import msgspec
 from click.core import ParameterSource
 
 from bulletproof import __version__
@@ -38,8 +38,7 @@ _BELONGS_TO_HOST = "wait_seconds"
 """The parameter of every verb that takes the deployment lock."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parcel:
+class Parcel(msgspec.Struct, frozen=True, kw_only=True):
     """What is handed to the host of a verb."""
 
     words: tuple[str, ...]

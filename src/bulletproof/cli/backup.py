@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -321,7 +320,7 @@ def _preview(target: Target, order: Order, *, as_json: bool) -> None:
         )
         found = preview_restore(Attempt(host=host, deployment=deployment, order=order))
     if as_json:
-        click.echo(json.dumps({"app": target.app, **asdict(found), "rows": msgspec.to_builtins(found.rows)}))
+        click.echo(json.dumps({"app": target.app, **msgspec.to_builtins(found)}))
     else:
         for line in found.lines:
             click.echo(line)

@@ -6,11 +6,11 @@ import contextlib
 import json
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 import msgspec
+from msgspec.structs import asdict
 
 from bulletproof.cli.actions import harmless, is_read_in_actions
 from bulletproof.cli.client import typed_there

@@ -7,11 +7,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import click
+import msgspec
+from msgspec.structs import replace
 
 from bulletproof.cli.actions import is_meant
 from bulletproof.cli.recording import Recording
@@ -76,8 +77,7 @@ def origin_options(function: F) -> F:
     )(function)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """What a person asked to be deployed."""
 
     revision: str | None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict
 
 import msgspec
+from msgspec.structs import asdict
 
 from bulletproof.cli.render import EVENT_NAMES, Renderer, exit_code_of
 from bulletproof.domain.deployment import Live, Outcome

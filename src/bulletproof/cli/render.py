@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict
 from typing import Protocol
 
 import click
+from msgspec.structs import asdict
 
 from bulletproof.cli.actions import is_read_in_actions
 from bulletproof.cli.client import our_client, typed_there

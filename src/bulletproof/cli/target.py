@@ -7,11 +7,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
 import click
+import msgspec
 
 from bulletproof.cli.actions import say
 from bulletproof.cli.afar import Packing, hand_over, host_of, remember_host
@@ -150,8 +150,7 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")(function)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Target(msgspec.Struct, frozen=True, kw_only=True):
     """An app on a root, and its project when we stand in it."""
 
     root: Path
@@ -240,8 +239,7 @@ def _session(target: Target, verb: str, journal: Journal, watcher: _Watcher) -> 
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Watcher:
+class _Watcher(msgspec.Struct, frozen=True):
     """Tells the lock's note and the screen what is going on."""
 
     held: lock.HeldLock

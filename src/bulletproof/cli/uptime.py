@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import time
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 
 import click
+from msgspec.structs import asdict
 
 from bulletproof.cli.client import typed_there
 from bulletproof.cli.target import find_target, host_options, json_option

@@ -6,8 +6,9 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.errors import BulletproofError
 
@@ -15,8 +16,7 @@ _COMMAND_SECONDS = 180.0
 _POLL_SECONDS = 0.3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """How a command ended."""
 
     status: int
@@ -35,8 +35,7 @@ class Ended:
         return str(error.get("reference", "")) if isinstance(error, dict) else ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Commands:
+class Commands(msgspec.Struct, frozen=True, kw_only=True):
     """`bulletproof` in a project's folder, on a root."""
 
     root: Path

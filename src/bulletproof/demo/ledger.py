@@ -14,7 +14,6 @@ import threading
 import time
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -211,8 +210,7 @@ class Ledger:
                 self.end = line
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What the users of the app saw in a window of time.
 
     It tells of every request that overlaps the window: those sent inside it, to whatever end they came, and those sent

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.effects import durable
 from bulletproof.effects.process import run_checked
@@ -46,8 +47,7 @@ def example() -> Path:
     raise UsageError("example-missing", "the example app is not part of this installation")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Playground:
+class Playground(msgspec.Struct, frozen=True, kw_only=True):
     """The project's folder; each release is a tag."""
 
     folder: Path

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.demo.commands import Commands, Ended
 from bulletproof.demo.ledger import Report, duplicated_writes, lost_writes
@@ -23,8 +24,7 @@ _LOAD = Load(bound_seconds=1200)
 _JUNK = "datacharted-junk.bin"
 
 
-@dataclass(frozen=True, slots=True)
-class Scene:
+class Scene(msgspec.Struct, frozen=True):
     """Something that happens to a live app, and how it has to end."""
 
     title: str
@@ -59,8 +59,7 @@ SCENES = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Take:
+class Take(msgspec.Struct, frozen=True, kw_only=True):
     """What a scene came to, and what the users saw of it."""
 
     scene: Scene
@@ -71,8 +70,7 @@ class Take:
     """How it ended otherwise than it has to; empty when it did not."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Play:
+class Play(msgspec.Struct, frozen=True, kw_only=True):
     """The whole demonstration."""
 
     takes: tuple[Take, ...]
@@ -107,8 +105,7 @@ def play(stage: Stage, scenes: tuple[Scene, ...], watch: Callable[[Take], None],
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
     """The app, deployed once and serving."""
 
     folder: Path

@@ -10,7 +10,6 @@ import math
 import secrets
 import select
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -53,8 +52,7 @@ def loopback(url: str) -> Address:
     return Address(host, port)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(msgspec.Struct, frozen=True, kw_only=True):
     """One request and what answers it."""
 
     kind: Kind
@@ -65,8 +63,7 @@ class Question:
     asked_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What came back; `status` 0 if nothing whole did, `error` empty if it is what was asked for."""
 
     connection: Literal["new", "kept"]

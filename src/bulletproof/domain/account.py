@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.domain.layout import Layout
 from bulletproof.domain.process import PROXY, RELAY
@@ -21,8 +22,7 @@ _SETPRIV = "/usr/bin/setpriv"
 _UNSHARE = "/usr/bin/unshare"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
+class Account(msgspec.Struct, frozen=True, kw_only=True):
     """A user of the machine, and its group."""
 
     name: str
@@ -40,8 +40,7 @@ class Account:
         return (_UNSHARE, "--pid", "--fork", "--kill-child", "--mount-proc", "--", *self.argv(argv))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accounts:
+class Accounts(msgspec.Struct, frozen=True, kw_only=True):
     """Who runs what of one app on a server."""
 
     app: Account
@@ -50,8 +49,7 @@ class Accounts:
     builder: Account
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sandbox:
+class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     """Whom a process runs as, and all that it may write."""
 
     account: Account

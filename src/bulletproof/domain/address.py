@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from bulletproof.errors import UsageError
 
@@ -17,8 +18,7 @@ _PARTS = re.compile(
 _LARGEST_PORT = 65535
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
+class Address(msgspec.Struct, frozen=True, kw_only=True):
     """A host as ssh is asked for it; what is empty is left to the person's own ssh configuration."""
 
     called: str

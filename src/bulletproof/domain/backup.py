@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -122,8 +121,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Of the manifest that was looked at."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backup:
+class Backup(msgspec.Struct, frozen=True, kw_only=True):
     """A backup on disk."""
 
     manifest: BackupManifest
@@ -143,8 +141,7 @@ class Backup:
         return self.proof is not None and not self.proof.trouble
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Damaged:
+class Damaged(msgspec.Struct, frozen=True, kw_only=True):
     """What lies where a backup should."""
 
     name: str

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+import msgspec
 from cronsim import CronSim
 
 from bulletproof.domain.cron import parsed
@@ -17,8 +17,7 @@ _FRIDAY = frozenset({5})
 _YEAR = frozenset(range(1, 13))
 
 
-@dataclass(frozen=True, slots=True)
-class _Days:
+class _Days(msgspec.Struct, frozen=True):
     """Days of a month that are also certain days of the week."""
 
     weekdays: frozenset[int] = _WEEK

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+
+import msgspec
 
 
 class State(IntEnum):
@@ -40,8 +41,7 @@ class Unseen(Exception):
     """What a look raises, in words, when it cannot tell how something is."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What a look found."""
 
     words: str
@@ -50,12 +50,11 @@ class Seen:
     """The next command to type."""
     severity: Severity | None = None
     """When it is not the check's own."""
-    measures: Mapping[str, float] = field(default_factory=dict)
+    measures: Mapping[str, float] = msgspec.field(default_factory=dict)
     """Numbers that were found, by names with their units."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What a check says."""
 
     name: str
@@ -63,7 +62,7 @@ class Finding:
     words: str
     hint: str = ""
     seconds: float = 0.0
-    measures: Mapping[str, float] = field(default_factory=dict)
+    measures: Mapping[str, float] = msgspec.field(default_factory=dict)
 
 
 def worst(findings: Sequence[Finding]) -> State:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import PurePosixPath
+
+import msgspec
 
 from bulletproof.domain.address import ADDRESS
 from bulletproof.errors import UsageError
@@ -22,8 +23,7 @@ _LONGEST = 500
 """In bytes of UTF-8: two such names and a command are one line of sftp, and one is a key of S3."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DepotUrl:
+class DepotUrl(msgspec.Struct, frozen=True, kw_only=True):
     """A place off site."""
 
     kind: str

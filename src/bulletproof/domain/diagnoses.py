@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from bulletproof.domain.check import Severity
 from bulletproof.domain.findings import About, page
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ailment(About):
+class Ailment(About, frozen=True, kw_only=True):
     """Something that can be wrong with an app or its host."""
 
     mended_by: str = ""

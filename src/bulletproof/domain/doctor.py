@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from bulletproof.domain.check import State
 from bulletproof.domain.repair import Change, Repairs
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remedy:
+class Remedy(msgspec.Struct, frozen=True, kw_only=True):
     """What `doctor --fix` does about something; nothing where only a person can."""
 
     words: str = ""
@@ -20,7 +20,7 @@ class Remedy:
     releases: tuple[str, ...] = ()
     has_cache: bool = False
     logs: tuple[str, ...] = ()
-    set_values: Mapping[str, str] = field(default_factory=dict)
+    set_values: Mapping[str, str] = msgspec.field(default_factory=dict)
     unset_names: tuple[str, ...] = ()
     recovers: bool = False
     restarts: bool = False
@@ -32,8 +32,7 @@ NOBODY = Remedy()
 """A person has to do it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ill:
+class Ill(msgspec.Struct, frozen=True, kw_only=True):
     """Something that is not as it should be."""
 
     words: str
@@ -49,8 +48,7 @@ class Ill:
     """Lines to look at, such as what takes how much of the disk."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Diagnosis:
+class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """An ill, by the name of what it was found by."""
 
     name: str
@@ -58,8 +56,7 @@ class Diagnosis:
     ill: Ill
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Treatment:
+class Treatment(msgspec.Struct, frozen=True, kw_only=True):
     """All remedies together, in the order in which they are done: as few deployments as possible."""
 
     recovers: bool

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 UNKNOWN = "unknown"
 
@@ -32,8 +34,7 @@ _CRASH = "a crash of the app in the middle of a write, like a power cut, may dam
 _NOT_KNOWN = "what a power cut may cost is not known, since no connection of the app's told its `synchronous`"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connection:
+class Connection(msgspec.Struct, frozen=True, kw_only=True):
     """One connection of the app's to its database, as it was when it was heard last."""
 
     sqlite: str = ""
@@ -48,8 +49,7 @@ class Connection:
     """What the app sets on it, such as `foreign_keys = ON`, in order."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What was seen of a database while its app ran."""
 
     journal: str = ""
@@ -57,8 +57,7 @@ class Seen:
     connections: tuple[Connection, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Durability:
+class Durability(msgspec.Struct, frozen=True, kw_only=True):
     """What a power cut may cost, and what follows from it."""
 
     mode: str = UNKNOWN

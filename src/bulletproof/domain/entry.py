@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from bulletproof.domain.frameworks import ASGI, DJANGO, FLASK, WSGI, Framework
 from bulletproof.domain.python_module import Binding, BrokenModule, Imported, Module, top_level
@@ -28,8 +30,7 @@ _LOOKED_FOR = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """Something that a server could load."""
 
     entry: str
@@ -48,8 +49,7 @@ class Candidate:
         return f"{self.path}:{self.line}: {self.code}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rejected:
+class Rejected(msgspec.Struct, frozen=True, kw_only=True):
     """Something that looks like an app and that a server cannot load."""
 
     path: str
@@ -60,8 +60,7 @@ class Rejected:
         return f"{self.path}:{self.line}: {self.words}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EntrySearch:
+class EntrySearch(msgspec.Struct, frozen=True, kw_only=True):
     """What the search came to."""
 
     chosen: Candidate | None
@@ -71,8 +70,7 @@ class EntrySearch:
     rejected: tuple[Rejected, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
+class _Seen(msgspec.Struct, frozen=True, kw_only=True):
     """A candidate with what it is judged by."""
 
     candidate: Candidate

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+import msgspec
 
 from bulletproof.errors import Refused
 
@@ -41,14 +42,13 @@ class Right(StrEnum):
     ROLLBACK = "rollback"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Form:
+class _Form(msgspec.Struct, frozen=True, kw_only=True):
     """How a verb may be asked for."""
 
     rights: frozenset[Right]
     """Each of them is enough."""
     flags: frozenset[str] = frozenset()
-    values: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
+    values: Mapping[str, re.Pattern[str]] = msgspec.field(default_factory=dict)
     """Options with a value, each at most once."""
     needed: frozenset[str] = frozenset({"--app"})
     argument: re.Pattern[str] | None = None
@@ -97,8 +97,7 @@ ERRANDS = frozenset(_FORMS)
 """Verbs that a key may be allowed. None of them needs a terminal, which such a key does not get."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Errand:
+class Errand(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be done."""
 
     client: str

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepStarted:
+class StepStarted(msgspec.Struct, frozen=True, kw_only=True):
     """A step's intent is on disk and its effect begins."""
 
     step: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepDone:
+class StepDone(msgspec.Struct, frozen=True, kw_only=True):
     """A step's effect is complete; `note` says in a few words what it did."""
 
     step: str
@@ -21,8 +19,7 @@ class StepDone:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepFailed:
+class StepFailed(msgspec.Struct, frozen=True, kw_only=True):
     """A step could not be done."""
 
     step: str
@@ -31,16 +28,14 @@ class StepFailed:
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepUndone:
+class StepUndone(msgspec.Struct, frozen=True, kw_only=True):
     """A step's effect is gone again."""
 
     step: str
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
+class Committed(msgspec.Struct, frozen=True, kw_only=True):
     """The commit point is passed: from here the deployment only finishes."""
 
 

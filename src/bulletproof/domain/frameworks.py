@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from bulletproof.domain.config import Server
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Framework:
+class Framework(msgspec.Struct, frozen=True, kw_only=True):
     """What an app is written with."""
 
     name: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 _HEALTHY = range(200, 400)
 _NOT_FOUND = 404
@@ -10,8 +10,7 @@ _METHOD_NOT_ALLOWED = 405
 _BAD_REQUEST = 400
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What one probe saw: an HTTP status, or why there was none (`status` is 0 then)."""
 
     status: int
@@ -28,8 +27,7 @@ class Answer:
         return f"{asked} answered {self.status} after {self.seconds:.1f} s" if self.status else f"{asked}: {self.words}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateProgress:
+class GateProgress(msgspec.Struct, frozen=True, kw_only=True):
     """How far an instance has come at the gate; `passed` good rounds in a row."""
 
     passed: int = 0

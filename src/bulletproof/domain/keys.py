@@ -8,7 +8,8 @@ import hashlib
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from bulletproof.domain.errand import Right
 from bulletproof.errors import Refused, UsageError
@@ -24,8 +25,7 @@ _UNFIT = re.compile(r"[\"\\\n\r\0]")
 """What sshd and the shell would read in two ways inside the quotes of an option."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublicKey:
+class PublicKey(msgspec.Struct, frozen=True, kw_only=True):
     """A public key without its comment."""
 
     kind: str
@@ -38,8 +38,7 @@ class PublicKey:
         return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
+class Key(msgspec.Struct, frozen=True, kw_only=True):
     """A key of ours: its name, and what it may do."""
 
     name: str

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 SOCKET_PATH_BYTES = 107
 """Longest path of a unix socket on Linux: sun_path has 108 bytes with its closing zero (unix(7))."""
@@ -25,8 +26,7 @@ def runtime_folder(root: Path, user_id: int) -> Path:
     return Path(f"/tmp/bulletproof-{user_id}") / digest  # noqa: S108  owner and mode are checked before use
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(msgspec.Struct, frozen=True):
     """The tree of one app below `root` ("/" on a server); `runtime` is the folder for sockets of that root."""
 
     root: Path
@@ -300,8 +300,7 @@ class Layout:
         return (self.root, self.home, self.data, self.state, self.cache, self.logs, self.runtime)
 
 
-@dataclass(frozen=True)
-class PlannedLayout(Layout):
+class PlannedLayout(Layout, frozen=True):
     """The tree of a deployment that is only planned: what it makes lies below a root of its own, soon gone.
 
     What it only reads is the live app's: data, releases, settings, and where the proxy's path leads.

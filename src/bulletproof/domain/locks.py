@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -14,16 +13,14 @@ _POETRY_WITH_GROUPS = (2, 1)
 """The lock version since which poetry.lock says which packages are for development only (Poetry 2.0)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Index:
+class Index(msgspec.Struct, frozen=True, kw_only=True):
     """A package index besides PyPI; settings such as UV_INDEX_<NAME>_PASSWORD belong to it by its name."""
 
     name: str
     url: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pinned:
+class Pinned(msgspec.Struct, frozen=True, kw_only=True):
     """A package as a lock pins it."""
 
     name: str
@@ -45,8 +42,7 @@ class Pinned:
         return " ".join((pinned, *(f"--hash={one}" for one in self.hashes)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lock:
+class Lock(msgspec.Struct, frozen=True, kw_only=True):
     """What a lock says."""
 
     pinned: tuple[Pinned, ...]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 import json
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 RETRY_SECONDS = 300
 """When a program is told to come again."""
@@ -16,8 +17,7 @@ _WORDS = "We are working on it. Please come back in a few minutes."
 _MESSAGE = re.compile(r"\{\{\s*message\s*\}\}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Maintenance:
+class Maintenance(msgspec.Struct, frozen=True, kw_only=True):
     """That the app is closed to the public, and for whom it is not."""
 
     message: str = ""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.domain.account import Account, Accounts
 from bulletproof.domain.layout import Layout
@@ -18,8 +19,7 @@ from bulletproof.domain.layout import Layout
 ROOT = Account(name="root", user=0, group=0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Owned:
+class Owned(msgspec.Struct, frozen=True, kw_only=True):
     """A file or a folder, whose it is, and its mode."""
 
     path: Path

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from html.parser import HTMLParser
+
+import msgspec
 
 _HIDDEN = "hidden"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class Page(msgspec.Struct, frozen=True, kw_only=True):
     """An answer; `status` is 0 when there was none, and `words` says why."""
 
     status: int
@@ -24,14 +24,13 @@ class Page:
     """For how many days more the server's certificate is good; None without one."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Form:
+class Form(msgspec.Struct, kw_only=True):
     """A form of a page."""
 
     action: str
     """Where it is sent; empty means to the page's own address."""
-    hidden: dict[str, str] = field(default_factory=dict)
-    names: set[str] = field(default_factory=set)
+    hidden: dict[str, str] = msgspec.field(default_factory=dict)
+    names: set[str] = msgspec.field(default_factory=set)
     """Of all its fields."""
 
 

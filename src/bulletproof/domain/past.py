@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from bulletproof.domain.schema import Change, Schema, differences
 
 _NOTES = frozenset({"alembic_version"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
     """A database after one more migration, made from nothing."""
 
     revision: str
@@ -20,8 +21,7 @@ class Stage:
     schema: Schema
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replay:
+class Replay(msgspec.Struct, frozen=True, kw_only=True):
     """All migrations of a release, one after the other, on an empty database."""
 
     stages: tuple[Stage, ...]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+
+import msgspec
 
 
 class Phase(StrEnum):
@@ -24,8 +25,7 @@ class Phase(StrEnum):
     """It crashed too often in a row; the supervisor gave up."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessSpec:
+class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One process and all it needs; secrets stay in `settings`, a 0600 file of JSON that is read at the start."""
 
     name: str
@@ -34,7 +34,7 @@ class ProcessSpec:
     """The working directory."""
     log: Path
     """Where its output goes, appended."""
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = msgspec.field(default_factory=dict)
     """Its whole environment besides `settings`, over which it wins; nothing is inherited from the supervisor."""
     settings: Path | None = None
     runtime: Path | None = None
@@ -55,8 +55,7 @@ class ProcessSpec:
     """Whether the signal goes to all of its process group: it is a shell that lets its commands end first."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessState:
+class ProcessState(msgspec.Struct, frozen=True, kw_only=True):
     """What the supervisor says of a process."""
 
     name: str

@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -48,8 +47,7 @@ _WITH_VALUE = frozenset({"--app", "-A", "--env-file", "-e", "-d", "--directory",
 """Options of flask, alembic and manage.py that take a value."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class Line(msgspec.Struct, frozen=True, kw_only=True):
     """One process type."""
 
     name: str
@@ -58,8 +56,7 @@ class Line:
     """Of its line, from 1."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Meaning:
+class Meaning(msgspec.Struct, frozen=True, kw_only=True):
     """What one line means here, for a person."""
 
     line: Line
@@ -68,8 +65,7 @@ class Meaning:
     """The built-in migrator that does what a `release:` line does."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Procfile:
+class Procfile(msgspec.Struct, frozen=True, kw_only=True):
     """What a Procfile says."""
 
     tables: Mapping[str, object]

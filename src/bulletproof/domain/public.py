@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+
+import msgspec
 
 from bulletproof.domain.config import Certificates, Proxy
 
 _HTTPS_PORT = 443
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Public:
+class Public(msgspec.Struct, frozen=True, kw_only=True):
     """How an app is asked by the public: what comes in Host, and whether over TLS."""
 
     host: str

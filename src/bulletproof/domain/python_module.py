@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+import msgspec
+
 _MODULE_NAME = re.compile(r"[A-Za-z_][\w-]*")
 _INNER_IMPORT = re.compile(r"\s+(from|import)\s")
 _SOURCE_FOLDER = "src"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Imported:
+class Imported(msgspec.Struct, frozen=True, kw_only=True):
     """A name that an import binds: a thing of a module, or (`name` is empty) the module itself."""
 
     module: str
@@ -64,8 +65,7 @@ class Module:
         return "".join(sign if sign.isprintable() else "?" for sign in words)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokenModule:
+class BrokenModule(msgspec.Struct, frozen=True, kw_only=True):
     """A Python file that cannot be read as Python."""
 
     path: str

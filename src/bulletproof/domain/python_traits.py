@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from bulletproof.domain.python_module import Imported, Module
 
@@ -37,8 +38,7 @@ _HOPS = 2
 _VALUES_FOLLOWED = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sighting:
+class Sighting(msgspec.Struct, frozen=True, kw_only=True):
     """Something that was seen in a file."""
 
     what: str
@@ -51,8 +51,7 @@ class Sighting:
         return f"{self.path}:{self.line}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatabaseUse:
+class DatabaseUse(msgspec.Struct, frozen=True, kw_only=True):
     """A place where the source says which database it uses."""
 
     setting: str

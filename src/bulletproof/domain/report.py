@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+import msgspec
 
 from bulletproof.domain.durability import Durability
 from bulletproof.domain.schema import Change, Count
@@ -31,8 +32,7 @@ class Way(StrEnum):
     """There is no release to go back to."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Times:
+class Times(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds on the copy."""
 
     copy: float = 0.0
@@ -54,8 +54,7 @@ class Times:
         return 2 * self.copy + self.previous_boot
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackageChange:
+class PackageChange(msgspec.Struct, frozen=True, kw_only=True):
     """A package that is another one than the live release has; a version is empty where there is none."""
 
     name: str
@@ -63,8 +62,7 @@ class PackageChange:
     after: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The findings of one rehearsal, as far as it came."""
 
     release: str
@@ -101,7 +99,7 @@ class Report:
     """What a power cut may cost with the new release, None when nobody saw it use an SQLite database."""
     rollback: Way = Way.NONE
     rollback_words: str = ""
-    times: Times = field(default_factory=Times)
+    times: Times = msgspec.field(default_factory=Times)
 
     @property
     def losses(self) -> tuple[Change, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 
 from bulletproof.domain.schema import NOTES
@@ -31,8 +29,7 @@ class RowChange(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.table}: " + ", ".join(f"{_rows(count)} {what}" for count, what in parts if count)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restoration:
+class Restoration(msgspec.Struct, frozen=True, kw_only=True):
     """What a restore of one backup would do now."""
 
     backup: str

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 NOTES = {"alembic_version", "django_migrations"}
 """Tables that migrations are noted in: their rows come and go with those, and nobody else made them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class Column(msgspec.Struct, frozen=True, kw_only=True):
     """A column as SQLite tells it."""
 
     type: str
@@ -25,15 +25,14 @@ class Column:
         return f"{self.type or 'no type'}{' NOT NULL' if self.is_required else ''}{default}{key}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class Table(msgspec.Struct, frozen=True, kw_only=True):
     """A table, and what a look through its rows found."""
 
     columns: Mapping[str, Column]
     constraints: frozenset[str] = frozenset()
     """Foreign keys, unique and check constraints, and primary keys of several columns, in normal form."""
     rows: int = 0
-    values: Mapping[str, int] = field(default_factory=dict)
+    values: Mapping[str, int] = msgspec.field(default_factory=dict)
     """How many rows have a value in the column that is not NULL."""
 
     def nulls(self, column: str) -> int:
@@ -41,17 +40,15 @@ class Table:
         return self.rows - self.values.get(column, 0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schema:
+class Schema(msgspec.Struct, frozen=True, kw_only=True):
     """A database's tables, and the SQL of its indexes, views and triggers in normal form."""
 
     tables: Mapping[str, Table]
-    others: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, str] = msgspec.field(default_factory=dict)
     """`index user_name`, `view active`, `trigger stamp` to their SQL."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One difference; `lost` counts values or rows that are not there afterwards."""
 
     words: str
@@ -70,8 +67,7 @@ def normal(sql: str) -> str:
     return re.sub(r"\s*([(),=])\s*", r"\1", re.sub(r"\s+", " ", re.sub(r'["`\[\]]', "", sql))).strip().lower()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Count:
+class Count(msgspec.Struct, frozen=True, kw_only=True):
     """How many there were and are: rows of a table, or NULLs of a column; None where it did or does not exist."""
 
     name: str

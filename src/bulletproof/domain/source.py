@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be deployed: a folder and, when it is a git repository, the commit to take from it."""
 
     folder: Path

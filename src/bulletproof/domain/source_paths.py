@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
+
+import msgspec
 
 from bulletproof.domain.python_module import Module
 
@@ -20,8 +21,7 @@ _READING = {"get", "getenv", "setdefault", "str", "config", "path"}
 """What reads a setting and has a second argument for when there is none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Names:
+class Names(msgspec.Struct, frozen=True, kw_only=True):
     """What the source's names were assigned, by the name alone, each with the file it stands in."""
 
     assigned: Mapping[str, Sequence[tuple[ast.expr, Module]]]
@@ -55,8 +55,7 @@ def place_below(expression: ast.expr, module: Module, names: Names, *, relative_
     return place.removeprefix(f"{_ROOT}/") if place.startswith(f"{_ROOT}/") else ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
+class _Reader(msgspec.Struct, frozen=True):
     """What nodes of one file stand for: a text or path, the source's folder as `_ROOT`; None when it cannot be told."""
 
     module: Module

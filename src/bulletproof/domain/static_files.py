@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
+
+import msgspec
 
 from bulletproof.domain.frameworks import FLASK
 from bulletproof.domain.python_module import Module
@@ -14,8 +15,7 @@ _DECIDING = frozenset({"static_folder", "static_url_path", "static_host", "root_
 _MARKS = (b"Flask", b"StaticFiles")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Collected:
+class Collected(msgspec.Struct, frozen=True, kw_only=True):
     """What a framework's own collecting made; without a folder nothing was to be collected, or `words` say why not."""
 
     url: str = ""

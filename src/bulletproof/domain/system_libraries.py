@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MissingLibrary:
+class MissingLibrary(msgspec.Struct, frozen=True, kw_only=True):
     """Something of the machine that a package needs."""
 
     words: str

@@ -7,7 +7,6 @@ import re
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 
 import msgspec
@@ -76,8 +75,7 @@ _JUDGES = (
 """What a pattern cannot tell of a text."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Fault:
+class _Fault(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that is wrong with a document that is good TOML."""
 
     keys: Keys

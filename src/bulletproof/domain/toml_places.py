@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass, field
+
+import msgspec
 
 Keys = tuple[str | int, ...]
 """The way to a value: the keys of its tables and the indexes of its arrays."""
@@ -20,24 +21,22 @@ _STRING = re.compile(
 _BARE_VALUE = re.compile(r"(?![\"'])[^,\]}#\n]+")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, order=True):
     """A position in a text, both counted from 1, the column in characters."""
 
     line: int
     column: int
 
 
-@dataclass(slots=True)
-class Places:
+class Places(msgspec.Struct):
     """What a text defines and where; of a broken text, as much as stands before the break."""
 
     text: str
-    keys: dict[Keys, int] = field(default_factory=dict)
+    keys: dict[Keys, int] = msgspec.field(default_factory=dict)
     """Offset of the key's name."""
-    values: dict[Keys, int] = field(default_factory=dict)
+    values: dict[Keys, int] = msgspec.field(default_factory=dict)
     """Offset of the value; of a table with a header line, of its name there."""
-    again: list[tuple[Keys, int]] = field(default_factory=list)
+    again: list[tuple[Keys, int]] = msgspec.field(default_factory=list)
     """Keys that stand a second time, with the offset of that second time."""
     broken: int | None = None
     """Offset of the name, text or list that is begun and never ended."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.domain.account import Sandbox
 from bulletproof.domain.calendar import calendar_events
@@ -20,8 +21,7 @@ _NUMBERED = re.compile(r"(web|worker|timer)-([0-9].*)")
 _UNIT = re.compile(r"(?:-(web|worker|timer)@([0-9][A-Za-z0-9._-]*)|@([A-Za-z][A-Za-z0-9._-]*))\.service")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class Patience(msgspec.Struct, frozen=True, kw_only=True):
     """How systemd deals with what crashes."""
 
     restart_seconds: float = 10.0

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, tzinfo
 from enum import StrEnum
 from itertools import groupby, pairwise
+
+import msgspec
 
 from bulletproof.domain.check import State
 from bulletproof.domain.runs import Run
@@ -27,8 +28,7 @@ class Kind(StrEnum):
     """Nobody looked, or it could not be seen."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
+class Span(msgspec.Struct, frozen=True, kw_only=True):
     """A stretch of time, in seconds since the epoch; its end is not in it."""
 
     begin: float
@@ -36,8 +36,7 @@ class Span:
     kind: Kind
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Uptime:
+class Uptime(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of each kind in the time that was asked for; together they are that time."""
 
     up: float
@@ -96,8 +95,7 @@ def uptime(runs: Iterable[Run], stops: Iterable[tuple[float, float]], *, now: fl
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Incident:
+class Incident(msgspec.Struct, frozen=True, kw_only=True):
     """A time in which each run found something."""
 
     state: State
@@ -118,8 +116,7 @@ def incidents(runs: Sequence[Run]) -> tuple[Incident, ...]:
     return tuple(sorted((*critical, *lesser), key=lambda one: (one.begin, -one.state)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Day:
+class Day(msgspec.Struct, frozen=True, kw_only=True):
     """What one day was like."""
 
     day: date

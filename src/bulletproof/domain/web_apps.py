@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from bulletproof.domain.frameworks import ASGI, FLASK, FRAMEWORKS, WSGI, Framework, made_with
 from bulletproof.domain.python_module import Binding, Imported, Module, inner_imports
@@ -21,8 +22,7 @@ _WSGI_PARAMETERS = ["environ", "start_response"]
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """Where an app is made; what leads to the same origin is the same app."""
 
     module: str
@@ -30,8 +30,7 @@ class Origin:
     framework: Framework = FLASK
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
+class _Target(msgspec.Struct, frozen=True):
     """What an expression names: something that is bound in a module of the source, or a thing from outside."""
 
     module: Module | None

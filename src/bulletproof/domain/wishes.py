@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from bulletproof.domain.locks import Index, specifier_of
 
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 Table = Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PythonWish:
+class PythonWish(msgspec.Struct, frozen=True, kw_only=True):
     """Which Pythons will do, and who says so."""
 
     versions: str

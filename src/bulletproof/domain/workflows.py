@@ -10,7 +10,8 @@ import hashlib
 import json
 import re
 import textwrap
-from dataclasses import dataclass
+
+import msgspec
 
 FOLDER = ".github/workflows"
 KEY_SECRET = "BULLETPROOF_SSH_KEY"  # noqa: S105  a name
@@ -25,8 +26,7 @@ _MARK = "# Written by `bulletproof ci github`, which writes it anew unless someb
 _MARKED = re.compile(re.escape(_MARK) + r"([0-9a-f]{16})\n")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     """What the workflows are about."""
 
     app: str

@@ -8,11 +8,11 @@ import hashlib
 import tarfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import msgspec
+from msgspec.structs import replace
 
 from bulletproof.domain.bundle import FORMAT, BundleManifest, altered, bomb, read_manifest, truncated
 from bulletproof.domain.config import AppConfig
@@ -33,8 +33,7 @@ _COMMENT = "comment"
 """The pax header in which git archive, too, keeps the commit (git-get-tar-commit-id(1))."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bundle:
+class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     """A packed source: a file that begins with its manifest."""
 
     file: Path
@@ -42,8 +41,7 @@ class Bundle:
     """sha256 of the manifest, told beside the bundle, so that no other one can come in its place."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unpacked:
+class Unpacked(msgspec.Struct, frozen=True, kw_only=True):
     """A bundle that was laid as a folder."""
 
     source: Source
@@ -70,7 +68,7 @@ def pack(
         size=archive.stat().st_size,
         unpacked=unpacked,
         sha256=_sha256(archive),
-        config=msgspec.structs.replace(config, hosts={}),  # which hosts there are is none of a host's business
+        config=replace(config, hosts={}),  # which hosts there are is none of a host's business
         history=source.history,
         settings=dict(settings),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -23,8 +22,7 @@ class Use(msgspec.Struct, frozen=True):
     environment: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildCache:
+class BuildCache(msgspec.Struct, frozen=True, kw_only=True):
     """The cache in `folder`, shared by all apps; `app` is the one whose uses are noted."""
 
     folder: Path

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+import msgspec
 
 from bulletproof.domain.account import Account
 from bulletproof.domain.config import AppConfig
@@ -13,8 +14,7 @@ from bulletproof.effects.ownership import share
 from bulletproof.errors import StepFailed
 
 
-@dataclass(frozen=True, slots=True)
-class DataLinks:
+class DataLinks(msgspec.Struct, frozen=True):
     """The links of an app's releases."""
 
     layout: Layout

@@ -6,8 +6,9 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.domain import locks, wishes
 from bulletproof.domain.locks import Index, Lock
@@ -38,21 +39,20 @@ _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 _PACKAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dependencies:
+class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     """What the app depends on, as the one list or lock says that is used."""
 
     file: str
     """The list's name, such as `uv.lock`."""
     unused: tuple[str, ...] = ()
     """Other lists that lie beside it."""
-    requirements: Requirements = field(default_factory=Requirements)
+    requirements: Requirements = msgspec.field(default_factory=Requirements)
     """Of a requirements.txt, or of what pyproject.toml asks for."""
     lock: Lock | None = None
     """Of another tool's lock, where it is converted here."""
     asked: tuple[str, ...] = ()
     """What the project itself asks for, which a lock must give."""
-    pins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    pins: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     """What another tool's lock gives: the versions by the normalised name."""
     needs_build: bool = False
     """Whether only a build of the project tells what it depends on."""

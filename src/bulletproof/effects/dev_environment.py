@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from bulletproof.effects import durable
@@ -37,7 +37,7 @@ def make_environment(folder: Path, server: str, downloads: Path) -> Path:
     """Make the project's own, with what a deployment would install. Raises StepFailed `dependencies-failed`."""
     environment = folder / OWN
     dependencies = read_dependencies(folder)
-    uv = dataclasses.replace(find_uv(downloads), variables=dependencies.variables, indexes=dependencies.indexes)
+    uv = replace(find_uv(downloads), variables=dependencies.variables, indexes=dependencies.indexes)
     python = choose_interpreter(uv, folder, dependencies.pythons)
     with scratch_folder("bulletproof-dev-") as scratch:
         lock = make_lock(uv, python, folder, dependencies, scratch)

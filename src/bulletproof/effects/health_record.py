@@ -9,8 +9,9 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.domain.runs import Run, line_of, run_in, worth_keeping
 from bulletproof.effects import durable
@@ -21,8 +22,7 @@ _OLD_SHARE = 32
 """Old lines are removed when they are one of so many: to write all anew for each would wear out a disk."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, kw_only=True):
     """What the record holds."""
 
     runs: tuple[Run, ...] = ()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import IO
+
+import msgspec
 
 from bulletproof.domain.address import Address
 from bulletproof.effects.process import NOTHING, Completed, attend
@@ -13,8 +14,7 @@ from bulletproof.effects.process import NOTHING, Completed, attend
 _ADDRESS = Address(called="this machine", host="localhost")
 
 
-@dataclass(frozen=True, slots=True)
-class HereHost:
+class HereHost(msgspec.Struct, frozen=True):
     """The machine that we run on."""
 
     address: Address = _ADDRESS

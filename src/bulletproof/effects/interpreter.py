@@ -7,8 +7,9 @@ import re
 import sys
 import sysconfig
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.domain.wishes import PythonWish, python_of_runtime
 from bulletproof.effects.process import run_checked
@@ -21,8 +22,7 @@ _RUNTIME = "runtime.txt"
 _REQUIRED = "requires-python in pyproject.toml"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interpreter:
+class Interpreter(msgspec.Struct, frozen=True, kw_only=True):
     """A Python of this machine, no virtual environment."""
 
     path: Path

@@ -7,8 +7,10 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from bulletproof.domain.account import Account
 from bulletproof.effects import cell, connections, durable, notice, watch
@@ -25,8 +27,7 @@ _END_SECONDS = 10.0
 _SCRIPT = (sys.executable, "-I", "-S", cell.__file__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """What a program in it can reach; everything else does not exist for it, or is refused."""
 
     mount_point: Path
@@ -34,7 +35,7 @@ class Cell:
     read_only: tuple[Path, ...]
     writable: Mapping[Path, Path]
     """Folders outside to where they lie inside, if `is_remapped()`; otherwise they lie where they do outside."""
-    overlaid: Mapping[Path, Path] = field(default_factory=dict)
+    overlaid: Mapping[Path, Path] = msgspec.field(default_factory=dict)
     """Likewise, but what is written there is gone with the program, and nothing outside changes; in namespaces only."""
     noticed: tuple[Path, Path] | None = None
     """A folder of which programs in it note what they would write there, and an empty one for the notes; in namespaces

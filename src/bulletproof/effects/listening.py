@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import msgspec
 import psutil
 
 _EVERYWHERE = frozenset({"0.0.0.0", "::", "*"})  # noqa: S104  it is looked for
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listening:
+class Listening(msgspec.Struct, frozen=True, kw_only=True):
     """A port that is open on every network of the machine."""
 
     port: int

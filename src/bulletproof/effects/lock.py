@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime as dt
 import errno
 import fcntl
@@ -16,10 +15,10 @@ import os
 import pwd
 import stat
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from bulletproof.errors import LockHeld, Refused
 
@@ -36,8 +35,7 @@ _POLL_SECONDS = 0.1
 _NOTE_BYTES = 4096  # more than any note; one page, so that a single write is never seen in parts by a reader
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """Who holds the lock and what for."""
 
     verb: str
@@ -92,7 +90,7 @@ class HeldLock:
     def update(self, *, step: str, deployment: int | None = None) -> None:
         """Write the step that begins into the note, and the deployment's number once it is known."""
         number = self.holder.deployment if deployment is None else deployment
-        self.announce(dataclasses.replace(self.holder, step=step, deployment=number))
+        self.announce(replace(self.holder, step=step, deployment=number))
 
     def release(self) -> None:
         """Empty the note, then give the lock back, for every process that has the descriptor; again does nothing."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -36,7 +36,7 @@ def newer_versions(release: Path, settings: Mapping[str, str], account: Account 
     `account` is as whom the index is asked when we are root. Raises StepFailed `index-not-asked`.
     """
     dependencies = read_dependencies(release / "source")
-    uv = dataclasses.replace(
+    uv = replace(
         find_uv(_NOWHERE),
         account=account,
         settings={**settings, **_ways(dependencies.requirements.options, settings)},

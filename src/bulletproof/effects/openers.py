@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 _COMMAND_LETTERS = 60
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opener:
+class Opener(msgspec.Struct, frozen=True, kw_only=True):
     """A process that has one of the files open."""
 
     pid: int

@@ -11,10 +11,11 @@ import sys
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import IO, cast
+
+import msgspec
 
 from bulletproof.domain.account import Account
 from bulletproof.domain.backup import Part
@@ -37,8 +38,7 @@ class Mismatch(Exception):
     """Something is not what the manifest says."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Archived:
+class Archived(msgspec.Struct, frozen=True, kw_only=True):
     """What went into an archive."""
 
     part: Part

@@ -8,8 +8,9 @@ import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TooSlow
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.domain.health import Answer
 from bulletproof.domain.public import Public
@@ -73,8 +74,7 @@ class _TlsConnection(http.client.HTTPConnection):
         self.sock = context.wrap_socket(self.sock, server_hostname=self._name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Handshake:
+class Handshake(msgspec.Struct, frozen=True, kw_only=True):
     """How a name is served over TLS: until when its certificate is good, or what is wrong with it."""
 
     trouble: str = ""

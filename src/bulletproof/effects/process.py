@@ -9,9 +9,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
+
+import msgspec
 
 from bulletproof.errors import StepFailed
 
@@ -20,8 +21,7 @@ _CONTEXT_LINES = 15
 _CHECK_SECONDS = 0.05
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completed:
+class Completed(msgspec.Struct, frozen=True, kw_only=True):
     """What a program did."""
 
     argv: tuple[str, ...]

@@ -6,8 +6,9 @@ import codecs
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.domain.wishes import normalised
 from bulletproof.errors import StepFailed
@@ -32,17 +33,16 @@ _COMMENT = re.compile(r"(^|\s)#.*$")
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
-@dataclass(slots=True)
-class Requirements:
+class Requirements(msgspec.Struct):
     """What the app says it needs."""
 
-    contents: dict[str, bytes] = field(default_factory=dict)
+    contents: dict[str, bytes] = msgspec.field(default_factory=dict)
     """Each file's bytes by its name in the source."""
-    entries: list[str] = field(default_factory=list)
+    entries: list[str] = msgspec.field(default_factory=list)
     """Each requirement on one line, without comments."""
-    options: list[str] = field(default_factory=list)
+    options: list[str] = msgspec.field(default_factory=list)
     """Where packages come from, such as `--index-url URL`, with folders made absolute."""
-    places: list[str] = field(default_factory=list)
+    places: list[str] = msgspec.field(default_factory=list)
     """Folders and files of the source that are packages themselves, such as `.` and `lib/tool`."""
 
     @property

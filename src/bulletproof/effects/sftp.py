@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.domain.address import Address
 from bulletproof.effects.process import Completed, run
@@ -25,8 +26,7 @@ _ESCAPED = re.compile(rb"\\([0-3][0-7]{2})")
 _NOT_THERE = re.compile(r"No such file|not found")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """What a listing says of a file, folder or symlink."""
 
     path: str
@@ -37,8 +37,7 @@ class Entry:
     """Its size and when it was changed, to the minute."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a batch."""
 
     is_done: bool
@@ -56,8 +55,7 @@ class Answer:
         return _NOT_THERE.search(self.errors) is not None
 
 
-@dataclass(frozen=True, slots=True)
-class SftpHost:
+class SftpHost(msgspec.Struct, frozen=True):
     """A host, and the way to carry out batches on it."""
 
     address: Address

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.domain.config import Server
 from bulletproof.domain.entry import EntrySearch, search, the_one
@@ -23,8 +24,7 @@ _BYTES_READ = 4 << 20
 _LARGEST_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceTree:
+class SourceTree(msgspec.Struct, frozen=True, kw_only=True):
     """The Python files of a source that belong to the app itself, the topmost first."""
 
     modules: tuple[Module, ...]

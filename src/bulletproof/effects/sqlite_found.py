@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatch
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.effects.openers import openers_of
 from bulletproof.effects.sqlite_file import Reading, read_rows, read_schema
@@ -25,8 +26,7 @@ _UNIT = re.compile(r"([^/\s]+\.service)$", re.MULTILINE)
 _PATIENCE_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatabaseFile:
+class DatabaseFile(msgspec.Struct, frozen=True, kw_only=True):
     """A database file, as far as it could be read."""
 
     path: Path

@@ -8,9 +8,10 @@ import shlex
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+import msgspec
 
 from bulletproof.domain.address import Address
 from bulletproof.domain.errand import ENGINE, ENGINE_HOME
@@ -54,8 +55,7 @@ _UNREACHABLE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SshHost:
+class SshHost(msgspec.Struct, frozen=True):
     """A host, and the way to run programs on it. All runs share one connection, kept for a minute after the last."""
 
     address: Address

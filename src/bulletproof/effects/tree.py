@@ -14,10 +14,11 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import IO
+
+import msgspec
 
 from bulletproof.errors import StepFailed
 
@@ -46,8 +47,7 @@ class Kind(Enum):
     LINK = "symlink"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that a tree is to contain, by its path in the tree."""
 
     path: PurePosixPath
@@ -61,13 +61,12 @@ class Entry:
     """A file's content."""
 
 
-@dataclass(slots=True)
-class _Laid:
+class _Laid(msgspec.Struct):
     """What was laid until now."""
 
-    folders: set[PurePosixPath] = field(default_factory=set)
-    named_folders: set[PurePosixPath] = field(default_factory=set)
-    others: dict[PurePosixPath, Kind] = field(default_factory=dict)
+    folders: set[PurePosixPath] = msgspec.field(default_factory=set)
+    named_folders: set[PurePosixPath] = msgspec.field(default_factory=set)
+    others: dict[PurePosixPath, Kind] = msgspec.field(default_factory=dict)
     size: int = 0
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import csv
-import dataclasses
 import errno
 import hashlib
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.domain.wishes import normalised
 from bulletproof.effects import durable, tree
@@ -25,8 +26,7 @@ _ATTEMPTS = 3
 _COMPILE_SECONDS = 600.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blueprint:
+class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
     """What decides all that is in an environment."""
 
     python: Interpreter
@@ -145,7 +145,7 @@ def with_lent_downloads(uv: Uv, cache: BuildCache) -> Uv:
         # Another build changes it just now, or something in it is not ours to read: all of it can be downloaded.
         durable.remove_tree(copy)
         return uv
-    return dataclasses.replace(uv, cache=copy)
+    return replace(uv, cache=copy)
 
 
 def compile_bytecode(python: Path, source: Path) -> None:

@@ -14,11 +14,11 @@ import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import Distribution
 from pathlib import Path
 from typing import IO
 
+import msgspec
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -36,8 +36,7 @@ _PACK_LEVEL = 1
 """Twice as fast as the usual 6, for 46 instead of 44 MB over the line."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wheel:
+class Wheel(msgspec.Struct, frozen=True, kw_only=True):
     """An installed distribution as a wheel that can be written."""
 
     distribution: Distribution

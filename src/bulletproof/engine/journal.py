@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -38,8 +37,7 @@ CREATE INDEX record_of_deployment ON record (deployment, kind);
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """A deployment as the journal knows it."""
 
     deployment: Deployment
@@ -57,8 +55,7 @@ class Entry:
     is_committed: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Beginning:
+class Beginning(msgspec.Struct, frozen=True, kw_only=True):
     """What is known when a deployment begins; its number, and so its release's id, the journal gives."""
 
     kind: Kind

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
+
+import msgspec
 
 from bulletproof.domain.events import Committed, Event, StepDone, StepFailed, StepStarted, StepUndone
 from bulletproof.errors import BulletproofError, NeedsPerson
@@ -55,8 +56,7 @@ class Record(Protocol):
         """The steps that were undone to the end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step(Generic[T]):
+class Step(msgspec.Struct, Generic[T], frozen=True):
     """A named effect and its inverse.
 
     `do` returns a few words on what it did. `undo` makes it so that the effect is not: idempotent, tolerant of an
@@ -69,8 +69,7 @@ class Step(Generic[T]):
     undo: Callable[[T], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Pipeline(Generic[T]):
+class Pipeline(msgspec.Struct, Generic[T], frozen=True):
     """Steps around a commit point: a failure `before` it undoes, `after` it there is only finishing."""
 
     name: str
@@ -79,8 +78,7 @@ class Pipeline(Generic[T]):
     fork: Fork[T] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Fork(Generic[T]):
+class Fork(msgspec.Struct, Generic[T], frozen=True):
     """Where a pipeline may give way to another one, which begins with the same steps up to and with `after`."""
 
     after: str
@@ -88,8 +86,7 @@ class Fork(Generic[T]):
     """Asked once, when that step is done; None is to go on."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What a run needs besides its steps."""
 
     tell: Tell
@@ -151,8 +148,7 @@ def recover(pipeline: Pipeline[T], target: T, record: Record, around: Surroundin
             pass
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcomes:
+class Outcomes(msgspec.Struct, frozen=True, kw_only=True):
     """The words that a closing record uses."""
 
     done: str

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from bulletproof.domain.deployment import Kind, Live, Outcome, built_by, earlier_release, release_id
 from bulletproof.domain.origin import Origin
@@ -25,8 +27,7 @@ from bulletproof.ports import Host
 OUTCOMES = Outcomes(done=Outcome.DEPLOYED, undone=Outcome.UNDONE, refused=Outcome.REFUSED)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
+class Session(msgspec.Struct, frozen=True, kw_only=True):
     """All that an operation works with: the host, its journal, and who watches. The lock is held."""
 
     host: Host
@@ -41,8 +42,7 @@ class Session:
     """The same, with what is known of it apart from what is claimed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class Result(msgspec.Struct, frozen=True, kw_only=True):
     """How a deployment ended and what serves now."""
 
     outcome: Outcome

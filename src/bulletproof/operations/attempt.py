@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.deployment import Deployment, Kind, Live
@@ -22,8 +23,7 @@ def _nobody_asks(_: Restoration) -> None:
     """A person said yes beforehand."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What a person asked for; it is not on disk, so no undo and no step after the commit point may need it."""
 
     kind: Kind
@@ -32,9 +32,9 @@ class Order:
     """For a deployment from source: the project's configuration."""
     release: str = ""
     """For a rollback: the release to make live."""
-    set_values: Mapping[str, str] = field(default_factory=dict)
+    set_values: Mapping[str, str] = msgspec.field(default_factory=dict)
     unset_names: tuple[str, ...] = ()
-    first_settings: Mapping[str, str] = field(default_factory=dict)
+    first_settings: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Settings that are taken when the host has none yet: the project's .env."""
     backup: str = ""
     """For a restore, or a first deployment that begins with its data: the backup."""
@@ -56,19 +56,17 @@ class Order:
     """Whether a first deployment begins without data, whatever lies in the folder."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Migration:
+class Migration(msgspec.Struct, frozen=True, kw_only=True):
     """A command that changes the data, and the release whose packages and scripts it needs."""
 
     manifest: Manifest
     command: Command
 
 
-@dataclass(slots=True, kw_only=True)
-class Findings:
+class Findings(msgspec.Struct, kw_only=True):
     """What the steps of one run tell the later ones; gone when the deployer dies, so no undo and no finish needs it."""
 
-    schema: SchemaState = field(default_factory=lambda: SchemaState(tool="none"))
+    schema: SchemaState = msgspec.field(default_factory=lambda: SchemaState(tool="none"))
     migration: Migration | None = None
     report: Report | None = None
     adopted: str = ""
@@ -77,8 +75,7 @@ class Findings:
     """By the host's clock: what is not done by then is undone."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """What every step is given. Whatever else a step needs it derives or reads from the host."""
 
     host: Host
@@ -87,7 +84,7 @@ class Attempt:
     """All that were live before, oldest first, by the journal."""
     order: Order | None = None
     """None in a recovery."""
-    found: Findings = field(default_factory=Findings)
+    found: Findings = msgspec.field(default_factory=Findings)
 
     @property
     def ordered(self) -> Order:

@@ -6,8 +6,10 @@ import re
 import tomllib
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+
+import msgspec
+from msgspec.structs import replace
 
 from bulletproof.domain.entry import Candidate, EntrySearch, the_one
 from bulletproof.domain.filled import database_places, filled_folders
@@ -65,16 +67,14 @@ _CONTAINERS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(msgspec.Struct, frozen=True, kw_only=True):
     """Something that was found, and where."""
 
     what: str
     where: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatabaseFound:
+class DatabaseFound(msgspec.Struct, frozen=True, kw_only=True):
     """The app's database, as far as its source and its dotenv files tell."""
 
     kind: str
@@ -94,8 +94,7 @@ class DatabaseFound:
     """The file below the source that the app opens, when no setting tells it another."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GitFound:
+class GitFound(msgspec.Struct, frozen=True, kw_only=True):
     """The folder's git repository."""
 
     is_repository: bool
@@ -105,8 +104,7 @@ class GitFound:
     """Why the last commit cannot be deployed, in words."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """What `init` needs to know of an app, each with its reason."""
 
     folder: str

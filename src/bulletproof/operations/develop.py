@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
+
 from bulletproof.domain.command import graceful_signal, shell_argv
 from bulletproof.domain.config import AppConfig, Server
 from bulletproof.domain.cron import next_after
@@ -35,8 +37,7 @@ _Lines = queue.SimpleQueue[tuple[str, str]]
 """The name of a task, and a line."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class Task(msgspec.Struct, frozen=True, kw_only=True):
     """One process."""
 
     name: str
@@ -49,8 +50,7 @@ class Task:
     """A timer that runs for longer is ended."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
     """Where tasks run, and who is told of what they print."""
 
     folder: Path

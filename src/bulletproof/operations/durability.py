@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from bulletproof.domain.config import Journal
 from bulletproof.domain.durability import Durability, durability

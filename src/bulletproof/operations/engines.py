@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -50,8 +49,7 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     removed: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
+class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """This Bulletproof, as it can be brought to a host."""
 
     wheels: tuple[Wheel, ...]
@@ -62,8 +60,7 @@ class Engine:
         return f"{__version__}-{digest_of(self.wheels)[:_DIGITS]}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, kw_only=True):
     """What a set-up would do to a host."""
 
     seen: Seen

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from bulletproof.domain.config import Health
 from bulletproof.domain.health import Answer, GateProgress, falls_back_to_root
@@ -18,8 +19,7 @@ _LOG_LINES = 15
 _REFUSED_HOST = 'a Django answers 400 when ALLOWED_HOSTS lacks the host: add "{}" to it; otherwise '
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """An instance at the gate."""
 
     release: str

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import asdict
 
 from bulletproof.domain import toml
 from bulletproof.domain.config import AppConfig, Server
@@ -77,8 +77,7 @@ _WRITTEN_DOWN = {
 """How an app learns of its database, by framework, where it is more than reading a setting."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Initialised:
+class Initialised(msgspec.Struct, frozen=True, kw_only=True):
     """What `init` did."""
 
     findings: Findings
@@ -87,8 +86,7 @@ class Initialised:
     path: Path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class Line(msgspec.Struct, frozen=True, kw_only=True):
     """One finding for a person: a topic, what was found, and where or what follows."""
 
     topic: str
@@ -356,7 +354,9 @@ def _settings_warnings(env: EnvFile | None, asked: tuple[str, ...]) -> Iterator[
 
 def as_json(done: Initialised) -> dict[str, object]:
     """The findings as `--json` prints them; of settings the names alone."""
-    found = asdict(done.findings)
+    told = asdict(done.findings)
+    del told["framework"], told["procfile"]
+    found = msgspec.to_builtins(told)
     for file in (found["env"], found["env_example"]):
         if file:
             del file["flask_app"], file["sqlite_files"]

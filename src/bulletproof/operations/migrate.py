@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from msgspec.structs import replace
 
 from bulletproof.domain.process import Phase, web_name
 from bulletproof.domain.report import DRAIN_SECONDS, MARGIN_SECONDS
@@ -90,7 +90,7 @@ def resume_requests(attempt: Attempt) -> None:
         host.supervisor.stop(name)  # what died with the whole host waits to be run again, as if it had crashed
         host.supervisor.start(instance_process(attempt, manifest, previous.number))
     crashes = host.supervisor.state(name).restarts
-    resumed = dataclasses.replace(candidate(host, manifest, previous.number), crashes=crashes)
+    resumed = replace(candidate(host, manifest, previous.number), crashes=crashes)
     try:
         pass_gate(resumed, manifest.config.health, host.clock, host.sleep)
     finally:

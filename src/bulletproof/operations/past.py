@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from bulletproof.domain.past import Replay, Stage, apart
 from bulletproof.domain.report import revisions_of

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from bulletproof.domain.deployment import Deployment, Kind, Live, release_id
 from bulletproof.domain.report import Report
@@ -20,8 +21,7 @@ from bulletproof.operations.rehearse import discard_rehearsal, outset
 from bulletproof.ports import Host
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What a deployment would do, or why it would be refused."""
 
     report: Report

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from bulletproof.domain.filled import lines_for_writes
 from bulletproof.domain.report import (
@@ -230,7 +230,7 @@ def boot_on_copy(attempt: Attempt, manifest: Manifest, number: int | None = None
     rehearsal = attempt.host.rehearsal
     settings = attempt.host.settings.frozen(number or attempt.number)
     # One worker is as good as three to see whether the release boots and answers.
-    alone = msgspec.structs.replace(manifest.config, app=msgspec.structs.replace(manifest.config.app, workers=1))
+    alone = replace(manifest.config, app=replace(manifest.config.app, workers=1))
     process = web_process(
         attempt.host.layout,
         attempt.number,

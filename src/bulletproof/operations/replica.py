@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from bulletproof.domain.backup import Backup, Reason
 from bulletproof.domain.deployment import Live
@@ -25,8 +26,7 @@ class Points(Protocol):
         """Lay the database as it was at the newest point that is not after `moment`, and tell that point."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
+class Owner(msgspec.Struct, frozen=True, kw_only=True):
     """Whose data a point in time were."""
 
     live: Live | None = None

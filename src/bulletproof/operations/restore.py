@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from bulletproof.domain.backup import Backup, Reason, outermost
 from bulletproof.domain.report import MARGIN_SECONDS, Report, Times
@@ -97,8 +98,8 @@ def rehearse_restore(attempt: Attempt) -> str:
 def preview_restore(attempt: Attempt) -> Restoration:
     """Do of a restore what touches nothing live, and tell what it would do. Raises as `rehearse_restore` does."""
     told: list[Restoration] = []
-    order = dataclasses.replace(attempt.ordered, confirm=told.append)
-    ready = dataclasses.replace(attempt, order=order)
+    order = replace(attempt.ordered, confirm=told.append)
+    ready = replace(attempt, order=order)
     try:
         check_restore(ready)
         freeze_settings(ready)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.domain.account import BUILD_USER, PROXY_USER
 from bulletproof.domain.ownership import Owned
@@ -57,8 +58,7 @@ _FILES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Lack:
+class Lack(msgspec.Struct, frozen=True):
     """One thing that is not as it must be, and what makes it so."""
 
     words: str

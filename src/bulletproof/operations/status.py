@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
+
+import msgspec
 
 from bulletproof.domain.deployment import Live, earlier_release
 from bulletproof.domain.process import PROXY, RELAY, Phase, ProcessState, web_name
@@ -20,8 +21,7 @@ _PATIENCE_SECONDS = 2.0
 """A site that takes longer to answer is not looked upon as serving."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
+class Status(msgspec.Struct, frozen=True, kw_only=True):
     """An app as it stands."""
 
     app: str
@@ -45,7 +45,7 @@ class Status:
     """Whether the holder is alive."""
     workers: int = 0
     """Of the web process."""
-    background: Mapping[str, tuple[ProcessState, ...]] = field(default_factory=dict)
+    background: Mapping[str, tuple[ProcessState, ...]] = msgspec.field(default_factory=dict)
     """The processes of each worker and timer."""
     earlier: str = ""
     """The release that `rollback` makes live; empty when there is none."""

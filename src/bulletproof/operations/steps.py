@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-import msgspec
+from msgspec.structs import replace
 
 from bulletproof.domain.health import falls_back_to_root
 from bulletproof.domain.process import PROXY, RELAY, Phase, ProcessSpec, is_replica, web_name
@@ -221,7 +221,7 @@ def pass_health_gate(attempt: Attempt) -> str:
     host, health = attempt.host, attempt.manifest.config.health
     if attempt.found.hold_until is not None:
         left = max(0.0, attempt.found.hold_until - host.clock())
-        health = msgspec.structs.replace(health, deadline_seconds=min(health.deadline_seconds, left))
+        health = replace(health, deadline_seconds=min(health.deadline_seconds, left))
     return pass_gate(candidate(host, attempt.manifest, attempt.number), health, host.clock, host.sleep)
 
 

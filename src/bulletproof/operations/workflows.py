@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.domain.workflows import FOLDER, Wishes, is_unchanged, workflows
 from bulletproof.effects import durable
@@ -16,8 +17,7 @@ _REQUIREMENTS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
+class Written(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a file."""
 
     path: Path

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from bulletproof.domain.backup import Backup, Damaged, Proof, Reason
 from bulletproof.domain.process import ProcessSpec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taking:
+class Taking(msgspec.Struct, frozen=True, kw_only=True):
     """A backup to be made."""
 
     reason: Reason

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from bulletproof.domain.schema import Schema
 from bulletproof.ports.releases import Manifest
 
@@ -42,8 +44,7 @@ class Database(Protocol):
         """Make it so that it is not, with what belongs to it; only for one that never served."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SchemaState:
+class SchemaState(msgspec.Struct, frozen=True, kw_only=True):
     """How a release's schema stands to the database."""
 
     tool: str

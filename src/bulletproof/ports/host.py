@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.domain.deployment import Live
 from bulletproof.domain.health import Answer
@@ -18,16 +19,14 @@ from bulletproof.ports.releases import Mender, Releases, SettingsStore
 from bulletproof.ports.serving import Proxy, Supervisor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resources:
+class Resources(msgspec.Struct, frozen=True, kw_only=True):
     """What the host has left, in bytes."""
 
     free_disk: int
     free_memory: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trespass:
+class Trespass(msgspec.Struct, frozen=True, kw_only=True):
     """A permission that is wrong."""
 
     words: str
@@ -37,8 +36,7 @@ class Trespass:
     """How it is to be, where that is more than a person's decision."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drift:
+class Drift(msgspec.Struct, frozen=True, kw_only=True):
     """A file that was written for the machine, and is not as it was written."""
 
     words: str
@@ -49,8 +47,7 @@ class Drift:
     """What a person types instead."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
+class Host(msgspec.Struct, frozen=True, kw_only=True):
     """A server (or a folder that stands for one) with one app's ports."""
 
     layout: Layout

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from bulletproof.domain.durability import Seen
 from bulletproof.domain.health import Answer
@@ -87,8 +88,7 @@ class Rehearsal(Protocol):
         """Make it so that nothing of it is left; idempotent, and able to run in another process."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """Where an app had its data before it was deployed: the files of the folder that it was developed in."""
 
     file: Path | None = None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
+
+import msgspec
 
 from bulletproof.domain.config import AppConfig
 from bulletproof.domain.repair import Change, Note
@@ -15,8 +16,7 @@ from bulletproof.domain.source import Source
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a release is, as written in its release.json when it was fetched and completed when it was built."""
 
     release: str

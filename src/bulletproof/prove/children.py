@@ -13,9 +13,11 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from bulletproof.errors import BulletproofError
 from bulletproof.prove import strace
@@ -40,8 +42,7 @@ Counts = Mapping[str, int]
 _Finder = Callable[[subprocess.Popen[str]], int | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(msgspec.Struct, frozen=True):
     """A fault at the first call of this name and index that one process of a program makes."""
 
     program: str

@@ -10,8 +10,9 @@ import shutil
 import struct
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 _SHUTDOWN = 0x8004587D
 """EXT4_IOC_SHUTDOWN (fs/ext4/ext4.h)."""
@@ -40,8 +41,7 @@ def namespace(argv: list[str]) -> list[str]:
     return ["env", f"{IN_NAMESPACE}=1", "unshare", "--mount", "--propagation", "private", *argv]
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
+class Disk(msgspec.Struct, frozen=True):
     """A file system below `place`, in the file `image`."""
 
     image: Path

@@ -12,9 +12,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
+
+import msgspec
 
 from bulletproof.adapters.embedded.client import EmbeddedSupervisor
 from bulletproof.adapters.embedded.policy import Policy
@@ -39,8 +40,7 @@ _taken: set[int] = set()
 """The ports of this process's hosts: two that are laid at the same time must not both find one free."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """How a command ended, and what it said."""
 
     status: int
@@ -72,15 +72,14 @@ class Ended:
         return f"{self.status}: {why}"
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(msgspec.Struct, frozen=True):
     """A root below `base`, the app's project, and how commands are run there."""
 
     base: Path
     subject: Subject = TINY
     python: str = sys.executable
     """The interpreter that has the Bulletproof under test; a test plants its bugs in one of its own."""
-    _server: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _server: list[subprocess.Popen[bytes]] = msgspec.field(default_factory=list)
     """What the commands are forked from, once it is there."""
 
     @classmethod

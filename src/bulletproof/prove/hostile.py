@@ -11,9 +11,9 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
+import msgspec
 import psutil
 
 from bulletproof.prove import scenarios
@@ -25,8 +25,7 @@ _DEPLOYMENT_SECONDS = 4.0
 _POLL_SECONDS = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(msgspec.Struct, frozen=True):
     """A host under load, and what chance says."""
 
     host: Host
@@ -36,8 +35,7 @@ class Stage:
 Play = Callable[[Stage], list[Ended]]
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(msgspec.Struct, frozen=True):
     """Something that happens to a host; afterwards the oracle looks as after every fault."""
 
     name: str

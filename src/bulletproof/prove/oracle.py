@@ -14,10 +14,11 @@ import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import msgspec
 
 from bulletproof.demo.ledger import duplicated_writes, lost_writes
 from bulletproof.domain.layout import Layout
@@ -66,8 +67,7 @@ _LEFT_TO_SWEEP = re.compile(r"(^|/)\.bp-(new|gone)-|/room(/|$)")
 """What a fault in a deletion may leave, and the next command deletes; its names change each time that it is begun."""
 
 
-@dataclass(frozen=True, slots=True)
-class World:
+class World(msgspec.Struct, frozen=True):
     """What is true of a host at one instant."""
 
     number: int

@@ -9,9 +9,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from bulletproof.errors import BulletproofError
 from bulletproof.prove import oracle, scenarios
@@ -68,8 +70,7 @@ def play(
     return verdicts
 
 
-@dataclass(frozen=True, slots=True)
-class _Round:
+class _Round(msgspec.Struct, frozen=True):
     """What happens to the disk once."""
 
     host: Host

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from bulletproof.errors import BulletproofError
 from bulletproof.prove.host import Host
@@ -33,8 +34,7 @@ NEWEST_BACKUP = "NEWEST-BACKUP"
 """Stands for the backup that was made last."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scenario:
+class Scenario(msgspec.Struct, frozen=True):
     """One command, on a host where something is live."""
 
     name: str

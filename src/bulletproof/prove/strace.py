@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 KILL = "KILL"
 ERRORS = ("ENOSPC", "EIO")
@@ -36,8 +37,7 @@ _FAILED = re.compile(r'\\"event\\": ?\\"step-failed\\"')
 _ENDED = re.compile(r'\\"event\\": ?\\"deployment\\"')
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """The `index`-th call of this name in a run of a command, from 1, and the step in which it came."""
 
     name: str
@@ -51,8 +51,7 @@ class Call:
         return (KILL, *full, *broken)
 
 
-@dataclass(frozen=True, slots=True)
-class Injection:
+class Injection(msgspec.Struct, frozen=True):
     """A fault at one call."""
 
     call: str
@@ -75,8 +74,7 @@ class Injection:
         return f"inject={self.call}:{act}:when={self.index}"
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(msgspec.Struct, frozen=True):
     """What was recorded of a run."""
 
     calls: tuple[Call, ...]

@@ -6,9 +6,11 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from bulletproof.domain.config import AppConfig
 from bulletproof.effects import durable
@@ -58,8 +60,7 @@ _IDENTITY = ("-c", "user.name=Bulletproof", "-c", "user.email=prove@localhost", 
 _NO_SOURCE = shutil.ignore_patterns(".venv", "venv", "node_modules", "__pycache__", ".pytest_cache")
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(msgspec.Struct, frozen=True):
     """An app to deploy."""
 
     name: str

@@ -7,8 +7,10 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from itertools import accumulate, zip_longest
+
+import msgspec
+from msgspec.structs import replace
 
 from bulletproof.errors import BulletproofError, UsageError
 from bulletproof.prove import oracle, scenarios, strace
@@ -32,8 +34,7 @@ _UNDERSTOOD = {0, 1, 2, 3, 4, 130, 141}
 """Exit codes that say how a deployment ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(msgspec.Struct, frozen=True):
     """A fault at a system call of a scenario."""
 
     scenario: str
@@ -46,8 +47,7 @@ class Point:
         return f"{self.scenario}/{self.step}/{'+'.join(map(str, (self.injection, *self.then)))}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a fault."""
 
     name: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import psutil
+from msgspec.structs import replace
 
 from bulletproof.adapters import litestream
 from bulletproof.adapters.adoption import CheckoutAdoption
@@ -124,7 +124,7 @@ def connect(root: Path, app: str, config: AppConfig, *, has_new_proxy: bool = Fa
     """
     layout, accounts = layout_of(root, app), accounts_of(root, config)
     kept = None if has_new_proxy else kept_proxy(layout)
-    config = msgspec.structs.replace(config, proxy=kept) if kept else config
+    config = replace(config, proxy=kept) if kept else config
     host = _connect(layout, config, accounts)
     if accounts is None:
         return host
@@ -142,7 +142,7 @@ def connect_planned(layout: PlannedLayout, config: AppConfig) -> Host:
         for place in (layout.root, layout.root.parent):  # builder and app find their way in it, and see nothing else
             place.chmod(0o711)
     releases = _releases(layout, layout.data, accounts, lent=layout.live.cache)
-    return dataclasses.replace(
+    return replace(
         _connect(layout, config, accounts), releases=releases, resources=lambda: _resources(layout.live.home)
     )
 
@@ -152,7 +152,7 @@ def connect_bench(layout: PlannedLayout, config: AppConfig, file: Path) -> Host:
     host, accounts = connect_planned(layout, config), accounts_of(layout.live.root, config)
     user = accounts.app if accounts else None
     rehearsal = CellRehearsal(layout, file, host.proxy.public, user)
-    return dataclasses.replace(host, rehearsal=rehearsal)
+    return replace(host, rehearsal=rehearsal)
 
 
 def _releases(layout: Layout, data: Path, accounts: Accounts | None, lent: Path | None = None) -> BuiltReleases:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from bulletproof.adapters.systemd import SystemdSupervisor
 from bulletproof.domain.account import BUILD_USER, OURS, PROXY_USER, Accounts, sandbox_of
@@ -77,7 +78,7 @@ def as_server(
         found = differences(one for one in everything if one.path.is_relative_to(layout.data))
         return _in_words(*found[0]).words if found else ""
 
-    return dataclasses.replace(
+    return replace(
         host,
         supervisor=supervisor,
         unsafe_data=unsafe_data,

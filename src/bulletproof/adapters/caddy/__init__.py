@@ -7,10 +7,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from bulletproof.adapters.caddy import closed
 from bulletproof.adapters.caddy.admin import Admin
@@ -43,8 +43,7 @@ _POLL_SECONDS = 0.1
 _VALIDATE_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class CaddyProxy:
+class CaddyProxy(msgspec.Struct, frozen=True):
     """The proxy of one app: Caddy for the public, a symlink for the switch, the parking relay for the hold."""
 
     layout: Layout

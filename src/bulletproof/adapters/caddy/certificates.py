@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,8 +33,7 @@ class _Line(msgspec.Struct):
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Certificates:
+class Certificates(msgspec.Struct, frozen=True, kw_only=True):
     """Those of a proxy that does HTTPS itself, on `port` of this machine."""
 
     proxy: config.Proxy

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.domain.account import Account
 from bulletproof.domain.config import Proxy
@@ -16,8 +17,7 @@ _UNSEEN = ("/etc/bulletproof", "/home", "/root", "/run/user", "/tmp", "/var/lib/
 """What the proxy's unit hides from it on a server."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnCertificate:
+class OwnCertificate(msgspec.Struct, frozen=True, kw_only=True):
     """Those files of a proxy, if it has any; `reader` is as whom the proxy runs, where that is another than we are."""
 
     proxy: Proxy

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+
+import msgspec
 
 from bulletproof.domain.config import Certificates, Proxy
 from bulletproof.domain.maintenance import ALLOWED, ANSWERS, RETRY_SECONDS, page
@@ -37,8 +38,7 @@ _UNQUOTABLE = frozenset('{}|"\\')
 _OUR_ADDRESS = "127.0.0.1"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
+class Places(msgspec.Struct, frozen=True, kw_only=True):
     """Where Caddy finds and lays things."""
 
     app: str

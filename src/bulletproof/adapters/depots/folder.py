@@ -7,8 +7,9 @@ import errno
 import os
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.adapters.depots.trouble import Trouble, getting, listing, putting, removing, tried
 from bulletproof.domain.depot import OURS, check_name, check_prefix, parents
@@ -20,8 +21,7 @@ _MAY_PASS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY
 """What a disk that is reached over a network says of a moment's trouble."""
 
 
-@dataclass(frozen=True, slots=True)
-class FolderDepot:
+class FolderDepot(msgspec.Struct, frozen=True):
     """The port Depot in a folder, which must be there: one that is not is a disk that is not mounted."""
 
     folder: Path

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from bulletproof.adapters.depots.trouble import Trouble
 
@@ -17,8 +18,7 @@ _NO_CONNECTION = "kind: Connect"
 _REASON = re.compile(r'(?:message|error): "([^"]+)"')
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Meaning:
+class _Meaning(msgspec.Struct, frozen=True, kw_only=True):
     codes: frozenset[str]
     """Those of S3, MinIO and Ceph, and statuses for an answer without one."""
     why: str

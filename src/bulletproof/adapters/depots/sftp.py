@@ -6,8 +6,9 @@ import hashlib
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+import msgspec
 
 from bulletproof.adapters.depots.trouble import Trouble, getting, listing, putting, removing, tried
 from bulletproof.domain.address import Address
@@ -25,8 +26,7 @@ class Full(Trouble):
     """There is no room, here or there."""
 
 
-@dataclass(frozen=True, slots=True)
-class SftpDepot:
+class SftpDepot(msgspec.Struct, frozen=True):
     """The port Depot below a folder of a host, which must be there.
 
     A file is sent under a name that tells its content, so that it is gone on with only where it belongs, is synced

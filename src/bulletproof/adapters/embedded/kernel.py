@@ -6,8 +6,9 @@ import contextlib
 import ctypes
 import os
 import signal
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 TOKEN_NAME = "BULLETPROOF_PROCESS"  # noqa: S105  a mark, no secret
 """The environment variable that marks a supervised process and all that it starts, also what left its session."""
@@ -18,8 +19,7 @@ _SYS_PIDFD_GETFD = 438  # pidfd_getfd(2): the same number on every architecture 
 _DEAD = {"Z", "X"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """A process that no later one with its number can be taken for."""
 
     pid: int
@@ -27,8 +27,7 @@ class Identity:
     """Its start, counted from boot (proc_pid_stat(5), field 22)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Stat:
+class _Stat(msgspec.Struct, frozen=True, kw_only=True):
     is_alive: bool
     session: int
     ticks: int

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -19,8 +18,7 @@ _SPARE_BYTES = 256 << 10
 """For the table, the folder of an instance's socket, and the beginning of its log."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One process; what is secret of it is in its settings file and not here."""
 
     process: ProcessSpec
@@ -33,8 +31,7 @@ class Entry:
     words: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class Table(msgspec.Struct, frozen=True, kw_only=True):
     """All of them."""
 
     boot: str

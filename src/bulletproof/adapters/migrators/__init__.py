@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
+
+import msgspec
 
 from bulletproof.adapters.migrators import django, memory
 from bulletproof.adapters.migrators.compare import (
@@ -62,8 +64,7 @@ def collect_static(
     return django.collect_static(inside, folder / "collected") if django.is_used(inside) else Collected()
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(msgspec.Struct, frozen=True):
     """A release's migrations."""
 
     scripts: Scripts

@@ -103,7 +103,7 @@ class Inside:
                     connection.execute(statement)
                 connection.commit()
             give(file, self.account)
-            yield replace(told, scratch=folder) if is_linked else replace(told, home=folder), file
+            yield (replace(told, scratch=folder) if is_linked else replace(told, home=folder)), file
 
     def command(self, words: str, *argv: str | Path, reads: tuple[Path, ...] = ()) -> Command:
         """A program that runs as the app is served; a .env file in its source has no say here either."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bulletproof.errors import StepFailed
 
@@ -14,8 +15,7 @@ _DEEP = 3
 """How many folders below the source migrations are looked for, when they are not where they usually are."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scripts:
+class Scripts(msgspec.Struct, frozen=True, kw_only=True):
     """A release's migrations; paths are seen from its source."""
 
     tool: str

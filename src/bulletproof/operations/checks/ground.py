@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from bulletproof.domain.check import Seen, Severity, Unseen
 from bulletproof.domain.config import AppConfig
@@ -21,8 +22,7 @@ STOPPED = Seen(words="it was stopped by a person")
 NO_DATABASE = Seen(words="the app has no database here")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
+class Ground(msgspec.Struct, frozen=True, kw_only=True):
     """What all checks look at."""
 
     host: Host
@@ -62,8 +62,7 @@ class Ground:
         return {**for_app(settings), **app_environment(layout, self.number, self.manifest.release, database)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One look. What mends a finding belongs beside `look`, by the same name."""
 
     look: Callable[[Ground], Seen]

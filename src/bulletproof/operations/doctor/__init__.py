@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TooSlow
-from dataclasses import dataclass
 
 import msgspec
 
@@ -27,8 +26,7 @@ _NOT_OPENED = "the data were not opened, since they are not whose they should be
 Look = Callable[[Ground], Iterable[Ill]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(msgspec.Struct, frozen=True):
     look: Look
     covers: tuple[str, ...] = ()
     """The checks that this tells more of, when both find something."""
@@ -60,8 +58,7 @@ _LOOKS: Mapping[str, _Entry] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """All that is wrong, and how much was looked at."""
 
     diagnoses: tuple[Diagnosis, ...]
