@@ -178,7 +178,7 @@ class LiveApp:
     def configure(self, **tables: Mapping[str, object]) -> None:
         """Write bulletproof.toml: the tables given over those that all tests share."""
         shared: dict[str, dict[str, object]] = {
-            "app": {"workers": 2},
+            "app": {"workers": 1},  # which boots in half the time; tests that need more ask for them
             "health": {"deadline_seconds": 20, "timeout_seconds": 5},
             "drain": {"seconds": 10, "stop_seconds": 2},
             "proxy": {"port": self.port} if self.port else {},

@@ -379,27 +379,30 @@ class TestS3:
         assert hint.startswith("aws s3 ls s3://full ")
         assert depot.names("") == ("first",)
 
-    def test_a_person_who_interrupts(self, s3_line: Line, tmp_path: Path) -> None:
+    def test_a_person_who_interrupts(self, server: S3Server, tmp_path: Path) -> None:
         """A put ends at once, as interrupted, and the file is not there."""
         program = (
             "import pathlib, sys\nfrom bulletproof.adapters.depots import open_depot\n"
             "keys = dict(zip(('AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_ENDPOINT_URL'), sys.argv[2:]))\n"
             "open_depot('s3://backups/alone', keys).put(pathlib.Path(sys.argv[1]), 'interrupted')"
         )
-        place = {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3_line.port}"}
-        s3_line.calm()
-        s3_line.bytes_per_second = MIB
-        argv = [sys.executable, "-c", program, str(written(tmp_path, LARGE)), *place.values()]
-        child = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
-        wait_until(lambda: s3_line.passed > MIB)
-        child.send_signal(signal.SIGINT)
-        began = time.monotonic()
-        _, said = child.communicate(timeout=30)
+        with line(server.port) as own_line:  # on which nothing passes but what this put sends
+            place = {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{own_line.port}"}
+            own_line.bytes_per_second = MIB
+            argv = [sys.executable, "-c", program, str(written(tmp_path, LARGE)), *place.values()]
+            with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as child:
+                try:
+                    wait_until(lambda: own_line.passed > MIB)
+                    child.send_signal(signal.SIGINT)
+                    began = time.monotonic()
+                    _, said = child.communicate(timeout=30)
+                finally:
+                    child.kill()
 
-        assert time.monotonic() - began < 20  # all of it would take a minute
-        assert said.splitlines()[-1] == "KeyboardInterrupt"
-        s3_line.calm()
-        assert "interrupted" not in open_depot(f"s3://{BUCKET}/alone", place).names("")
+            assert time.monotonic() - began < 20  # all of it would take a minute
+            assert said.splitlines()[-1] == "KeyboardInterrupt"
+            own_line.calm()
+            assert "interrupted" not in open_depot(f"s3://{BUCKET}/alone", place).names("")
 
     def test_the_environment_plays_no_part(
         self, server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -39,13 +39,6 @@ def _names(steps: tuple[object, ...]) -> list[str]:
     return [str(getattr(step, "name", "")) for step in steps]
 
 
-def _quick(app: LiveApp) -> LiveApp:
-    """With one worker, which boots in half the time: it is the deployer that matters here."""
-    app.settings["app"] = {"workers": 1}
-    app.configure()
-    return app
-
-
 def _must_be_entirely(app: LiveApp, status: Event, release: object) -> None:
     """That release serves by its own instance, and there is nothing of any other deployment that never lived."""
     number = status["deployment"]
@@ -65,7 +58,7 @@ def _must_be_entirely(app: LiveApp, status: Event, release: object) -> None:
 @pytest.fixture(scope="module")
 def warm(make_lasting_app: Callable[[str], LiveApp]) -> LiveApp:
     """An app with v2 live and v1 before it."""
-    app = _quick(make_lasting_app("killed"))
+    app = make_lasting_app("killed")
     app.deploy("v1")
     app.deploy("v2")
     return app
@@ -160,7 +153,7 @@ def test_a_rollback_killed_at_any_step_leaves_the_host_whole(back: LiveApp, back
 @pytest.fixture(scope="module")
 def back(make_lasting_app: Callable[[str], LiveApp]) -> LiveApp:
     """Another such app, so that its tests can run beside those of the first."""
-    app = _quick(make_lasting_app("back"))
+    app = make_lasting_app("back")
     app.deploy("v1")
     app.deploy("v2")
     return app
@@ -179,7 +172,7 @@ def back_traffic(back: LiveApp) -> Iterator[Traffic]:
 @pytest.fixture(scope="module")
 def fresh(make_lasting_app: Callable[[str], LiveApp]) -> LiveApp:
     """An app that was never deployed, or was destroyed since."""
-    return _quick(make_lasting_app("fresh"))
+    return make_lasting_app("fresh")
 
 
 @pytest.fixture

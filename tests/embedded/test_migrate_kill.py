@@ -17,7 +17,7 @@ from bulletproof.effects.isolation import why_no_namespaces
 from bulletproof.operations.pipelines import ACTIVATE_MIGRATING, MIGRATING
 from embedded.data import Data, ask, assert_kept, grow, kept, last_number, remains, set_aside, snapshots, version
 from embedded.places import until
-from embedded.test_kill import _must_be_entirely, _names, _quick
+from embedded.test_kill import _must_be_entirely, _names
 from embedded.test_migrate import patient
 from live_app import LASTING, Event, LiveApp, breaks_only_live
 
@@ -76,7 +76,7 @@ class Before:
 @pytest.fixture(scope="module")
 def warm(make_lasting_app: MakeApp) -> LiveApp:
     """An app with v2 live."""
-    app = patient(_quick(make_lasting_app("killed")))
+    app = patient(make_lasting_app("killed"))
     app.deploy("v2")
     return app
 
@@ -167,7 +167,7 @@ def test_the_next_migration_after_all_these_kills_works(warm: LiveApp, warm_traf
 @pytest.fixture(scope="module")
 def back(make_lasting_app: MakeApp) -> LiveApp:
     """An app with v4-contract live, and v3 before it, which cannot work with today's data."""
-    app = patient(_quick(make_lasting_app("back")))
+    app = patient(make_lasting_app("back"))
     app.deploy("v3")
     app.deploy("v4-contract")
     return app
