@@ -25,7 +25,8 @@ _OTHER_LANES = ("hostile", "children", "disk")
 
 def main() -> int:
     """Record, choose, inject, tell; 0 when something was injected and every promise was kept."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that its hosts are taken down
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
     parser = _parser()
     options = parser.parse_args()
     if not strace.is_there():
@@ -66,6 +67,13 @@ def main() -> int:
         durable.write_file(options.write, report.page(verdicts, seconds, seed=options.seed, known=len(known)))
     sys.stdout.write(f"{report.markdown(verdicts)}\n{report.verdict_line(verdicts, seconds)}\n")
     return 0 if verdicts and all(verdict.is_good for verdict in verdicts) else 1
+
+
+def _end(number: int, _: object) -> None:
+    """End what runs and take its hosts down, which no second signal may cut short."""
+    for other in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(other, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _parser() -> argparse.ArgumentParser:
