@@ -9,7 +9,7 @@ demo: $(VENV)/.ready
 	$(BIN)/bulletproof demo $(ARGS)
 
 test: lint $(VENV)/.ready-dev
-	$(RUN) pytest -n 3 --dist loadgroup --ignore=tests/gallery --ignore=tests/prove tests examples/datacharted/tests $(ARGS)
+	$(RUN) pytest -n 3 --dist loadgroup --ignore=tests/gallery tests examples/datacharted/tests $(ARGS)
 
 # The proof: planted bugs that it must catch, then faults in real deployments; docs/proof.md tells what came of them.
 prove: $(VENV)/.ready-dev

@@ -61,3 +61,11 @@ def test_what_is_left_in_the_end_is_left_for_ever(tmp_path: Path) -> None:
         f"left for ever: {GONE}",
         "left for ever: var/lib/bulletproof/shop/room",
     ]
+
+
+def test_a_backup_that_could_not_be_deleted_whole_may_lie_beside_the_others(tmp_path: Path) -> None:
+    """Until the next command; whatever else lies there is none of ours."""
+    layout = Layout(tmp_path, "shop", tmp_path / "run")
+    (layout.backups / ".bp-gone-1c59").mkdir(parents=True)
+    (layout.backups / "odd").mkdir()
+    assert oracle._backups(layout, 0) == ["left beside the backups: odd"]

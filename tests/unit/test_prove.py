@@ -42,6 +42,35 @@ def test_a_trace_tells_the_calls_and_their_steps(tmp_path: Path) -> None:
     assert "INJECTED" in trace.last
 
 
+def test_calls_are_counted_from_where_their_step_began(tmp_path: Path) -> None:
+    """So that the name of a fault stays what it is when an earlier step changes; the fault finds it by itself."""
+    (tmp_path / "trace").write_text(_TRACE)
+    calls = strace.read(tmp_path / "trace", "begin", by_step=True).calls
+    assert calls[1:] == (
+        Call("write", 1, "begin"),
+        Call("mkdir", 1, "fetch"),
+        Call("mkdir", 2, "fetch"),
+        Call("write", 1, "fetch"),
+        Call("rmdir", 1, "undo of fetch"),
+    )
+    assert strace.read(tmp_path / "none", "fetch") == strace.Trace((), "fetch", has_fired=False, last="")
+
+
+@pytest.mark.parametrize(
+    ("line", "after"),
+    [
+        ('{"event": "step-started", "app": "proof", "step": "fetch"}', "fetch"),
+        ('{"event": "step-failed", "app": "proof", "step": "gate"}', "undo of gate"),
+        ('{"event": "deployment", "outcome": "deployed"}', "end"),
+        ('{"event": "step-done", "app": "proof", "step": "gate"}', "gate"),
+    ],
+)
+def test_a_line_of_events_tells_the_step(line: str, after: str) -> None:
+    """As the command writes it and as strace shows that."""
+    assert strace.step_after(line, "gate") == after
+    assert strace.step_after(line.replace('"', '\\"'), "gate") == after
+
+
 def test_a_killed_run_was_met_at_its_last_call(tmp_path: Path) -> None:
     """Of a kill there is no more than the end of the trace."""
     (tmp_path / "trace").write_text(_TRACE.splitlines()[1] + "\n+++ killed by SIGKILL +++\n")

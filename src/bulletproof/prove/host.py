@@ -186,14 +186,20 @@ class Host(msgspec.Struct, frozen=True):
         self,
         *words: str,
         injection: strace.Injection | None = None,
+        step: str = "",
         is_traced: bool = False,
         folder: Path | None = None,
     ) -> Ended:
-        """Run a verb to its end, its system calls recorded, one of them met by a fault; in the project's folder."""
+        """Run a verb to its end, its system calls recorded, one of them met by a fault; in the project's folder.
+
+        They are recorded, and counted for the fault, from where this step begins.
+        """
         tracer = strace.prefix(self.trace, injection) if is_traced or injection is not None else ()
+        self.trace.unlink(missing_ok=True)
+        since = "" if step in strace.FROM_THE_START else step
         begun = time.monotonic()
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            status = self._begin_warm(words, out.fileno(), err.fileno(), tracer, folder).wait(COMMAND_SECONDS)
+            status = self._begin_warm(words, out.fileno(), err.fileno(), tracer, since, folder).wait(COMMAND_SECONDS)
             told = [_text(file) for file in (out, err)]
         return Ended(status=status, out=told[0], err=told[1], seconds=time.monotonic() - begun)
 
@@ -214,7 +220,13 @@ class Host(msgspec.Struct, frozen=True):
         return Ended(status=status, out="".join(lines), err=said, seconds=time.monotonic() - begun)
 
     def _begin_warm(
-        self, words: Sequence[str], out: int, err: int, tracer: Sequence[str] = (), folder: Path | None = None
+        self,
+        words: Sequence[str],
+        out: int,
+        err: int,
+        tracer: Sequence[str] = (),
+        step: str = "",
+        folder: Path | None = None,
     ) -> warm.Child:
         with Path(os.devnull).open() as nothing:
             return warm.begin(
@@ -224,6 +236,7 @@ class Host(msgspec.Struct, frozen=True):
                 environment=os.environ,
                 descriptors=(nothing.fileno(), out, err),
                 tracer=tracer,
+                step=step,
             )
 
     def run_and(self, act: Act, *words: str, step: str) -> Ended:

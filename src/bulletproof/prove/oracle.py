@@ -316,7 +316,7 @@ def _manifests(layout: Layout) -> Iterator[dict[str, Any]]:
 
 def _backups(layout: Layout, restored: int) -> list[str]:
     """Every backup is whole, nothing lies beside them, and each restore has left one of what it replaced."""
-    names = {path.name for path in layout.backups.glob("*")}
+    names = {path.name for path in layout.backups.glob("*") if not _LEFT_TO_SWEEP.search(path.name)}
     found = [f"left beside the backups: {name}" for name in names if not re.fullmatch(r"b\d+", name)]
     for manifest in _manifests(layout):
         place = layout.backups / str(manifest["name"])

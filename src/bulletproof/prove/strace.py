@@ -32,13 +32,15 @@ MUTATING = {
 """Calls that change something outside of the process; killed at their entry, none of their effect happens."""
 
 _CALL = re.compile(r"^(\w+)\((.*)$")
-_STARTED = re.compile(r'\\"event\\": ?\\"step-started\\".*?\\"step\\": ?\\"([\w-]+)\\"')
-_FAILED = re.compile(r'\\"event\\": ?\\"step-failed\\"')
-_ENDED = re.compile(r'\\"event\\": ?\\"deployment\\"')
+_STARTED = re.compile(r'"event\\?": ?\\?"step-started\\?".*?"step\\?": ?\\?"([\w-]+)')
+_FAILED = re.compile(r'"event\\?": ?\\?"step-failed')
+_ENDED = re.compile(r'"event\\?": ?\\?"deployment')
+FROM_THE_START = ("", "begin")
+"""Steps that are no steps yet: what lies in them is counted from the command's start."""
 
 
 class Call(msgspec.Struct, frozen=True):
-    """The `index`-th call of this name in a run of a command, from 1, and the step in which it came."""
+    """The `index`-th call of this name, from 1, since its step or the command began; and that step."""
 
     name: str
     index: int
@@ -96,12 +98,16 @@ def prefix(trace: Path, injection: Injection | None = None) -> tuple[str, ...]:
     return ("strace", "-qq", "-s", "160", "-o", str(trace), "-e", f"trace={','.join(sorted(MUTATING))}", *chosen)
 
 
-def read(trace: Path, first_step: str) -> Trace:
-    """The calls of a run that change something; an `openat` that makes nothing is counted and left out."""
+def read(trace: Path, first_step: str, *, by_step: bool = False) -> Trace:
+    """The calls of a run that change something; an `openat` that makes nothing is counted and left out.
+
+    They are counted from where the trace begins, or each from where its step began. Without a trace nothing happened.
+    """
     counts: Counter[str] = Counter()
+    before: dict[str, Counter[str]] = {first_step: Counter()}
     calls: list[Call] = []
     step, has_fired, last, met = first_step, False, "", ("", "")
-    for line in trace.read_text(errors="replace").splitlines():
+    for line in trace.read_text(errors="replace").splitlines() if trace.exists() else ():
         has_fired = has_fired or line.startswith("+++ killed by SIGKILL")
         found = _CALL.match(line)
         if found is None:
@@ -112,15 +118,16 @@ def read(trace: Path, first_step: str) -> Trace:
         name, rest = found.groups()
         counts[name] += 1
         if name != "openat" or "O_CREAT" in rest or "O_TMPFILE" in rest:
-            calls.append(Call(name, counts[name], step))
+            calls.append(Call(name, counts[name] - (before[step][name] if by_step else 0), step))
         if name == "write":
-            step = _step_after(rest, step)
+            step = step_after(rest, step)
+            before.setdefault(step, Counter(counts))
     at_step, line = met if met[1] else (step, last)
     return Trace(tuple(calls), at_step, has_fired, line)
 
 
-def _step_after(written: str, step: str) -> str:
-    """The step that a line of events leads to."""
+def step_after(written: str, step: str) -> str:
+    """The step that a line of events leads to, also as strace shows it."""
     if started := _STARTED.search(written):
         return started[1]
     if _FAILED.search(written):

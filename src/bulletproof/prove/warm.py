@@ -14,6 +14,7 @@ import ctypes
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -23,15 +24,19 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 _LOCK = "BULLETPROOF_LOCK_FD"
 """As the supervisor tells a recovery which descriptor holds the lock."""
 _ROOM = "x" * 2000
 """The last word of the server's command line, in whose place a fork writes its own."""
 _MOST_BYTES = 1 << 20
-_LOOK_SECONDS = 0.001
+_LOOK_SECONDS = 0.002
+_MET_SECONDS = 0.1
+"""So often a trace is looked at for the fault, after which nothing needs to be traced."""
 _ATTACH_SECONDS = 20.0
+_STEP_SECONDS = 300.0
+"""Longer than any command may take."""
 _START_SECONDS = 60.0
 _VERBS = ("deploy", "rollback", "backup", "restart", "start", "stop", "recover", "status", "words", "recording")
 
@@ -42,7 +47,7 @@ class Child:
 
     pid: int
     _connection: socket.socket
-    _tracer: subprocess.Popen[bytes] | None
+    _tracer: _Tracer | None
 
     def kill(self) -> None:
         """End it by SIGKILL."""
@@ -51,12 +56,34 @@ class Child:
 
     def wait(self, seconds: float | None = None) -> int:
         """Its exit status, or minus the signal's number; its trace is complete. Raises TimeoutError."""
+        until = time.monotonic() + (seconds or float("inf"))
         with self._connection:
-            self._connection.settimeout(seconds)
+            while not _is_told(self._connection, _MET_SECONDS):
+                if time.monotonic() > until:
+                    raise TimeoutError(f"it runs for longer than {seconds} s")
+                if self._tracer is not None:
+                    self._tracer.let_go_when_met()
             status = int(self._connection.recv(64))
         if self._tracer is not None:
-            self._tracer.wait()
+            self._tracer.process.wait()
         return status
+
+
+@dataclass(frozen=True, slots=True)
+class _Tracer:
+    """The strace that looks on."""
+
+    process: subprocess.Popen[bytes]
+    trace: Path
+
+    def let_go_when_met(self) -> None:
+        """Every call costs time while it looks on."""
+        if self.process.poll() is None and b"(INJECTED)" in self.trace.read_bytes():
+            self.process.terminate()  # upon which it detaches
+
+
+def _is_told(connection: socket.socket, seconds: float = 0.0) -> bool:
+    return bool(select.select([connection], [], [], seconds)[0])
 
 
 def begin(
@@ -67,27 +94,40 @@ def begin(
     environment: Mapping[str, str],
     descriptors: Sequence[int],
     tracer: Sequence[str] = (),
+    step: str = "",
 ) -> Child:
-    """Fork the server at `place` into `bulletproof WORDS`; a fourth descriptor is the lock that it inherits."""
+    """Fork the server at `place` into `bulletproof WORDS`; a fourth descriptor is the lock that it inherits.
+
+    It is traced from its start, or from where it has told that this step begins, which is waited for.
+    """
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(str(place))
-    request = {"words": list(words), "folder": str(folder), "environment": dict(environment), "stops": bool(tracer)}
+    request: dict[str, object] = {"words": list(words), "folder": str(folder), "environment": dict(environment)}
+    request |= {"stops": bool(tracer), "step": step}
     socket.send_fds(connection, [json.dumps(request).encode()], list(descriptors))
     pid = int(connection.recv(64))
-    return Child(pid, connection, _attach(pid, tracer) if tracer else None)
+    return Child(pid, connection, _attach(pid, tracer, connection) if tracer else None)
 
 
-def _attach(pid: int, tracer: Sequence[str]) -> subprocess.Popen[bytes]:
-    """It waits for us in a stop, so that nothing of it is missed."""
-    _wait_until(lambda: _field(pid, "State") == "T (stopped)", "did not stop")
+def _attach(pid: int, tracer: Sequence[str], connection: socket.socket) -> _Tracer | None:
+    """It waits for us in a stop, so that nothing of it is missed; None when it ended without one."""
+    _wait_until(lambda: _is_stopped(pid) or _is_told(connection), "did not stop", _STEP_SECONDS)
+    if _is_told(connection):
+        return None
     process = subprocess.Popen((*tracer, "-p", str(pid)), stderr=subprocess.DEVNULL)
     _wait_until(lambda: _field(pid, "TracerPid") != "0", "was not traced")
     os.kill(pid, signal.SIGCONT)
-    return process
+    return _Tracer(process, Path(tracer[tracer.index("-o") + 1]))
 
 
-def _wait_until(is_so, words: str) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
-    until = time.monotonic() + _ATTACH_SECONDS
+def _is_stopped(pid: int) -> bool:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return _field(pid, "State") == "T (stopped)"
+    return False
+
+
+def _wait_until(is_so: Callable[[], bool], words: str, seconds: float = _ATTACH_SECONDS) -> None:
+    until = time.monotonic() + seconds
     while not is_so():
         if time.monotonic() > until:
             raise TimeoutError(f"a command {words}")
@@ -164,8 +204,34 @@ def _become(request: dict[str, object], descriptors: list[int]) -> None:
     words = [str(word) for word in request["words"]]  # type: ignore[attr-defined]
     _show([sys.executable, "-P", "-m", "bulletproof", *words])
     sys.argv = ["bulletproof", *words]
-    if request["stops"]:
+    if request["stops"] and not request["step"]:
         os.kill(os.getpid(), signal.SIGSTOP)
+
+
+class _Told:
+    """Standard output that stops the process as soon as it has told that a step begins."""
+
+    def __init__(self, stream: TextIO, step: str, step_after: Callable[[str, str], str]) -> None:
+        self._stream = stream
+        self._awaited = step
+        self._step_after = step_after
+        self._step = "begin"
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write it, and notice what it tells."""
+        written = self._stream.write(text)
+        self._step = self._step_after(text, self._step)
+        return written
+
+    def flush(self) -> None:
+        """What was written is told now."""
+        self._stream.flush()
+        if self._step == self._awaited:
+            self._awaited = ""
+            os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def _show(argv: Sequence[str]) -> None:
@@ -204,9 +270,11 @@ def _serve_commands(place: Path) -> None:
     main = importlib.import_module("bulletproof.cli.main").main
     for verb in _VERBS:
         importlib.import_module(f"bulletproof.cli.{verb}")
+    step_after = importlib.import_module("bulletproof.prove.strace").step_after
     gc.collect()
     gc.freeze()  # a collection in a fork would copy all of it
-    _serve(place)
+    if step := str(_serve(place)["step"]):
+        sys.stdout = _Told(sys.stdout, step, step_after)
     _end_after(main)
 
 
