@@ -27,6 +27,8 @@ CANARY = "c4n4ry-Zk8Qw2"
 def app(make_lasting_app: MakeApp) -> LiveApp:
     """An app whose v1 and then v2 were deployed; each test leaves v2 live."""
     app = make_lasting_app("verbs")
+    app.settings["app"] = {"workers": 2}
+    app.configure()
     app.deploy("v1")
     app.deploy("v2")
     return app

@@ -152,7 +152,7 @@ def laid(server: lab.Server, access: Access, project: Path, name: str = "shop", 
     # A busy machine is no reason to refuse.
     quick: dict[str, dict[str, object]] = {"health": {"deadline_seconds": 8}, "hold": {"seconds": 120}}
     if user:
-        quick["app"] = {"user": user, "workers": 2}
+        quick["app"] = {"user": user}
     place = folder / "app"
     app = ServerApp(root=Path("/"), name=name, folder=place, port=None, server=server, access=access, settings=quick)
     app.configure()

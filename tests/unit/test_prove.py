@@ -44,10 +44,11 @@ def test_a_trace_tells_the_calls_and_their_steps(tmp_path: Path) -> None:
 
 def test_calls_are_counted_from_where_their_step_began(tmp_path: Path) -> None:
     """So that the name of a fault stays what it is when an earlier step changes; the fault finds it by itself."""
-    (tmp_path / "trace").write_text(_TRACE)
-    calls = strace.read(tmp_path / "trace", "begin", by_step=True).calls
-    assert calls[1:] == (
-        Call("write", 1, "begin"),
+    recorded = 'write(5, "{\\"event\\": \\"step-started\\", \\"step\\": \\"fetch\\"}\\n", 60) = 60\n'
+    (tmp_path / "told").write_text(recorded + _TRACE)
+    calls = strace.read(tmp_path / "told", "begin", tells=True).calls
+    assert calls[2:] == (
+        Call("write", 2, "begin"),
         Call("mkdir", 1, "fetch"),
         Call("mkdir", 2, "fetch"),
         Call("write", 1, "fetch"),

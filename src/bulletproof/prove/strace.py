@@ -98,10 +98,12 @@ def prefix(trace: Path, injection: Injection | None = None) -> tuple[str, ...]:
     return ("strace", "-qq", "-s", "160", "-o", str(trace), "-e", f"trace={','.join(sorted(MUTATING))}", *chosen)
 
 
-def read(trace: Path, first_step: str, *, by_step: bool = False) -> Trace:
+def read(trace: Path, first_step: str, *, tells: bool = False) -> Trace:
     """The calls of a run that change something; an `openat` that makes nothing is counted and left out.
 
-    They are counted from where the trace begins, or each from where its step began. Without a trace nothing happened.
+    Where the run tells its steps on standard output, a step begins when it was told there, and calls are counted from
+    then; else when its recording was written, and they are counted from where the trace begins. Without a trace
+    nothing happened.
     """
     counts: Counter[str] = Counter()
     before: dict[str, Counter[str]] = {first_step: Counter()}
@@ -118,8 +120,8 @@ def read(trace: Path, first_step: str, *, by_step: bool = False) -> Trace:
         name, rest = found.groups()
         counts[name] += 1
         if name != "openat" or "O_CREAT" in rest or "O_TMPFILE" in rest:
-            calls.append(Call(name, counts[name] - (before[step][name] if by_step else 0), step))
-        if name == "write":
+            calls.append(Call(name, counts[name] - (before[step][name] if tells else 0), step))
+        if name == "write" and (rest.startswith("1, ") or not tells):
             step = step_after(rest, step)
             before.setdefault(step, Counter(counts))
     at_step, line = met if met[1] else (step, last)

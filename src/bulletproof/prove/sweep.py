@@ -95,7 +95,7 @@ def record(host: Host, scenario: Scenario) -> tuple[strace.Call, ...]:
         if ended.status != scenario.status:
             context = tuple(ended.error.get("context", ()))
             raise BulletproofError("scenario-odd", f"{scenario.name} ended with {ended.words}", context=context)
-        return strace.read(host.trace, "begin", by_step=True).calls
+        return strace.read(host.trace, "begin", tells=True).calls
     host.meet_recoveries([None])
     host.run_and_kill(*scenario.command(host), step=scenario.killed_in)
     if not _has_recovered(host):
@@ -227,7 +227,7 @@ class Sweep:
         traces = [strace.read(file, scenario.killed_in or "recovery") for file in host.recovery_traces()]
         found = _said(ended, is_new=verdict.outcome == "new")
         if not scenario.killed_in:
-            trace = strace.read(host.trace, point.step or "begin")
+            trace = strace.read(host.trace, point.step or "begin", tells=True)
             if not trace.has_fired and ended.status != scenario.status:
                 found.append(f"nothing was injected, and it ended with {ended.words}")
         elif traces:
