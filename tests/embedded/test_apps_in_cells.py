@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -724,7 +725,8 @@ def test_it_needs_no_root(stage: Stage, kind: str) -> None:
     """The same for an ordinary user: the copy is written, the live file is not."""
     prefix = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups") if os.getuid() == 0 else ()
     python = _python_for(prefix)
-    shutil.copytree(Path(bulletproof.__file__).parent, stage.folder / "bulletproof" / "bulletproof")
+    for place in (Path(bulletproof.__file__).parent, Path(msgspec.__file__).parent):
+        shutil.copytree(place, stage.folder / "bulletproof" / place.name)
     shutil.copytree(stage.python.parents[1] / "lib", stage.folder / "lib", symlinks=True)
     packages = next((stage.folder / "lib").glob("python*/site-packages"))
     stage.write_app("sqlite3.connect(own).executescript('DELETE FROM which')\nwrite(live + '/app.db')")
