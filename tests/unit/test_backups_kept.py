@@ -92,6 +92,13 @@ def test_what_a_restore_replaced_is_never_removed_and_takes_nobodys_place() -> N
     assert kept(some, _keep(2)) == ["b1", "b2", "b3", "b4"]
 
 
+def test_a_point_in_time_takes_nobodys_place() -> None:
+    """Neither among the last ones nor as that of a day; of points the last ones are kept, too."""
+    some = [backup(1, days_ago=1.0), backup(2), *(backup(number, reason=Reason.POINT) for number in range(3, 6))]
+    assert kept(some, _keep(2)) == ["b1", "b2", "b4", "b5"]
+    assert kept(some, _keep(1, daily=2)) == ["b1", "b2", "b5"]
+
+
 def test_the_newest_that_is_proven_stays() -> None:
     """However many came after it that are not."""
     some = [backup(1), backup(2), *(backup(number, is_proven=False) for number in range(3, 9))]

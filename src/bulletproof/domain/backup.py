@@ -244,10 +244,12 @@ def backups_to_remove(
     `backups` are all of them, oldest first. Kept are the last ones, and the last of each day, week and month, as the
     configuration says; of these again the oldest go while the disk needs space, which `needs_space` tells when so many
     bytes are freed. Never removed is what somebody may still need: what a restore replaced, the newest, the newest that
-    is proven, and of each of the `releases` on disk the newest and the newest that is proven.
+    is proven, and of each of the `releases` on disk the newest and the newest that is proven. A point in time, which
+    can be fetched again, takes nobody's place: as many of them are kept as of the others.
     """
     needed = _needed(backups, releases)
-    wanted = needed | {backup.name for backup in _counted(backups)[-keep.backups :]}
+    points = [backup for backup in backups if backup.manifest.reason is Reason.POINT]
+    wanted = needed | {one.name for some in (_counted(backups), points) for one in some[-keep.backups :]}
     for count, form in ((keep.daily, "%Y-%m-%d"), (keep.weekly, "%G-%V"), (keep.monthly, "%Y-%m")):
         wanted |= _last_of_each(backups, form, count)
     removed = [backup for backup in backups if backup.name not in wanted]
@@ -261,7 +263,7 @@ def backups_to_remove(
 
 def _needed(backups: Sequence[Backup], releases: Iterable[str]) -> set[str]:
     made = [backup for backup in backups if backup.manifest.reason is not Reason.POINT]  # a point is of older data
-    ordinary = _counted(made)
+    ordinary = _counted(backups)
     proven = [backup for backup in ordinary if backup.is_proven]
     of_releases = [[backup for backup in made if backup.manifest.release == release] for release in releases]
     good = [[backup for backup in some if backup.is_proven] for some in of_releases]
@@ -270,15 +272,13 @@ def _needed(backups: Sequence[Backup], releases: Iterable[str]) -> set[str]:
 
 
 def _counted(backups: Sequence[Backup]) -> list[Backup]:
-    return [backup for backup in backups if backup.manifest.reason is not Reason.RESTORE]
+    return [backup for backup in backups if backup.manifest.reason not in {Reason.RESTORE, Reason.POINT}]
 
 
 def _last_of_each(backups: Sequence[Backup], form: str, count: int) -> set[str]:
     """The last backup of each of the last `count` periods that have one; `form` names a period (strftime(3))."""
     last = {
-        datetime.fromisoformat(backup.manifest.taken_at).strftime(form): backup.name
-        for backup in _counted(backups)
-        if backup.manifest.reason is not Reason.POINT
+        datetime.fromisoformat(backup.manifest.taken_at).strftime(form): backup.name for backup in _counted(backups)
     }
     return set(list(last.values())[len(last) - min(count, len(last)) :])
 
