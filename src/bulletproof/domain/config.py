@@ -342,7 +342,7 @@ class Keep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     releases: Annotated[int, Meta(ge=2, le=100)] = 5
     backups: Annotated[int, Meta(ge=1, le=100)] = 3
-    """The last backups, whatever they were made for."""
+    """The last backups, whatever they were made for; and as many points in time that were fetched."""
     daily: Annotated[int, Meta(ge=0, le=366)] = 7
     """Besides, the last backup of so many days that have one."""
     weekly: Annotated[int, Meta(ge=0, le=520)] = 4
