@@ -22,3 +22,5 @@ def _end(number: int, _: FrameType | None) -> None:
 
 # A cancelled run ends as one that a person interrupts: what its fixtures started is ended.
 signal.signal(signal.SIGTERM, _end)
+# A shell lets what it runs in the background ignore SIGINT, and so would what the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
