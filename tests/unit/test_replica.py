@@ -228,11 +228,8 @@ def test_a_point_takes_no_other_backups_place() -> None:
     day = [_backup(1, Reason.SCHEDULE, 20), _backup(2, Reason.SCHEDULE, 21), _backup(3, Reason.POINT, 20)]
     assert _removed(day, Keep(backups=1, daily=2, weekly=0, monthly=0)) == set()
     assert _removed(day, Keep(backups=1, daily=0, weekly=0, monthly=0)) == {"b1"}
-    assert _removed([*day, _backup(4, Reason.SCHEDULE, 22)], Keep(backups=1, daily=0, weekly=0, monthly=0)) == {
-        "b1",
-        "b2",
-        "b3",
-    }
+    later = [*day, _backup(4, Reason.SCHEDULE, 22), _backup(5, Reason.POINT, 19)]
+    assert _removed(later, Keep(backups=1, daily=0, weekly=0, monthly=0)) == {"b1", "b2", "b3"}
 
 
 def test_the_journal_tells_what_was_live_at_a_time() -> None:
