@@ -24,7 +24,7 @@ STRIDE = int(os.environ.get("BULLETPROOF_STRIDE", "15"))
 """1 is exhaustive over two kills, and takes several times as long."""
 
 
-def lane(stride: int) -> Lane:
+def lane(stride: int = 1) -> Lane:
     """A lane over the engine and the operations as they are imported now."""
     return Lane(
         stride=stride,
