@@ -61,7 +61,7 @@ def test_an_upload_and_websockets_outlast_a_cutover_and_a_hold(
             with _websocket(talk) as socket:
                 assert socket.echo("a") == f"{before} a"
                 upload = pool.submit(_upload, talk, way, reached.wait)
-                until(partial(_is_begun, talk, way, upload), "the upload does not reach the app")
+                until(partial(_is_begun, talk, way, upload), "the upload does not reach the app", seconds=100)
                 with talk.begun("deploy", "--worktree") as deploying:
                     assert deploying.read_until("step-started" if way == "hold" else "step-done", way)
                     assert way == "hold" or socket.echo("b") == f"{before} b"
