@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bulletproof.cli.target import find_target, host_options
+from bulletproof.effects.interrupts import Interrupted, Interrupts
 from bulletproof.effects.project import find_project
 from bulletproof.errors import UsageError
 from bulletproof.wiring import connect
@@ -61,8 +62,12 @@ def prove_command(
             talk.print(f"  {verdict.name}: {'; '.join(verdict.problems)}", markup=False)
 
     settings = connect(root, target.app, project.config).settings.today()
-    with scratch() as base:
-        proven = own.prove_app(base, project, target.layout, settings, wish, tell=tell, watch=watch)
+    try:
+        with Interrupts(lambda: tell("ending: the hosts are taken down")), scratch() as base:
+            proven = own.prove_app(base, project, target.layout, settings, wish, tell=tell, watch=watch)
+    except Interrupted as signal:
+        tell(f"{signal}; the hosts are gone, and nothing live was touched")
+        sys.exit(128 + signal.number)
     _show(proven, wish.seed)
     sys.exit(0 if all(verdict.is_good for verdict in proven.verdicts) else 1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -21,10 +22,11 @@ class Interrupts:
     """While entered, the first SIGINT, SIGTERM or SIGHUP raises Interrupted in the main thread; later ones do not.
 
     After `shield` none does: an undo or a finish is not to be disturbed. `expose` ends that, and raises Interrupted for
-    a signal that came meanwhile.
+    a signal that came meanwhile. `tell` is called first, where it takes a while until all has ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[], None] = lambda: None) -> None:
+        self._tell = tell
         self._is_shielded = False
         self._came_meanwhile = 0
         self._before: dict[int, object] = {}
@@ -60,4 +62,5 @@ class Interrupts:
             self._came_meanwhile = number
             return
         self._is_shielded, self._came_meanwhile = True, 0
+        self._tell()
         raise Interrupted(number)

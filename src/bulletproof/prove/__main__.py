@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import signal
 import sys
 import threading
 import time
@@ -14,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bulletproof.effects import durable
+from bulletproof.effects.interrupts import Interrupted, Interrupts
 from bulletproof.errors import BulletproofError
 from bulletproof.prove import children, clock, disk, power, report, runner, strace, sweep
 from bulletproof.prove.host import scratch
@@ -25,8 +25,6 @@ _OTHER_LANES = ("hostile", "children", "disk")
 
 def main() -> int:
     """Record, choose, inject, tell; 0 when something was injected and every promise was kept."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
     parser = _parser()
     options = parser.parse_args()
     if not strace.is_there():
@@ -42,7 +40,7 @@ def main() -> int:
             sys.stdout.write(f"{verdict.name} [{verdict.step}]: {'; '.join(verdict.problems)}\n")
             sys.stdout.flush()
 
-    with scratch() as base, ThreadPoolExecutor() as beside:
+    with Interrupts(_tell_the_end), scratch() as base, ThreadPoolExecutor() as beside:
         of_children = beside.submit(_of_children, base / "children", options)
         known = runner.record_all(base / "record", names) if names else []
         chosen = sweep.choose(known, options.only, options.faults, options.seed)
@@ -69,11 +67,9 @@ def main() -> int:
     return 0 if verdicts and all(verdict.is_good for verdict in verdicts) else 1
 
 
-def _end(number: int, _: object) -> None:
-    """End what runs and take its hosts down, which no second signal may cut short."""
-    for other in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(other, signal.SIG_IGN)
-    sys.exit(128 + number)
+def _tell_the_end() -> None:
+    sys.stderr.write("ending: the hosts are taken down\n")
+    sys.stderr.flush()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,5 +107,7 @@ def _on_disk(
 if __name__ == "__main__":
     try:
         sys.exit(main())
+    except Interrupted as interrupted:
+        sys.exit(128 + interrupted.number)
     except BulletproofError as error:
         sys.exit("\n  ".join((str(error), *error.context)))
