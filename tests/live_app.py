@@ -269,7 +269,10 @@ class LiveApp:
 
     def _looks_whole(self) -> bool:
         with contextlib.closing(self.journal()) as journal:
-            return journal.unfinished() is None and lock.peek(self.layout.lock) is None
+            if journal.unfinished() is not None:
+                return False
+        # A deployer that was killed after its supervisor had ended leaves a note that nobody is there to remove.
+        return lock.peek(self.layout.lock) is None or not self.processes()
 
     def journal(self) -> Journal:
         """The journal, read from here."""

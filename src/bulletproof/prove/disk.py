@@ -35,10 +35,13 @@ def why_not() -> str:
 
 
 def namespace(argv: list[str]) -> list[str]:
-    """The command that runs this one in a mount namespace of its own; empty where that is done or not possible."""
+    """The command that runs this one in a mount namespace of its own; empty where that is done or not possible.
+
+    What is unmounted outside is so in there as well, so that a proof keeps nobody's disk in use.
+    """
     if os.geteuid() != 0 or os.environ.get(IN_NAMESPACE) or shutil.which("unshare") is None:
         return []
-    return ["env", f"{IN_NAMESPACE}=1", "unshare", "--mount", "--propagation", "private", *argv]
+    return ["env", f"{IN_NAMESPACE}=1", "unshare", "--mount", "--propagation", "slave", *argv]
 
 
 class Disk(msgspec.Struct, frozen=True):
