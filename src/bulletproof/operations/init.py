@@ -354,15 +354,17 @@ def _settings_warnings(env: EnvFile | None, asked: tuple[str, ...]) -> Iterator[
 
 def as_json(done: Initialised) -> dict[str, object]:
     """The findings as `--json` prints them; of settings the names alone."""
-    told = asdict(done.findings)
-    del told["framework"], told["procfile"]
-    found = msgspec.to_builtins(told)
+    findings = done.findings
+    meanings = findings.procfile.meanings if findings.procfile else ()
+    in_words = {
+        "framework": findings.framework.name,
+        "procfile": {
+            one.line.name: {"line": one.line.number, "command": one.line.command, "means": one.words}
+            for one in meanings
+        },
+    }
+    found = msgspec.to_builtins({**asdict(findings), **in_words})
     for file in (found["env"], found["env_example"]):
         if file:
             del file["flask_app"], file["sqlite_files"]
-    found["framework"] = done.findings.framework.name
-    found["procfile"] = {
-        one.line.name: {"line": one.line.number, "command": one.line.command, "means": one.words}
-        for one in (done.findings.procfile.meanings if done.findings.procfile else ())
-    }
     return {**found, "warnings": list(warnings(done.findings)), "written": str(done.path)}
